@@ -1,0 +1,128 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1 · What is in the data?
+#
+# White matter hyperintensities (WMH) are the bright spots that ageing and small-vessel disease leave on a FLAIR scan.
+# They are **few and small**: a fraction of a percent of the volume. A network that calls everything healthy is right
+# almost everywhere. This notebook looks at the scans, counts the lesions, and decides which subjects train, which
+# choose the epoch, and which are kept for the final score (paper, section 3.1).
+#
+# The synthetic cohort is made on the first run; with real scans, `data` names their folder.
+
+# %% tags=["parameters"]
+config = "config/demo.yaml"  # the study; paths are relative to the project's folder
+data = ""  # another folder in the challenge's layout; empty: the one the study names
+
+# %%
+import nibabel
+import numpy as np
+import pandas as pd
+
+from wmhlib import cohort, figures, metrics, slices, viewers
+from wmhlib.study import open_study, replacing
+
+study = open_study(config, data)
+
+# %% [markdown]
+# ## The subjects and their split
+#
+# Subjects are drawn at random, evenly from every centre, so that no centre is missing from training or from the
+# holdout. Whatever lies below `test/` is **external**: a centre no network sees before its final score.
+
+# %%
+subjects = cohort.load_cohort(study)
+with replacing(study.tables / "cohort.csv") as temporary:
+    subjects.drop(columns=["flair", "reference"]).to_csv(temporary, index=False)
+pd.crosstab(subjects.centre, subjects.split)
+
+# %% [markdown]
+# ## Grids differ between centres
+#
+# Centres differ in voxel size, matrix and storage. The network sees every axial slice at one size, so a pixel does not
+# mean the same length everywhere: one of the things it must learn to bear.
+
+# %%
+headers = [(row.centre, nibabel.load(row.flair)) for row in subjects.itertuples()]
+pd.DataFrame(
+    {
+        "centre": [centre for centre, _ in headers],
+        "matrix": [" × ".join(map(str, image.shape)) for _, image in headers],
+        "voxel (mm)": [" × ".join(f"{side:.2f}" for side in image.header.get_zooms()) for _, image in headers],
+        "axes": ["".join(nibabel.aff2axcodes(image.affine)) for _, image in headers],
+        "stored as": [str(image.get_data_dtype()) for _, image in headers],
+    }
+).value_counts().rename("subjects").reset_index().sort_values("centre", ignore_index=True)
+
+# %% [markdown]
+# ## How much lesion, in how many pieces?
+#
+# A lesion is a 26-connected piece of label 1. Label 2, other pathology, is ignored in scoring and is background in
+# training. *Positive class density* is the paper's measure of imbalance: lesion voxels in per cent of the volume.
+
+# %%
+rows = []
+for row in subjects.itertuples():
+    lesions = metrics.lesion_records(row.reference, row.reference)
+    rows.append(
+        {
+            "centre": row.centre,
+            "subject": row.subject,
+            "split": row.split,
+            "lesions": len(lesions),
+            "volume_ml": lesions.volume_mm3.sum() / 1000,
+            "median_lesion_mm3": lesions.volume_mm3.median(),
+            "positive_class_density_pct": metrics.positive_class_density(row.reference),
+        }
+    )
+loads = pd.DataFrame(rows)
+with replacing(study.tables / "lesion_loads.csv") as temporary:
+    loads.to_csv(temporary, index=False)
+loads.groupby("centre")[["lesions", "volume_ml", "median_lesion_mm3", "positive_class_density_pct"]].median().round(3)
+
+# %%
+assert loads.positive_class_density_pct.max() < 5, "WMH fill less than 5 % of any volume; is label 1 the lesion?"
+figures.density_histogram(loads)
+
+# %% [markdown]
+# ## Brightness does not travel
+#
+# Each volume is divided by its own maximum, as in the paper. The centres' histograms still do not lie on each other,
+# so a threshold chosen at one centre is wrong at the next. That is why a network is needed at all.
+
+# %%
+edges = np.linspace(0, 1, 81)
+histograms = {}
+for centre, some in subjects.groupby("centre"):
+    volumes = [slices.read_flair(path).get_fdata(dtype=np.float32) for path in some.flair[:3]]
+    counts = sum(np.histogram(volume[volume > 0], edges)[0] for volume in volumes)
+    histograms[centre] = ((edges[1:] + edges[:-1]) / 2, counts / counts.sum())
+figures.intensity_histograms(histograms)
+
+# %% [markdown]
+# ## Look at one scan of each centre
+#
+# The subject with the middle lesion load of each centre. Move the slider through the axial slices; the reference is
+# outlined. Right of the picture is the patient's left.
+
+# %%
+for _, some in loads.groupby("centre"):
+    name = some.sort_values("volume_ml").subject.iloc[len(some) // 2]
+    row = subjects.set_index("subject").loc[name]
+    flair, reference = slices.read_flair(row.flair), slices.read_reference(row.reference)
+    filled = np.flatnonzero(np.asarray(reference.dataobj).any(axis=(0, 1)))
+    viewers.slice_viewer(
+        flair.get_fdata(dtype=np.float32),
+        flair.header.get_zooms(),
+        {"reference": np.asarray(reference.dataobj)},
+        figures.COLOURS,
+        f"{row.centre}, subject {name}",
+        slices=range(filled[0], filled[-1] + 1),
+        max_pixels=192,
+    ).show()

@@ -1,0 +1,141 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · From a scan to what the network sees
+#
+# The paper's recipe (section 3.2.1) in five steps: divide the volume by its maximum; take the axial slices; resample
+# each to a square with scikit-image's `resize`; repeat the grey value to three channels; preprocess these as VGG19
+# expects. The same input serves every loss. This notebook shows each step on one slice, then writes the slices of all
+# training and validation subjects to memory-mapped arrays. Holdout and external scans are *not* prepared here: they
+# are segmented as whole scans, as a new patient's would be.
+
+# %% tags=["parameters"]
+config = "config/demo.yaml"  # the study; paths are relative to the project's folder
+data = ""  # another folder in the challenge's layout; empty: the one the study names
+
+# %%
+import numpy as np
+import pandas as pd
+import plotly.express as px
+
+from wmhlib import batches, cohort, figures, slices
+from wmhlib.study import open_study
+
+study = open_study(config, data)
+size = study.config["preprocessing"]["size_px"]
+subjects = cohort.load_cohort(study)
+prepared = subjects[subjects.split.isin(["training", "validation"])]
+print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
+
+# %% [markdown]
+# ## One slice, step by step
+#
+# The slice with the most lesion of the first training subject. Squeezing every slice to a square changes its
+# proportions; the prediction is stretched back to the scan's grid before it is scored.
+
+# %%
+first = prepared.iloc[0]
+flair, reference = slices.read_flair(first.flair), slices.read_reference(first.reference)
+lesion = np.asarray(reference.dataobj, dtype=bool)
+k = int(lesion.sum(axis=(0, 1)).argmax())
+volume = flair.get_fdata(dtype=np.float32)
+square = slices.axial_slices(volume[..., [k]], size)[0]
+square_lesion = slices.axial_slices(lesion[..., [k]], size)[0]
+figures.picture_row(
+    {
+        f"on the scan's grid, {volume.shape[0]} × {volume.shape[1]}": figures.outlined(volume[..., k], {}),
+        f"resampled, {size} × {size}": figures.outlined(square, {}),
+        "with the reference": figures.outlined(square, {"reference": square_lesion}),
+    }
+)
+
+# %%
+ready = slices.network_input(square)
+assert ready.shape == (size, size, 3)
+assert np.allclose(ready[..., 0] - ready[..., 2], 123.68 - 103.939), "three channels differ only by ImageNet's means"
+pd.DataFrame({"in": [square.min(), square.max()], "to VGG19": [ready.min(), ready.max()]}, ["lowest", "highest"]).round(
+    2
+)
+
+# %% [markdown]
+# ## Labels, hard and soft
+#
+# The paper trains towards 0.1 and 0.9 instead of 0 and 1, so that the sigmoid need not saturate. For overlap losses
+# that has a price (notebook 3), so each loss names its own labels in the configuration.
+
+# %%
+pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() for name in ("hard", "soft")})
+
+# %% [markdown]
+# ## What does the detour cost?
+#
+# A reference brought to the network's slices and back to the scan is what a perfect network would give. Its Dice with
+# the reference is the **ceiling** any training can reach at this slice size.
+
+# %%
+ceilings = []
+for row in prepared.itertuples():
+    mask = slices.read_reference(row.reference)
+    there = slices.axial_slices(np.asarray(mask.dataobj, dtype=bool), size)
+    back = slices.volume_of(there.astype(np.float32), mask) >= 0.5
+    voxels = np.asarray(mask.dataobj, dtype=bool)
+    ceilings.append((row.centre, 2 * (back & voxels).sum() / (back.sum() + voxels.sum())))
+ceiling = pd.DataFrame(ceilings, columns=["centre", "Dice"])
+assert ceiling.Dice.between(0, 1).all()
+ceiling.groupby("centre").Dice.agg(["min", "mean", "max"]).round(3)
+
+# %% [markdown]
+# ## Write every slice
+#
+# One subject at a time, into arrays on disk that training reads a batch at a time: memory does not grow with the
+# cohort.
+
+# %%
+slices.write_slices(prepared, study.slices, size)
+images, references, index = slices.open_slices(study.slices)
+assert images.dtype == np.float32 and images.shape == references.shape
+assert 0 <= images[:100].min() and images.max() <= 1
+table = index.groupby("split").agg(
+    subjects=("subject", "nunique"),
+    slices=("slice", "size"),
+    with_lesion=("lesion_density_pct", lambda density: int((density > 0).sum())),
+    mean_density_pct=("lesion_density_pct", "mean"),
+)
+table.round(3)
+
+# %% [markdown]
+# ## Augmentation
+#
+# In training each slice is turned by a random angle (paper: up to 30 degrees). Batch *n* is a pure function of the seed
+# and *n*: every loss of one seed sees the same slices at the same angles.
+
+# %%
+rotation = study.config["augmentation"]["rotation_deg"]
+rows = index.index[index.lesion_density_pct > index.lesion_density_pct.quantile(0.9)].to_numpy()
+stream = batches.training_batches(images, references, rows, "hard", 4, rotation, seed=1)
+again = batches.training_batches(images, references, rows, "hard", 4, rotation, seed=1)
+image, label = next(stream)
+assert np.array_equal(image, next(again)[0]), "same seed, same batch"
+grey = (image[..., 0] + slices.IMAGENET_MEANS[0]) / 255
+figures.picture_row(
+    {
+        f"slice {number + 1}": figures.outlined(grey[number], {"reference": label[number, ..., 0] > 0.5})
+        for number in range(len(grey))
+    }
+)
+
+# %% [markdown]
+# ## How imbalanced is a slice?
+#
+# Most slices hold no lesion at all, and where there is some it is rarely more than one or two per cent.
+
+# %%
+figure = px.histogram(index[index.lesion_density_pct > 0], x="lesion_density_pct", color="centre", nbins=60)
+figure.update_layout(xaxis_title="lesion pixels in the slice (%)", yaxis_title="slices with lesion", height=360)
+figure

@@ -1,0 +1,87 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4 · Train one loss
+#
+# One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
+# from the same weights and sees the same slices at the same angles, so only the loss differs. The epoch with the
+# highest Dice on the validation subjects is kept, by the same yardstick for every loss. At the end the network segments
+# the scans it has never seen.
+
+# %% tags=["parameters"]
+config = "config/demo.yaml"  # the study; paths are relative to the project's folder
+data = ""  # another folder in the challenge's layout; empty: the one the study names
+loss = "siamese"  # dice, tversky, generalized_dice or siamese
+seed = 1
+
+# %%
+import json
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from wmhlib import cohort, figures, inference, slices, statistics, training
+from wmhlib.study import open_study
+
+study = open_study(config, data)
+subjects = cohort.load_cohort(study)
+images, references, index = slices.open_slices(study.slices)
+print(f"{statistics.LOSSES[loss]}, seed {seed}: {(index.split == 'training').sum()} training slices")
+pd.Series(
+    {**study.config["training"], **study.config["generator"], **study.config["losses"][loss]}, name="value"
+).to_frame()
+
+# %% [markdown]
+# ## Train
+
+# %%
+history = training.train(study, loss, seed)
+history.round(4)
+
+# %%
+figures.training_curves({loss: history})
+
+# %%
+record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))
+kept = history.set_index("epoch").loc[record["best_epoch"]]
+assert kept.validation_dice == history.validation_dice.max()
+print(
+    f"Epoch {record['best_epoch']} of {len(history)} is kept: validation Dice {kept.validation_dice:.3f}; "
+    f"{record['seconds']:.0f} s on {', '.join(record['devices'])}."
+)
+
+# %% [markdown]
+# ## What has it learnt?
+#
+# Slices of the validation subjects (of the training subjects, where there is no validation), most lesion first:
+# reference left, prediction right.
+
+# %%
+generator = inference.load_generator(study.model(loss, seed) / "model.keras")
+checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
+chosen = checked.sort_values("lesion_density_pct").groupby("subject").tail(1).index[:3]
+drawn = np.asarray(generator(slices.network_input(images[chosen]), training=False))[..., 0]
+pictures = {}
+for number, row in enumerate(chosen):
+    name = index.subject[row]
+    pictures[f"reference, {name}"] = figures.outlined(images[row], {"reference": references[row] > 0})
+    pictures[f"prediction, {name}"] = figures.outlined(images[row], {loss: drawn[number] > inference.THRESHOLD})
+figures.picture_row(pictures)
+
+# %% [markdown]
+# ## Segment the unseen scans
+#
+# Probabilities are brought back to each scan's own grid and cut at one half there. Notebook 5 scores the masks.
+
+# %%
+unseen = subjects[subjects.split.isin(["holdout", "external"])]
+for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
+    inference.save_image(inference.segment(generator, row.flair), study.mask(loss, seed, row.subject))
+print(f"{len(unseen)} masks written")

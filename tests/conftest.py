@@ -1,0 +1,78 @@
+"""What several tests need: a miniature cohort on disk, and a study over it."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import yaml
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Real files that may lie beside the project; tests that want them skip where they are absent."""
+
+
+def write_subject(folder: Path, flair: np.ndarray, reference: np.ndarray, affine: np.ndarray | None = None) -> None:
+    """One subject in the challenge's layout."""
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0]) if affine is None else affine
+    (folder / "pre").mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(flair, affine), folder / "pre" / "FLAIR.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(reference, affine), folder / "wmh.nii.gz")
+
+
+def small_scan(random: np.random.Generator, shape=(17, 18, 9)) -> tuple[np.ndarray, np.ndarray]:
+    """A block of grey tissue in air with a bright lesion in it."""
+    flair = np.zeros(shape, np.float32)
+    flair[2:-2, 3:-3, 1:-1] = 400 + 20 * random.standard_normal(flair[2:-2, 3:-3, 1:-1].shape)
+    reference = np.zeros(shape, np.float32)
+    i, j = random.integers(5, 10, 2)
+    reference[i : i + 3, j : j + 3, 3:6] = 1
+    flair[reference == 1] += 500
+    return flair, reference
+
+
+@pytest.fixture(scope="session")
+def challenge(tmp_path_factory) -> Path:
+    """Two training centres of four subjects, one external centre of two, in the challenge's layout."""
+    root = tmp_path_factory.mktemp("cohort")
+    random = np.random.default_rng(0)
+    places = [("training/A", range(4)), ("training/B/scanner", range(10, 14)), ("test/C", range(20, 22))]
+    for place, ids in places:
+        for number in ids:
+            write_subject(root / place / str(number), *small_scan(random))
+    return root
+
+
+@pytest.fixture
+def settings(challenge) -> dict:
+    """A complete configuration of a study that takes seconds."""
+    return {
+        "study": "test-miniature",
+        "question": "Does everything run?",
+        "data": {"root": str(challenge)},
+        "split": {"training": 4, "validation": 2, "holdout": 2, "seed": 1},
+        "preprocessing": {"size_px": 32},
+        "augmentation": {"rotation_deg": 30},
+        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "batch_norm_momentum": 0.9, "output_prior": 0.1},
+        "training": {
+            "epochs": 2,
+            "steps_per_epoch": 3,
+            "batch_size": 4,
+            "learning_rate": 0.001,
+            "beta_1": 0.9,
+            "beta_2": 0.999,
+        },
+        "losses": {"dice": {"labels": "hard", "epsilon": 1}, "siamese": {"labels": "soft"}},
+        "seeds": [1],
+    }
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    """Write settings to a YAML file and return its path."""
+
+    def write(settings: dict) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,41 @@
+"""Bring every notebook in step with its script, the one people edit; with --check, say which one is not.
+
+Only cells and the metadata that jupytext.toml keeps are compared: no outputs, no timestamps.
+"""
+
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def made_from(script: Path) -> nbformat.NotebookNode:
+    """The notebook a script stands for, with cell ids that follow from their place, so that making it is repeatable."""
+    notebook = jupytext.read(script)
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+    return notebook
+
+
+def main() -> None:
+    drifted = []
+    for script in sorted(NOTEBOOKS.glob("*.py")):
+        text, target = nbformat.writes(made_from(script)) + "\n", script.with_suffix(".ipynb")
+        if not target.is_file() or target.read_text(encoding="utf-8") != text:
+            drifted.append(target.name)
+            if "--check" not in sys.argv:
+                target.write_text(text, encoding="utf-8")
+    orphans = [path.name for path in NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").is_file()]
+    if orphans:
+        sys.exit(f"No script beside {', '.join(orphans)}: remove it, or make its script with jupytext.")
+    if drifted and "--check" in sys.argv:
+        sys.exit(f"Not in step with its script: {', '.join(drifted)}. Edit the .py and run `make sync`.")
+    print(f"{len(drifted)} notebook(s) made anew" if drifted else "Every notebook is in step with its script.")
+
+
+if __name__ == "__main__":
+    main()

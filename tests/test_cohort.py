@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from conftest import SHARED, small_scan, write_subject
+
+from wmhlib.cohort import assign_splits, read_challenge
+
+
+def test_reads_centres_with_and_without_a_scanner_folder(challenge):
+    cohort = read_challenge(challenge)
+    assert list(cohort.columns) == ["subject", "centre", "split", "flair", "reference"]
+    assert cohort.groupby("centre").subject.apply(list).to_dict() == {
+        "A": ["0", "1", "2", "3"],
+        "B/scanner": ["10", "11", "12", "13"],
+        "C": ["20", "21"],
+    }
+    assert set(cohort.split[cohort.centre == "C"]) == {"external"}
+    assert set(cohort.split[cohort.centre != "C"]) == {""}
+
+
+def test_splits_are_even_over_centres_and_depend_on_the_seed_alone(challenge):
+    cohort = read_challenge(challenge)
+    split = assign_splits(cohort, training=4, validation=2, holdout=2, seed=3)
+    counts = split.groupby(["centre", "split"]).size().to_dict()
+    assert counts == {
+        (centre, name): number
+        for centre in ("A", "B/scanner")
+        for name, number in (("training", 2), ("validation", 1), ("holdout", 1))
+    } | {("C", "external"): 2}
+    assert split.equals(assign_splits(cohort.sample(frac=1, random_state=0).sort_index(), 4, 2, 2, seed=3))
+    others = [assign_splits(cohort, 4, 2, 2, seed=seed).split.tolist() for seed in range(10)]
+    assert len(set(map(tuple, others))) > 1
+    assert cohort.split.eq("").sum() == 8, "the argument is left as it was"
+
+
+def test_training_none_takes_all_that_are_left(challenge):
+    split = assign_splits(read_challenge(challenge), training=None, validation=1, holdout=0, seed=1)
+    assert split.split.value_counts().to_dict() == {"training": 7, "external": 2, "validation": 1}
+
+
+def test_too_few_subjects_for_an_even_share(challenge):
+    with pytest.raises(ValueError, match=r"Centre (A|B/scanner) has 4 subject\(s\), too few"):
+        assign_splits(read_challenge(challenge), training=6, validation=2, holdout=2, seed=1)
+
+
+def test_missing_files_and_repeated_subjects_are_named(tmp_path):
+    random = np.random.default_rng(0)
+    with pytest.raises(FileNotFoundError, match="No data folder at"):
+        read_challenge(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="No scans in"):
+        read_challenge(tmp_path)
+    write_subject(tmp_path / "training/A/7", *small_scan(random))
+    write_subject(tmp_path / "training/B/7", *small_scan(random))
+    with pytest.raises(ValueError, match=r"Subject 7 stands twice .*A/7 and .*B/7"):
+        read_challenge(tmp_path)
+    (tmp_path / "training/B/7/wmh.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"B/7 has no wmh\.nii\.gz"):
+        read_challenge(tmp_path)
+
+
+@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans beside the project")
+def test_real_scans_read_as_three_training_and_two_external_subjects():
+    cohort = read_challenge(SHARED / "real")
+    assert cohort.groupby("split").subject.apply(list).to_dict() == {
+        "": ["19", "26", "7"],
+        "external": ["2516038876", "2516043217"],
+    }

@@ -1,0 +1,229 @@
+"""The generator, the discriminator and the losses; run on every backend that Keras has here."""
+
+import http.server
+import socket
+import threading
+import time
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import SHARED
+from keras import ops
+
+from wmhlib import losses, siamese
+from wmhlib.generator import dense_unet
+from wmhlib.training import PooledDice, make_loss
+
+WEIGHTS = SHARED / "weights" / "vgg19_imagenet_blocks1-3_notop.h5"
+
+
+def column(*values: float) -> np.ndarray:
+    """Values as one slice of one column: (1, n, 1, 1)."""
+    return np.float32(values).reshape(1, -1, 1, 1)
+
+
+def test_generator_shapes_and_its_quiet_start():
+    network = dense_unet(32, filters=4, depth=2, convolutions=3, output_prior=0.1, seed=1)
+    assert network.input_shape == (None, 32, 32, 3) and network.output_shape == (None, 32, 32, 1)
+    x = np.random.default_rng(0).uniform(-120, 150, (2, 32, 32, 3)).astype(np.float32)
+    y = ops.convert_to_numpy(network(x, training=True))
+    assert abs(y.mean() - 0.1) < 0.02 and y.std() < 0.05
+
+
+def test_generator_doubles_its_filters_at_every_pool():
+    network = dense_unet(32, filters=4, depth=2, convolutions=2)
+    widths = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert widths == [4, 4, 8, 8, 16, 16, 8, 8, 4, 4, 1]
+    transposed = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    assert transposed == [8, 4]
+    assert {layer.negative_slope for layer in network.layers if isinstance(layer, keras.layers.LeakyReLU)} == {0.1}
+
+
+def test_generator_weights_follow_from_the_seed():
+    def first(seed):
+        return np.concatenate([np.ravel(weight) for weight in dense_unet(16, 4, 1, 1, seed=seed).get_weights()])
+
+    assert np.array_equal(first(3), first(3)) and not np.array_equal(first(3), first(4))
+
+
+def test_generator_refuses_a_size_it_cannot_halve():
+    with pytest.raises(ValueError, match="multiple of 8"):
+        dense_unet(36, depth=3)
+
+
+def test_dice_by_hand():
+    # both = 0.5, sums 1 + 1: 1 - (1 + 1) / (2 + 1)
+    assert float(losses.DiceLoss()(column(1, 0), column(0.5, 0.5))) == pytest.approx(1 / 3)
+    assert float(losses.DiceLoss()(column(0, 0), column(0, 0))) == pytest.approx(0)
+
+
+def test_tversky_by_hand():
+    # TP 0.5, FP 0.5, FN 0.5: 1 - 1.5 / (0.5 + 0.15 + 0.35 + 1)
+    assert float(losses.TverskyLoss()(column(1, 0), column(0.5, 0.5))) == pytest.approx(0.25)
+    missed = float(losses.TverskyLoss()(column(1, 1, 0, 0), column(1, 0, 0, 0)))
+    invented = float(losses.TverskyLoss()(column(1, 1, 0, 0), column(1, 1, 1, 0)))
+    assert missed > invented, "beta 0.7 makes a missed voxel dearer than an invented one"
+
+
+def test_generalized_dice_by_hand():
+    # lesion volume 1, weight 1; background volume 3, weight 1/9; prediction half everywhere
+    # both: 1 * 0.5 + 1.5 / 9; either: 1 * (1 + 2) + (3 + 2) / 9
+    expected = 1 - 2 * (0.5 + 1.5 / 9) / (3 + 5 / 9)
+    assert float(losses.GeneralizedDiceLoss()(column(1, 0, 0, 0), column(0.5, 0.5, 0.5, 0.5))) == pytest.approx(
+        expected
+    )
+    assert float(losses.GeneralizedDiceLoss()(column(0, 0), column(0, 0))) == pytest.approx(0), "no lesion, none drawn"
+
+
+@pytest.mark.parametrize("name", ["dice", "tversky", "generalized_dice", "siamese"])
+def test_every_loss_prefers_the_reference_and_has_finite_gradients(name):
+    random = np.random.default_rng(0)
+    reference = (random.random((2, 32, 32, 1)) > 0.97).astype(np.float32)
+    image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
+    loss = make_loss(name, {"labels": "hard"}, siamese.vgg19_features(32))
+    loss = loss.bound_to(image) if name == "siamese" else loss
+    perfect, half, nothing = (float(loss(reference, reference * share)) for share in (1, 0.5, 0))
+    assert perfect == pytest.approx(0, abs=1e-4) and perfect < half < nothing
+    step = gradient(lambda y: loss(reference, y), np.full_like(reference, 0.3))
+    assert np.isfinite(step).all() and step[reference == 1].mean() < 0, "more lesion where there is lesion"
+
+
+def gradient(function, at: np.ndarray) -> np.ndarray:
+    """Gradient of a scalar function by the backend's own differentiation."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(at))
+    import tensorflow as tf
+
+    point = tf.constant(at)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        value = function(point)
+    found = tape.gradient(value, point)
+    return np.zeros_like(at) if found is None else found.numpy()
+
+
+def test_siamese_is_equation_1_at_each_tap():
+    random = np.random.default_rng(1)
+    features = siamese.vgg19_features(32)
+    image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
+    y, drawn = random.random((2, 2, 32, 32, 1)).astype(np.float32)
+    loss = siamese.SiameseContentLoss(features).bound_to(image)
+    distances = [float(one) for one in loss.distances(y, drawn)]
+    pairs = zip(features(image * y), features(image * drawn), strict=True)
+    by_hand = [np.mean((ops.convert_to_numpy(a) - ops.convert_to_numpy(b)) ** 2) for a, b in pairs]
+    assert distances == pytest.approx(by_hand, rel=1e-4) and float(loss(y, drawn)) == pytest.approx(
+        sum(by_hand), rel=1e-4
+    )
+
+
+def test_no_gradient_flows_along_the_reference_path():
+    random = np.random.default_rng(1)
+    image = random.uniform(-100, 150, (1, 32, 32, 3)).astype(np.float32)
+    drawn = random.random((1, 32, 32, 1)).astype(np.float32)
+    loss = siamese.SiameseContentLoss(siamese.vgg19_features(32)).bound_to(image)
+    assert not gradient(lambda y: loss(y, drawn), np.full((1, 32, 32, 1), 0.5, np.float32)).any()
+
+
+def test_an_unbound_siamese_loss_says_what_to_do():
+    with pytest.raises(ValueError, match="bound_to"):
+        siamese.SiameseContentLoss(siamese.vgg19_features(32))(column(1), column(1))
+
+
+def test_features_have_the_papers_shapes_and_are_frozen():
+    features = siamese.vgg19_features(224)
+    assert [tap.shape for tap in features.outputs] == [(None, 112, 112, 64), (None, 56, 56, 128)]
+    assert not features.trainable_weights and len(features.weights) == 8
+
+
+def test_pooled_dice_counts_all_slices_together():
+    metric = PooledDice()
+    metric.update_state(column(1, 1, 0, 0), column(0.9, 0.2, 0.6, 0.1))
+    metric.update_state(column(0, 0, 0, 0), column(0.1, 0.1, 0.1, 0.1))
+    assert float(metric.result()) == pytest.approx(0.5)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights beside the project")
+def test_named_weights_are_used_and_reported(monkeypatch):
+    monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(WEIGHTS))
+    features, origin = siamese.load_vgg19(32)
+    assert origin["weights"] == "imagenet" and WEIGHTS.name in origin["source"] and len(origin["sha256"]) == 64
+    with h5py.File(WEIGHTS) as file:
+        stored = file["block1_conv1"]["block1_conv1_W_1:0"][()]
+    assert np.array_equal(features.get_layer("block1_conv1").get_weights()[0], stored)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of weights", None])
+def test_wrong_weights_files_are_refused_by_name(monkeypatch, tmp_path, content):
+    path = tmp_path / "weights.h5"
+    if content is None:
+        with h5py.File(path, "w") as file:
+            file.create_group("block1_conv1")
+    else:
+        path.write_bytes(content)
+    monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(path))
+    with pytest.raises(ValueError, match=r"weights\.h5 does not hold VGG19's weights"):
+        siamese.load_vgg19(32)
+    monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(tmp_path / "nowhere.h5"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5"):
+        siamese.load_vgg19(32)
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("WMH_VGG19_WEIGHTS", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+
+def test_no_network_means_random_features_said_so(monkeypatch, empty_cache):
+    monkeypatch.setattr(siamese, "WEIGHTS_URL", "http://127.0.0.1:9/vgg19.h5")
+    features, origin = siamese.load_vgg19(32)
+    assert origin["weights"] == "random" and "could not be reached" in origin["source"]
+    spread = float(ops.std(features.get_layer("block1_conv2").kernel))
+    assert spread == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.1), "He-normal"
+
+
+def test_a_silent_network_is_noticed_within_seconds(monkeypatch, empty_cache):
+    with socket.socket() as listener:  # accepts, and never answers
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setattr(siamese, "WEIGHTS_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/vgg19.h5")
+        monkeypatch.setattr(siamese, "TIMEOUT_S", 1)
+        started = time.monotonic()
+        assert siamese.load_vgg19(32)[1]["weights"] == "random"
+        assert time.monotonic() - started < 6
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights beside the project")
+def test_weights_are_downloaded_once(monkeypatch, empty_cache):
+    import hashlib
+
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append("HEAD")
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self):
+            asked.append("GET")
+            content = WEIGHTS.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(siamese, "WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
+        monkeypatch.setattr(siamese, "WEIGHTS_MD5", hashlib.md5(WEIGHTS.read_bytes()).hexdigest())
+        first, second = siamese.load_vgg19(32)[1], siamese.load_vgg19(32)[1]
+        server.shutdown()
+    assert first == second and first["weights"] == "imagenet" and asked == ["HEAD", "GET"]

@@ -1,0 +1,217 @@
+"""Exported pages: whole, escaped, folded, and asking the network for nothing, in a real browser too."""
+
+import re
+import shutil
+import subprocess
+
+import nbformat
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from bs4 import BeautifulSoup
+from nbformat import v4
+
+from wmhlib.report import clean, export_page, plain, write_index
+
+HOSTILE = "<script>alert(1)</script>"
+PAGES = [("index.html", "Overview"), ("04_train.html", "Train"), ("05_evaluate.html", f"Evaluate {HOSTILE}")]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def figure(title: str = "Dice a subject") -> go.Figure:
+    return go.Figure([go.Scatter(x=[1, 2, 3], y=[0.4, 0.7, 0.6])], layout={"title": {"text": title}})
+
+
+def shown(data: dict):
+    return v4.new_output("display_data", data)
+
+
+def notebook(path, with_figure: bool = True):
+    """A small executed notebook with one output of every kind."""
+    table = pd.DataFrame({"subject": ["a", HOSTILE], "dice": [0.5, 0.75], "text": ["one", "2"]})
+    pictures = f"![a dot](data:image/png;base64,{PIXEL}) ![far](https://a.org/x.png)"
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox()"}
+    cells = [
+        v4.new_markdown_cell("# 05 Evaluate\n\nA question.\n\n## Setting up"),
+        v4.new_code_cell("study = 'demo'", metadata={"tags": ["parameters"]}),
+        v4.new_code_cell("study = 'other'", metadata={"tags": ["injected-parameters"]}),
+        v4.new_markdown_cell(f"## Results\n\n{pictures}"),
+        v4.new_code_cell(
+            "print('<b>')  # prints",
+            outputs=[
+                v4.new_output("stream", name="stdout", text=f"plain words {HOSTILE}\n 40%|██ | 2"),
+                v4.new_output("stream", name="stdout", text="/5 [00:01<00:01, 8.1it/s]\n"),
+                v4.new_output("stream", name="stderr", text="a warning nobody needs"),
+                shown({"text/html": table.to_html(), "text/plain": "table"}),
+                shown({"image/png": PIXEL, "text/plain": "picture"}),
+                shown(widget),
+            ],
+        ),
+        v4.new_markdown_cell("### Results\n\nA heading twice."),
+    ]
+    if with_figure:
+        drawn = {"application/vnd.plotly.v1+json": figure(f"Dice {HOSTILE}").to_plotly_json()}
+        cells.append(v4.new_code_cell("draw()", outputs=[shown(drawn), shown(drawn)]))
+    nbformat.write(v4.new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    target = folder / "05_evaluate.html"
+    export_page(notebook(folder / "05.ipynb"), target, f"Evaluate {HOSTILE}", PAGES, f"Random {HOSTILE}")
+    return target
+
+
+@pytest.fixture(scope="module")
+def soup(page):
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+def assert_asks_for_nothing(soup):
+    """No resource has an address outside the page, and the browser is told to allow none."""
+    sources = [element["src"] for element in soup.select("[src]")]
+    assert all(source.startswith("data:image/") for source in sources), sources
+    assert not soup.select("link, iframe, object, embed, base")
+    styles = " ".join(style.get_text() for style in soup("style"))
+    assert "@import" not in styles and "url(" not in styles
+    policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    assert "default-src 'none'" in policy and "http" not in policy
+
+
+def test_page_is_whole_and_asks_for_nothing(page, soup):
+    assert_asks_for_nothing(soup)
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"plotly\.js v\d", text)) == 1
+    assert not re.search("requirejs|require.min.js|mathjax.js|mermaid.min", text, re.IGNORECASE)
+    assert page.stat().st_size < 6e6
+    assert len(soup.select("figure.plot")) == 2
+    assert not list(page.parent.glob(".unfinished*"))
+
+
+def test_strings_from_data_are_text(page, soup):
+    assert HOSTILE not in page.read_text(encoding="utf-8")
+    assert HOSTILE in soup.title.get_text() and HOSTILE in soup.select_one(".banner").get_text()
+    assert HOSTILE in soup.select_one(".bar nav").get_text()
+    assert HOSTILE in soup.select_one("table").get_text()
+    assert soup.select_one("figure.plot")["aria-label"].startswith("Dice")
+
+
+def test_code_is_folded(soup):
+    folds = soup.select("details.code")
+    labels = [fold.summary.get_text().split()[0] for fold in folds]
+    assert labels == ["Parameters", "Parameters", "Code", "Code"]
+    assert not any(fold.has_attr("open") for fold in folds)
+    assert "print('<b>')  # prints" in folds[2].get_text()
+    assert soup.select_one("button#code-switch").get_text() == "Show all code"
+
+
+def test_outputs_hold_what_a_reader_needs(soup):
+    main = soup.select_one("main").get_text()
+    assert f"plain words {HOSTILE}" in main and "nobody needs" not in main and "it/s" not in main
+    assert "open the notebook in JupyterLab" in main and "VBox" not in main
+    assert [image["alt"] for image in soup("img")] == ["a dot", "Picture in section Results"]
+    assert "far" in main  # a picture elsewhere becomes its words
+    assert [cell.get_text() for cell in soup.select("td.number")] == ["0.50", "0.75"]
+    assert soup.select_one("th.number").get_text() == "dice"
+    assert soup.select_one("div.table > table")
+
+
+def test_navigation_and_contents(soup):
+    assert [link["href"] for link in soup.select(".bar a")] == [file for file, _ in PAGES]
+    assert soup.select_one(".bar a[aria-current=page]")["href"] == "05_evaluate.html"
+    assert [link["href"] for link in soup.select(".turn a")] == ["04_train.html"]
+    links = soup.select(".contents a")
+    assert [link.get_text() for link in links] == ["Setting up", "Results", "Results"]
+    assert len({link["href"] for link in links}) == 3
+    assert all(soup.find(id=link["href"][1:]) for link in links)
+    assert [heading.get_text() for heading in soup("h1")] == ["05 Evaluate"]
+
+
+def test_no_figure_no_plotly(tmp_path):
+    export_page(notebook(tmp_path / "a.ipynb", with_figure=False), tmp_path / "a.html", "A", [])
+    assert (tmp_path / "a.html").stat().st_size < 40_000
+
+
+def test_a_failed_export_leaves_the_old_page(tmp_path):
+    (tmp_path / "a.html").write_text("old")
+    (tmp_path / "a.ipynb").write_text("{ not json")
+    with pytest.raises(nbformat.reader.NotJSONError):
+        export_page(tmp_path / "a.ipynb", tmp_path / "a.html", "A", [])
+    assert (tmp_path / "a.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ('<b onclick="x()">bold</b>', "<b>bold</b>"),
+        ('<a href="javascript:x()">a</a>', "<a>a</a>"),
+        ('<a href="data:text/html,x">a</a>', "<a>a</a>"),
+        ('<img src="http://a.org/x.png" alt="words">', "words"),
+        ("<style>@import 'x'</style><script>x()</script>text", "text"),
+        ('<iframe src="http://a.org"></iframe>', ""),
+    ],
+)
+def test_clean(html, expected):
+    assert clean(html) == expected
+
+
+def test_index_names_stand_beside_column_names():
+    table = pd.DataFrame({"dice": [0.5, 0.6]}, index=pd.Index(["dice", "siamese"], name="loss"))
+    header = BeautifulSoup(clean(table.to_html()), "html.parser").select("thead tr")
+    assert [[cell.get_text() for cell in row("th")] for row in header] == [["loss", "dice"]]
+
+
+@pytest.mark.parametrize("bar", ["9it [00:01, 8it/s]", "a: 100%|██| 3/3 [00:01<00:00]", "3/3 ━━━━ 1s"])
+def test_progress_bars_are_dropped(bar):
+    assert plain(bar) is None
+    assert plain(f"before\n{bar}\r{bar}\nafter 100%")["html"] == "before\nafter 100%"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    target = tmp_path_factory.mktemp("index") / "index.html"
+    table = pd.DataFrame({"loss": ["dice", HOSTILE], "Dice": ["0.61 ± 0.10", "0.70 ± 0.09"]})
+    write_index(
+        target,
+        title=f"A study {HOSTILE}",
+        question=f"Does it {HOSTILE}?",
+        findings=["It holds.", f"It does not {HOSTILE}."],
+        table_html=table.to_html(index=False, escape=True),
+        figure=figure(),
+        pages=[("05_evaluate.html", "Evaluate", f"What it shows {HOSTILE}")],
+        provenance={"seeds": [0, 1], "versions": {"keras": "3.15", "odd": HOSTILE}, "device": None},
+        banner=None,
+        caption=f"Mean ± SD {HOSTILE}",
+    )
+    return target
+
+
+def test_index_reads_like_a_front_page(index):
+    text = index.read_text(encoding="utf-8")
+    soup = BeautifulSoup(text, "html.parser")
+    assert_asks_for_nothing(soup)
+    assert HOSTILE not in text
+    assert soup.h1.get_text() == f"A study {HOSTILE}"
+    assert [item.get_text() for item in soup.select(".findings li")][0] == "It holds."
+    assert len(soup.select("td.number")) == 2
+    assert soup.select_one(".entries a")["href"] == "05_evaluate.html"
+    names = [entry.get_text() for entry in soup.select("footer dt")]
+    assert names == ["seeds", "versions", "keras", "odd", "device"]
+    assert soup.select_one("footer dd").get_text() == "0, 1"
+    assert not soup.select(".banner")
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("kind", ["page", "index"])
+def test_figures_are_drawn_with_the_network_off(kind, request, tmp_path):
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    flags += "--disable-sync --disable-component-update --window-size=1200,4000 "
+    flags += "--virtual-time-budget=4000 --dump-dom"
+    blocked = [f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command = ["chromium", *flags.split(), *blocked, request.getfixturevalue(kind).as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    drawn = BeautifulSoup(done.stdout, "html.parser").select("figure.plot.drawn .js-plotly-plot")
+    assert len(drawn) == {"page": 2, "index": 1}[kind], done.stderr[-2000:]
+    assert all(plot.select("svg.main-svg .scatterlayer .trace path") for plot in drawn)

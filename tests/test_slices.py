@@ -1,0 +1,117 @@
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import SHARED
+from nibabel import orientations
+
+from wmhlib import slices
+from wmhlib.cohort import assign_splits, read_challenge
+
+
+def scan(shape=(7, 8, 9), codes="RAS", dtype=np.float32) -> nibabel.Nifti1Image:
+    """A scan with unequal axes, stored along `codes`; its voxel values count up in RAS order."""
+    values = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    image = nibabel.Nifti1Image(values, np.diag([1.0, 1.5, 3.0, 1.0]))
+    turn = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(codes))
+    return image.as_reoriented(turn)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_slices_go_back_to_the_scans_own_grid(codes):
+    image = scan(codes=codes)
+    straight = slices.canonical(image)
+    assert nibabel.aff2axcodes(straight.affine) == ("R", "A", "S") and straight.shape == (7, 8, 9)
+    planes = np.moveaxis(np.asarray(straight.dataobj), 2, 0)
+    assert np.allclose(slices.volume_of(planes, image), np.asarray(image.dataobj), atol=1e-3)
+
+
+def test_flair_is_divided_by_its_maximum_and_negatives_go(tmp_path):
+    values = np.array([-5, 0, 10, 40], np.int16).reshape(2, 2, 1)
+    volume = slices.read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()
+    assert volume.ravel().tolist() == [0, 0, 0.25, 1]
+
+
+def test_reference_keeps_label_one_only():
+    values = np.array([0, 1, 2, 1], np.float32).reshape(2, 2, 1)
+    image = slices.read_reference(nibabel.Nifti1Image(values, np.eye(4)))
+    assert np.asarray(image.dataobj).ravel().tolist() == [0, 1, 0, 1]
+
+
+def test_resampling_is_scikit_images_default(rng=np.random.default_rng(0)):
+    from skimage.transform import resize
+
+    volume = rng.random((20, 14, 2)).astype(np.float32)
+    assert np.array_equal(slices.axial_slices(volume, 10)[1], resize(volume[..., 1], (10, 10)))
+    mask = slices.axial_slices(volume > 0.5, 10)
+    assert mask.dtype == bool and mask.shape == (2, 10, 10)
+
+
+def test_network_input_is_keras_vgg19_preprocessing():
+    from keras.applications.vgg19 import preprocess_input
+
+    grey = np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)
+    colour = np.repeat(grey[..., np.newaxis] * 255, 3, axis=-1)
+    assert np.allclose(slices.network_input(grey), preprocess_input(colour.copy()), atol=1e-4)
+
+
+def test_slices_on_disk_are_whole_or_absent(challenge, tmp_path):
+    cohort = assign_splits(read_challenge(challenge), 4, 2, 2, seed=1)
+    cohort = cohort[cohort.split.isin(["training", "validation"])]
+    slices.write_slices(cohort, tmp_path / "arrays", 16)
+    images, references, index = slices.open_slices(tmp_path / "arrays")
+    assert isinstance(images, np.memmap) and images.shape == references.shape == (6 * 9, 16, 16)
+    assert index.subject.nunique() == 6 and list(index.slice[:9]) == list(range(9))
+    assert 0 <= images.min() and images.max() <= 1 and set(np.unique(references)) == {0, 1}
+    assert np.allclose(index.lesion_density_pct, references.mean(axis=(1, 2)) * 100)
+
+    broken = cohort.copy()
+    broken.iloc[-1, broken.columns.get_loc("reference")] = SHARED / "nowhere.nii.gz"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        slices.write_slices(broken, tmp_path / "arrays", 16)
+    assert np.array_equal(images, slices.open_slices(tmp_path / "arrays")[0]), "the old arrays are still there"
+    with pytest.raises(FileNotFoundError, match="run notebook 02"):
+        slices.open_slices(tmp_path / "elsewhere")
+
+
+def test_reference_on_another_grid_names_both_files(challenge, tmp_path):
+    cohort = assign_splits(read_challenge(challenge), 1, 0, 0, seed=1)
+    other = tmp_path / "other.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 9), np.float32), np.eye(4)), other)
+    cohort = cohort[cohort.split == "training"].assign(reference=str(other))
+    with pytest.raises(ValueError, match=r"FLAIR\.nii\.gz has shape .*other\.nii\.gz"):
+        slices.write_slices(cohort, tmp_path / "arrays", 16)
+
+
+def bad_files(folder):
+    whole = folder / "whole.nii.gz"
+    nibabel.save(
+        nibabel.Nifti1Image(np.random.default_rng(0).random((20, 20, 20)).astype(np.float32), np.eye(4)), whole
+    )
+    (folder / "short.nii.gz").write_bytes(whole.read_bytes()[:5000])
+    (folder / "text.nii.gz").write_bytes(gzip.compress(b"not a scan"))
+    for name, values in {
+        "flat": np.ones((4, 4)),
+        "time": np.ones((3, 3, 3, 2)),
+        "nan": np.full((3, 3, 3), np.nan),
+        "blank": np.zeros((3, 3, 3)),
+    }.items():
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "cannot be read"),
+        ("text", "cannot be read"),
+        ("flat", "2 dimensions"),
+        ("time", "4 dimensions"),
+        ("nan", "NaN or infinite"),
+        ("blank", "no voxel above zero"),
+    ],
+)
+def test_bad_scans_are_refused_by_name(tmp_path, name, message):
+    bad_files(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name}\.nii\.gz.*{message}"):
+        slices.read_flair(tmp_path / f"{name}.nii.gz")

@@ -1,0 +1,116 @@
+"""A folder of scans as a pandas table, one row a subject, and its split into evenly drawn parts.
+
+In flows a folder in the WMH Challenge's layout (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770):
+
+    training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz     bias-corrected FLAIR
+    training|test/<site>[/<scanner>]/<id>/wmh.nii.gz           0 background, 1 WMH, 2 other pathology
+
+Out flows the table every later stage reads: `subject, centre, split, flair, reference`. A centre is a site with its
+scanner, since scanners of one site differ as much as sites do. Whatever lies under `test/` is `external`: never
+trained on, never tuned on.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wmhlib.phantom import write_cohort
+from wmhlib.study import Study
+
+COLUMNS = ["subject", "centre", "split", "flair", "reference"]
+SPLITS = ("training", "validation", "holdout", "external")
+
+
+def read_challenge(root: str | Path) -> pd.DataFrame:
+    """List every subject of a challenge folder, sorted by centre and subject.
+
+    Returns
+    -------
+    DataFrame
+        Columns `subject, centre, split, flair, reference`; `split` is `external` below `test/` and empty below
+        `training/`, until `assign_splits`; `flair` and `reference` are absolute paths as text.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, no scan in it, or a subject without its FLAIR or its reference.
+    ValueError
+        Two folders hold the same subject.
+    """
+    root = Path(root).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
+    rows = []
+    for part, split in (("training", ""), ("test", "external")):
+        flairs = {path.parents[1] for path in (root / part).rglob("pre/FLAIR.nii.gz")}
+        references = {path.parent for path in (root / part).rglob("wmh.nii.gz")}
+        for folder in sorted(flairs | references):
+            flair, reference = folder / "pre" / "FLAIR.nii.gz", folder / "wmh.nii.gz"
+            for path in (flair, reference):
+                if not path.is_file():
+                    raise FileNotFoundError(
+                        f"Subject {folder} has no {path.name}: expected {path}; add it or remove the folder."
+                    )
+            centre = folder.parent.relative_to(root / part).as_posix()
+            rows.append((folder.name, centre, split, str(flair), str(reference)))
+    if not rows:
+        raise FileNotFoundError(
+            f"No scans in {root}: expected training/<site>/<id>/pre/FLAIR.nii.gz with …/<id>/wmh.nii.gz beside it "
+            "(data/README.md shows the layout)."
+        )
+    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
+    repeated = cohort[cohort.subject.duplicated(keep=False)]
+    if len(repeated):
+        first = repeated[repeated.subject == repeated.subject.iloc[0]]
+        folders = " and ".join(str(Path(path).parent) for path in first.reference)
+        raise ValueError(
+            f"Subject {first.subject.iloc[0]} stands twice in {root}, as {folders}: give each folder a name of its own."
+        )
+    return cohort
+
+
+def assign_splits(cohort: pd.DataFrame, training: int | None, validation: int, holdout: int, seed: int) -> pd.DataFrame:
+    """Draw the training, validation and holdout subjects at random, evenly from every centre (paper 3.1).
+
+    Counts are over all centres together; where one does not divide evenly, the odd subjects come from centres drawn
+    at random. `training` None takes every subject left over. External subjects stay external.
+
+    Returns
+    -------
+    DataFrame
+        A copy with `split` filled in; subjects beyond the counts are left out.
+
+    Raises
+    ------
+    ValueError
+        A centre has fewer subjects than its share.
+    """
+    cohort = cohort.copy()
+    own = cohort[cohort.split == ""]
+    random = np.random.default_rng(seed)
+    centres = random.permutation(sorted(own.centre.unique()))
+    waiting = {centre: list(random.permutation(own.index[own.centre == centre])) for centre in centres}
+    turn = 0
+    for split, count in (("holdout", holdout), ("validation", validation), ("training", training)):
+        for _ in range(sum(map(len, waiting.values())) if count is None else count):
+            if count is None:
+                centre = max(waiting, key=lambda name: len(waiting[name]))
+            else:
+                centre = centres[turn % len(centres)]
+                turn += 1
+            if not waiting[centre]:
+                raise ValueError(
+                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of "
+                    f"training={training}, validation={validation}, holdout={holdout} over {len(centres)} centre(s): "
+                    "lower the counts under split."
+                )
+            cohort.loc[waiting[centre].pop(), "split"] = split
+    return cohort[cohort.split != ""].reset_index(drop=True)
+
+
+def load_cohort(study: Study) -> pd.DataFrame:
+    """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it."""
+    if phantom := study.config["data"].get("phantom"):
+        write_cohort(study.data, phantom["subjects"], phantom["seed"], scale=phantom["scale"])
+    return assign_splits(read_challenge(study.data), **study.config["split"])

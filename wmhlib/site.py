@@ -1,0 +1,94 @@
+"""A finished study as a site: `run.json`, one HTML page a notebook, and `index.html` in front.
+
+In flow the executed notebooks, the tables and the records beside the models; out flow files that a collaborator
+without Python can open from a folder or an e-mail.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from wmhlib import evaluation, figures, report, statistics
+from wmhlib.study import Study, open_study, provenance, write_json
+
+PAGES = {
+    "01_explore_data": ("Explore the data", "centres, grids, lesion loads, split; look into a scan"),
+    "02_preprocess": ("Preprocess", "what the network sees, and what resampling costs"),
+    "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, what each loss rewards"),
+    "04_train": ("Train", "curves, validation slices"),
+    "05_evaluate": ("Evaluate", "tables, every subject, samples; look into a segmented scan"),
+}
+
+
+def page_list(study: Study) -> list[tuple[str, str, str]]:
+    """(executed notebook's name, title, one line on it) of every page of the study, in reading order."""
+    pages = []
+    for name, (title, line) in PAGES.items():
+        if name == "04_train":
+            for loss in study.config["losses"]:
+                for seed in study.config["seeds"]:
+                    pages.append((f"{name}-{loss}-seed-{seed}", f"Train: {statistics.LOSSES[loss]}, seed {seed}", line))
+        else:
+            pages.append((name, title, line))
+    return pages
+
+
+def run_record(study: Study) -> dict:
+    """What made the study's results: configuration, commit, versions, devices, seeds, weights, training times."""
+    trainings = []
+    for loss in study.config["losses"]:
+        for seed in study.config["seeds"]:
+            record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))
+            keys = ("loss", "seed", "best_epoch", "validation_dice", "seconds", "backend", "devices", "commit")
+            trainings.append({key: record[key] for key in keys})
+    return {
+        "study": study.name,
+        "seeds": study.config["seeds"],
+        "vgg19": evaluation.vgg19_origin(study),
+        **provenance(),
+        "trainings": trainings,
+        "configuration": study.config,
+    }
+
+
+def write_site(study: Study) -> Path:
+    """Write `run.json`, every page and the front page of a study whose notebooks have all been run."""
+    record = run_record(study)
+    write_json(study.folder / "run.json", record)
+    banner = None
+    if record["vgg19"]["weights"] == "random":
+        banner = f"The Siamese loss used random VGG19 features, not ImageNet's: {record['vgg19']['source']}."
+    pages = page_list(study)
+    links = [("index.html", study.name), *((f"{name}.html", title) for name, title, _ in pages)]
+    for name, title, _ in pages:
+        notebook = study.folder / "notebooks" / f"{name}.ipynb"
+        report.export_page(notebook, study.folder / f"{name}.html", title, links, banner)
+
+    per_subject = pd.read_csv(study.tables / "per_subject.csv", dtype={"subject": str, "centre": str})
+    table = pd.read_csv(study.tables / "table1.csv")
+    split = "external" if (per_subject.split == "external").any() else "holdout"
+    picture = figures.metric_panels(per_subject, split).update_layout(title=f"The five figures of the {split} subjects")
+    report.write_index(
+        study.folder / "index.html",
+        f"WMH segmentation study: {study.name}",
+        study.config["question"],
+        statistics.findings(per_subject),
+        statistics.readable(table).to_html(index=False, escape=True, border=0),
+        picture,
+        [(f"{name}.html", title, line) for name, title, line in pages],
+        {key: value for key, value in record.items() if key != "trainings"}
+        | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
+        banner,
+        evaluation.caption(study, per_subject),
+    )
+    return study.folder / "index.html"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m wmhlib.site", description=write_site.__doc__)
+    parser.add_argument("config")
+    parser.add_argument("--data", default="")
+    arguments = parser.parse_args()
+    write_site(open_study(arguments.config, arguments.data))

@@ -1,0 +1,100 @@
+// Draws the figures as they come near, keeps them readable in light and dark, and folds the code.
+(() => {
+  "use strict";
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const figures = [...document.querySelectorAll("figure.plot")];
+  const wishes = new Map(); // what each figure's author chose, which the page's colours never override
+
+  function colours(wish) {
+    const style = getComputedStyle(document.documentElement);
+    const ink = style.getPropertyValue("--ink").trim();
+    const line = style.getPropertyValue("--line").trim();
+    const asked = (path) => path.split(".").reduce((part, key) => part && part[key], wish) !== undefined;
+    const page = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "legend.bgcolor": "rgba(0,0,0,0)",
+                   "font.color": ink, "font.family": getComputedStyle(document.body).fontFamily,
+                   "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": style.getPropertyValue("--quiet").trim() };
+    for (const axis of wish.axes) {
+      for (const part of ["gridcolor", "linecolor", "zerolinecolor"]) page[`${axis}.${part}`] = line;
+    }
+    return Object.fromEntries(Object.entries(page).filter(([path]) => path === "paper_bgcolor" || !asked(path)));
+  }
+
+  // The page decides the width; where it is narrow, a legend goes below and a viewer is no taller than it needs.
+  function fitted(layout, width, viewer) {
+    const fit = { margin: { l: 60, r: 20, t: layout.title ? 60 : 20, b: 50 }, ...layout, paper_bgcolor: "rgba(0,0,0,0)" };
+    delete fit.width;
+    if (viewer) fit.height = Math.min(layout.height, width + 230);
+    else if (width < 560) fit.legend = { ...layout.legend, orientation: "h", x: 0, y: -0.25, yanchor: "top" };
+    return fit;
+  }
+
+  async function draw(figure) {
+    if (wishes.has(figure)) return;
+    const source = figure.querySelector("script");
+    const { data, layout = {}, frames = [] } = JSON.parse(source.textContent);
+    source.remove();
+    const wish = structuredClone(layout);
+    delete wish.template;
+    wish.axes = [];
+    wishes.set(figure, wish);
+    const place = document.createElement("div");
+    figure.append(place);
+    const viewer = layout.meta && layout.meta.viewer === "slices";
+    await Plotly.newPlot(place, { data, layout: fitted(layout, figure.clientWidth, viewer), frames,
+                                  config: { displaylogo: false, responsive: true, displayModeBar: viewer ? false : "hover" } });
+    wish.axes = Object.keys(place._fullLayout).filter((key) => /^[xy]axis\d*$/.test(key));
+    await Plotly.relayout(place, colours(wish));
+    figure.classList.add("drawn");
+    figure.style.minHeight = "";
+    if (viewer) steer(place);
+  }
+
+  // A slice viewer follows the arrow keys and the wheel while it has the focus, and the wheel under Shift at any time.
+  function steer(place) {
+    const move = (step) => {
+      const slider = place._fullLayout.sliders[0];
+      const to = Math.min(Math.max(slider.active + step, 0), slider.steps.length - 1);
+      if (to === slider.active) return false;
+      Plotly.animate(place, [slider.steps[to].label], slider.steps[to].args[1]);
+      return true;
+    };
+    const hint = document.createElement("figcaption");
+    hint.textContent = "Click the picture, then change slices with the arrow keys or the wheel.";
+    place.after(hint);
+    place.tabIndex = 0;
+    place.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
+      if (step) { event.preventDefault(); move(step); }
+    });
+    place.addEventListener("wheel", (event) => {
+      if (document.activeElement !== place && !event.shiftKey) return;
+      if (move((event.deltaY || event.deltaX) < 0 ? 1 : -1)) event.preventDefault();
+    }, { passive: false });
+    place.addEventListener("pointerdown", () => place.focus({ preventScroll: true }));
+  }
+
+  if (figures.length) {
+    const near = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
+    }, { rootMargin: "800px" });
+    figures.forEach((figure) => near.observe(figure));
+    addEventListener("beforeprint", () => figures.forEach(draw));
+    dark.addEventListener("change", () => {
+      for (const [figure, wish] of wishes) Plotly.relayout(figure.querySelector(".js-plotly-plot"), colours(wish));
+    });
+  }
+
+  const code = [...document.querySelectorAll("details.code")];
+  const button = document.getElementById("code-switch");
+  if (button) {
+    button.hidden = !code.length;
+    button.addEventListener("click", () => {
+      const show = button.getAttribute("aria-pressed") !== "true";
+      code.forEach((part) => { part.open = show; });
+      button.setAttribute("aria-pressed", String(show));
+      button.textContent = show ? "Hide all code" : "Show all code";
+    });
+  }
+  const contents = document.querySelector(".contents details");
+  if (contents) contents.open = matchMedia("(min-width: 72rem)").matches;
+})();

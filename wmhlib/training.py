@@ -1,0 +1,182 @@
+"""One `fit` for every loss (paper 3.2.2).
+
+In flow the memory-mapped slices of the training and validation subjects; out flow, per (loss, seed), a folder with
+`model.keras` (the generator at its best epoch), `history.csv` (a row an epoch) and `training.json` (what, where, how
+long). Every loss of one seed starts from the same weights and sees the same batches: only the loss differs.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+from tqdm.auto import tqdm
+
+from wmhlib.batches import plain_batches, training_batches
+from wmhlib.generator import dense_unet
+from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
+from wmhlib.siamese import SiameseContentLoss
+from wmhlib.slices import open_slices
+from wmhlib.study import Study, provenance, replacing, write_json
+
+LEAST_TISSUE_PCT = 1.0
+"""Slices with less tissue are air: they teach nothing, and batches with many of them unsettle batch norm (D-010)."""
+
+
+def make_loss(name: str, settings: dict, features: keras.Model | None = None) -> keras.losses.Loss:
+    """The loss of a configuration entry. A new loss is added here and in `config/schema.yaml`.
+
+    Parameters
+    ----------
+    name, settings
+        The key and the value below `losses` in the configuration.
+    features
+        VGG19's features, for the Siamese loss.
+    """
+    settings = {key: value for key, value in settings.items() if key != "labels"}
+    makers = {
+        "dice": DiceLoss,
+        "tversky": TverskyLoss,
+        "generalized_dice": GeneralizedDiceLoss,
+        "siamese": lambda: SiameseContentLoss(features),
+    }
+    return makers[name](**settings)
+
+
+class PooledDice(keras.metrics.Metric):
+    """Dice coefficient of all slices together, prediction and reference cut at one half; one yardstick for every loss.
+
+    Gives 0 where neither holds a positive pixel.
+    """
+
+    def __init__(self, name: str = "dice"):
+        super().__init__(name=name)
+        self.both = self.add_weight(name="both", initializer="zeros")
+        self.sizes = self.add_weight(name="sizes", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        reference, prediction = ops.cast(y_true > 0.5, "float32"), ops.cast(y_pred > 0.5, "float32")
+        self.both.assign_add(ops.sum(reference * prediction))
+        self.sizes.assign_add(ops.sum(reference) + ops.sum(prediction))
+
+    def result(self):
+        return 2 * self.both / ops.maximum(self.sizes, 1.0)
+
+
+class LossTrainer(keras.Model):
+    """A generator together with the loss it learns from; the loss is bound to the images of each batch."""
+
+    def __init__(self, generator: keras.Model, criterion: keras.losses.Loss):
+        super().__init__(name="loss_trainer")
+        self.generator, self.criterion = generator, criterion
+
+    def call(self, image, training=None):
+        return self.generator(image, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        criterion = self.criterion.bound_to(x) if hasattr(self.criterion, "bound_to") else self.criterion
+        return criterion(y, y_pred)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before."""
+
+    def __init__(self, validation, steps: int, folder: Path, epochs: int):
+        super().__init__()
+        self.validation, self.steps, self.folder = validation, steps, folder
+        self.history, self.best = [], -1.0
+        self.bar = tqdm(total=epochs, unit="epoch", desc=f"{folder.parent.name} {folder.name}")
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
+        row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"]}
+        row |= {f"validation_{name}": checked[name] for name in ("loss", "dice")}
+        self.history.append(row | {"seconds": round(time.monotonic() - self.started, 1)})
+        with replacing(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).to_csv(temporary, index=False)
+        if row["validation_dice"] > self.best:
+            self.best = row["validation_dice"]
+            with replacing(self.folder / "model.keras") as temporary:
+                self.model.generator.save(temporary)
+        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_dice")}, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
+    """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
+
+    The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
+    Where the split has no validation subjects, the training slices, unturned, take their place (D-009).
+
+    Raises
+    ------
+    FileNotFoundError
+        Notebook 02 or 03 of this study was not run yet.
+    ValueError
+        The study does not configure this loss, or no training slice holds a lesion.
+    """
+    if loss not in study.config["losses"]:
+        raise ValueError(f"{study.config_path} has no loss {loss!r}; it has {', '.join(study.config['losses'])}.")
+    settings = study.config["training"]
+    images, references, index = open_slices(study.slices)
+    rows = index.index[(index.split == "training") & (index.tissue_pct >= LEAST_TISSUE_PCT)].to_numpy()
+    checked_rows = index.index[index.split == "validation"].to_numpy()
+    if not len(checked_rows):
+        checked_rows = rows
+    if not index.lesion_density_pct[rows].any():
+        raise ValueError(f"No training slice in {study.slices} holds a lesion: check the references of the data.")
+    features = None
+    if loss == "siamese":
+        if not study.discriminator.is_file():
+            raise FileNotFoundError(
+                f"No VGG19 at {study.discriminator}: run notebook 03_build_networks of this study first."
+            )
+        features = keras.saving.load_model(study.discriminator, compile=False, safe_mode=True)
+    labels, batch_size = study.config["losses"][loss]["labels"], settings["batch_size"]
+
+    keras.utils.set_random_seed(seed)
+    generator = dense_unet(study.config["preprocessing"]["size_px"], **study.config["generator"], seed=seed)
+    trainer = LossTrainer(generator, make_loss(loss, study.config["losses"][loss], features))
+    optimizer = keras.optimizers.Adam(settings["learning_rate"], settings["beta_1"], settings["beta_2"])
+    trainer.compile(optimizer=optimizer, metrics=[PooledDice()], jit_compile=keras.backend.backend() == "jax")
+    folder = study.model(loss, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    keeper = KeepBest(
+        lambda: plain_batches(images, references, checked_rows, labels, batch_size),
+        math.ceil(len(checked_rows) / batch_size),
+        folder,
+        settings["epochs"],
+    )
+    rotation = study.config["augmentation"]["rotation_deg"]
+    trainer.fit(
+        training_batches(images, references, rows, labels, batch_size, rotation, seed),
+        epochs=settings["epochs"],
+        steps_per_epoch=settings["steps_per_epoch"],
+        callbacks=[keeper],
+        verbose=0,
+    )
+    history = pd.DataFrame(keeper.history)
+    best = history.loc[history.validation_dice.idxmax()]
+    write_json(
+        folder / "training.json",
+        {
+            "loss": loss,
+            "seed": seed,
+            "backend": keras.backend.backend(),
+            "devices": [str(device) for device in keras.distribution.list_devices()],
+            "parameters": int(np.sum([np.prod(weight.shape) for weight in generator.trainable_weights])),
+            "training_slices": len(rows),
+            "best_epoch": int(best.epoch),
+            "validation_dice": float(best.validation_dice),
+            "seconds": float(history.seconds.iloc[-1]),
+        }
+        | provenance(),
+    )
+    return history

@@ -1,0 +1,59 @@
+"""Run one notebook of a study with papermill, as a step of the workflow: one line when it is done.
+
+The executed copy carries no pairing metadata, so JupyterLab opens it as a plain notebook. Where a cell fails, the
+error is printed in one line and the copy, with everything up to that cell, stays for reading.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import papermill
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebook", help="such as 04_train")
+    parser.add_argument("output", type=Path, help="the executed copy")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--data", default="")
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    arguments = parser.parse_args()
+    parameters = {name: int(value) if value.isdigit() else value for name, value in arguments.parameters}
+    started = time.monotonic()
+    label = " ".join([arguments.notebook, *(f"{name}={value}" for name, value in parameters.items())])
+    print(f"  {time.strftime('%H:%M:%S')}  {label} …", flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    os.dup2(
+        os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2
+    )  # libraries' chatter
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # papermill warns of its own future
+            papermill.execute_notebook(
+                ROOT / "notebooks" / f"{arguments.notebook}.ipynb",
+                arguments.output,
+                {"config": arguments.config, "data": arguments.data, **parameters},
+                cwd=ROOT,
+                progress_bar=False,
+            )
+    except papermill.PapermillExecutionError as error:
+        print(f"  {label} failed: {error.evalue} (see {arguments.output})", flush=True)
+        sys.exit(1)
+    copy = nbformat.read(arguments.output, as_version=4)
+    copy.metadata.pop("jupytext", None)
+    for cell in copy.cells:
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+    nbformat.write(copy, arguments.output)
+    print(f"  {time.strftime('%H:%M:%S')}  {label}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
