@@ -52,11 +52,12 @@ def settings(challenge) -> dict:
         "split": {"training": 4, "validation": 2, "holdout": 2, "seed": 1},
         "preprocessing": {"size_px": 32},
         "augmentation": {"rotation_deg": 30},
-        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "batch_norm_momentum": 0.9, "output_prior": 0.1},
+        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "output_prior": 0.1},
         "training": {
             "epochs": 2,
             "steps_per_epoch": 3,
             "batch_size": 4,
+            "batch_norm_batches": 2,
             "learning_rate": 0.001,
             "beta_1": 0.9,
             "beta_2": 0.999,

@@ -95,3 +95,17 @@ def test_the_global_threshold_is_the_best_there_is(study):
     first = cohort.iloc[0]
     mask = np.asarray(inference.threshold_mask(first.flair, level).dataobj)
     assert np.array_equal(mask > 0, np.asarray(nibabel.load(first.reference).dataobj) == 1)
+
+
+def test_batch_norm_is_measured_at_the_weights_as_they_are():
+    generator = dense_unet(16, 4, 1, 1, seed=1)
+    random = np.random.default_rng(0)
+    batches = [(random.uniform(-100, 150, (4, 16, 16, 3)).astype(np.float32), None) for _ in range(5)]
+    training.measure_batch_norm(generator, iter(batches), 5)
+    convolution, norm = generator.layers[1], generator.layers[2]
+    outputs = [keras.ops.convert_to_numpy(convolution(image)) for image, _ in batches]
+    means = np.mean([output.mean(axis=(0, 1, 2)) for output in outputs], axis=0)
+    assert np.allclose(keras.ops.convert_to_numpy(norm.moving_mean), means, rtol=1e-3, atol=1e-3)
+    variances = np.mean([output.var(axis=(0, 1, 2)) for output in outputs], axis=0)
+    assert np.allclose(keras.ops.convert_to_numpy(norm.moving_variance), variances, rtol=1e-3)
+    assert norm.momentum == 0.99

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
+from PIL import Image, ImageDraw
 from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
@@ -148,6 +149,20 @@ def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
     figure.update_yaxes(visible=False)
     figure.update_layout(height=340, margin={"t": 40, "b": 10, "l": 10, "r": 10})
     return figure
+
+
+def montage(rows: list[dict], side: int = 200) -> Image.Image:
+    """The rows of `prediction_samples` as one picture with the losses' names on top, for where plotly is not."""
+    names = list(rows[0]["masks"])
+    picture = Image.new("RGB", (side * len(names), 24 + side * len(rows)), "white")
+    pen = ImageDraw.Draw(picture)
+    for column, name in enumerate(names):
+        pen.text((column * side + side // 2, 12), LOSSES.get(name, "Reference"), "black", anchor="mm", font_size=14)
+        for line, row in enumerate(rows):
+            drawn = Image.fromarray(outlined(row["grey"], {name: row["masks"][name]}))
+            drawn.thumbnail((side, side))
+            picture.paste(drawn, (column * side + (side - drawn.width) // 2, 24 + line * side))
+    return picture
 
 
 def density_histogram(table: pd.DataFrame) -> go.Figure:

@@ -16,7 +16,6 @@ def dense_unet(
     filters: int = 32,
     depth: int = 4,
     convolutions: int = 2,
-    batch_norm_momentum: float = 0.99,
     output_prior: float = 0.1,
     seed: int = 0,
 ) -> keras.Model:
@@ -32,10 +31,8 @@ def dense_unet(
         Dense blocks on the way down; as many on the way up, and one between (the paper's grid search; D-005).
     convolutions
         Convolutions in a dense block. Each sees the block's input and everything the block made before it.
-    batch_norm_momentum
-        Memory of the batch norm's running statistics. Short schedules need 0.9 (D-003).
     output_prior
-        Probability of WMH the untrained network gives everywhere: the background's soft label (D-003).
+        Probability of WMH the untrained network gives everywhere: the background's soft label (D-004).
     seed
         Of the initial weights, so that every loss of one seed starts from the same network.
 
@@ -56,7 +53,7 @@ def dense_unet(
 
     def convolution(x, width: int):
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=start())(x)
-        x = layers.BatchNormalization(momentum=batch_norm_momentum)(x)
+        x = layers.BatchNormalization()(x)
         return layers.LeakyReLU(negative_slope=0.1)(x)
 
     def dense_block(x, width: int):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from wmhlib import evaluation, figures, report, statistics
+from wmhlib.cohort import load_cohort
 from wmhlib.study import Study, open_study, provenance, write_json
 
 PAGES = {
@@ -86,9 +87,23 @@ def write_site(study: Study) -> Path:
     return study.folder / "index.html"
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m wmhlib.site", description=write_site.__doc__)
+def main() -> None:
+    """Write a study's report, or the picture of its samples that the README shows."""
+    parser = argparse.ArgumentParser(prog="python -m wmhlib.site", description=main.__doc__)
     parser.add_argument("config")
     parser.add_argument("--data", default="")
+    parser.add_argument("--picture", type=Path, help="write this PNG of the external samples instead of the report")
     arguments = parser.parse_args()
-    write_site(open_study(arguments.config, arguments.data))
+    study = open_study(arguments.config, arguments.data)
+    if not arguments.picture:
+        write_site(study)
+        return
+    losses = list(study.config["losses"])
+    subjects = load_cohort(study)
+    chosen = subjects[subjects.split == "external"].subject.iloc[:3]
+    rows = [evaluation.sample(study, subjects, name, losses, study.config["seeds"][0]) for name in chosen]
+    figures.montage(rows).save(arguments.picture)
+
+
+if __name__ == "__main__":
+    main()

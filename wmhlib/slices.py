@@ -49,7 +49,7 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 def read_flair(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """A FLAIR in canonical orientation, divided by its maximum (paper 3.2.1); float32 in 0-1.
 
-    Bias correction leaves small negative values in some data sets; they are set to zero (D-004).
+    Bias correction leaves small negative values in some data sets; they are set to zero (D-011).
 
     Raises
     ------

@@ -5,8 +5,10 @@ In flow the memory-mapped slices of the training and validation subjects; out fl
 long). Every loss of one seed starts from the same weights and sees the same batches: only the loss differs.
 """
 
+import itertools
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -81,17 +83,38 @@ class LossTrainer(keras.Model):
         return criterion(y, y_pred)
 
 
-class KeepBest(keras.callbacks.Callback):
-    """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before."""
+def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) -> None:
+    """Replace batch norm's running statistics by their mean over `count` batches, at the weights as they are now.
 
-    def __init__(self, validation, steps: int, folder: Path, epochs: int):
+    Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
+    validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
+    """
+    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for number, (image, _) in enumerate(itertools.islice(batches, count), start=1):
+        for norm in norms:
+            norm.momentum = 1 - 1 / number  # a mean over all batches so far
+        generator(image, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before.
+
+    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures.
+    """
+
+    def __init__(self, measuring: Callable, measured: int, validation: Callable, steps: int, folder: Path, epochs: int):
         super().__init__()
+        self.measuring, self.measured = measuring, measured
         self.validation, self.steps, self.folder = validation, steps, folder
         self.history, self.best = [], -1.0
         self.bar = tqdm(total=epochs, unit="epoch", desc=f"{folder.parent.name} {folder.name}")
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
+        measure_batch_norm(self.model.generator, self.measuring(), self.measured)
         checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
         row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"]}
         row |= {f"validation_{name}": checked[name] for name in ("loss", "dice")}
@@ -148,17 +171,24 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
     trainer.compile(optimizer=optimizer, metrics=[PooledDice()], jit_compile=keras.backend.backend() == "jax")
     folder = study.model(loss, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    augmented = {
+        "labels": labels,
+        "batch_size": batch_size,
+        "rotation_deg": study.config["augmentation"]["rotation_deg"],
+    }
     keeper = KeepBest(
+        lambda: training_batches(images, references, rows, **augmented, seed=0),
+        settings["batch_norm_batches"],
         lambda: plain_batches(images, references, checked_rows, labels, batch_size),
         math.ceil(len(checked_rows) / batch_size),
         folder,
         settings["epochs"],
     )
-    rotation = study.config["augmentation"]["rotation_deg"]
     trainer.fit(
-        training_batches(images, references, rows, labels, batch_size, rotation, seed),
+        training_batches(images, references, rows, **augmented, seed=seed),
         epochs=settings["epochs"],
         steps_per_epoch=settings["steps_per_epoch"],
+        shuffle=False,
         callbacks=[keeper],
         verbose=0,
     )

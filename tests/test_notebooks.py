@@ -1,0 +1,117 @@
+"""Every notebook, run headlessly in its order by the same command as `make report`, and what comes out of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import nbformat
+import pandas as pd
+import pytest
+
+from wmhlib.siamese import vgg19_features
+from wmhlib.study import ROOT
+
+CONFIG = ROOT / "tests" / "smoke.yaml"
+FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
+
+
+def run(weights, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
+    command = [sys.executable, "-m", "wmhlib.study", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weights file in Keras's layout with random content, so that no test downloads VGG19."""
+    path = tmp_path_factory.mktemp("weights") / "vgg19.h5"
+    features = vgg19_features(32)
+    layers = [layer for layer in features.layers if layer.weights]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}_W_1:0", f"{layer.name}_b_1:0"]
+            group.attrs["weight_names"] = names
+            for name, values in zip(names, layer.get_weights(), strict=True):
+                group[name] = values
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(weights):
+    """The miniature study, run once; its folders go when the tests are done."""
+    for folder in (FOLDER, *DATA):
+        shutil.rmtree(folder, ignore_errors=True)
+    yield run(weights, str(CONFIG))
+    for folder in (FOLDER, *DATA):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_study_runs_from_nothing_to_its_front_page(study):
+    assert study.returncode == 0, study.stdout + study.stderr
+    steps = [line for line in study.stdout.splitlines() if "done in" in line]
+    assert len(steps) == 6 and study.stdout.rstrip().endswith("Report: reports/smoke/index.html")
+    for name in ("index", "01_explore_data", "02_preprocess", "03_build_networks", "05_evaluate"):
+        assert (FOLDER / f"{name}.html").is_file()
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    assert "Does every &lt;notebook&gt; run" in page and 'href="04_train-siamese-seed-1.html"' in page
+
+
+def test_tables_have_a_row_for_every_mask(study):
+    table = pd.read_csv(FOLDER / "tables" / "per_subject.csv", dtype={"subject": str})
+    columns = "study loss seed split centre subject dice hd95_mm avd_pct lesion_recall lesion_f1".split()
+    assert list(table.columns) == [*columns, "positive_class_density_pct", "predicted_density_pct"]
+    assert table.groupby(["loss", "split"]).size().to_dict() == {
+        (loss, split): number
+        for loss in ("dice", "siamese", "global_threshold")
+        for split, number in (("holdout", 4), ("external", 3))
+    }
+    masks = sorted(path.name for path in (FOLDER / "masks" / "dice" / "seed-1").iterdir())
+    assert masks == sorted(f"{subject}.nii.gz" for subject in table.subject.unique())
+    assert (pd.read_csv(FOLDER / "tables" / "table1.csv").source == "paper").sum() == 9
+
+
+def test_the_run_says_what_made_it(study):
+    record = json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))
+    assert record["vgg19"]["weights"] == "imagenet" and len(record["vgg19"]["sha256"]) == 64
+    assert record["seeds"] == [1] and record["configuration"]["study"] == "smoke"
+    assert {one["loss"] for one in record["trainings"]} == {"dice", "siamese"} and record["versions"]["keras"]
+
+
+def test_executed_copies_are_plain_notebooks(study):
+    for path in (FOLDER / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        assert "jupytext" not in notebook.metadata
+        assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+
+
+def test_a_second_run_does_nothing_and_a_repeated_one_gives_the_same_tables(study, weights):
+    table = FOLDER / "tables" / "per_subject.csv"
+    before, stamp = table.read_bytes(), table.stat().st_mtime_ns
+    again = run(weights, str(CONFIG))
+    assert again.returncode == 0 and "done in" not in again.stdout and table.stat().st_mtime_ns == stamp
+    shutil.rmtree(FOLDER / "models" / "siamese")
+    resumed = run(weights, str(CONFIG))
+    done = [line.split("  ")[2].split(":")[0] for line in resumed.stdout.splitlines() if "done in" in line]
+    assert done == ["04_train loss=siamese seed=1", "05_evaluate"] and table.read_bytes() == before
+
+
+def test_what_cannot_start_says_so_in_one_sentence(weights, tmp_path):
+    for arguments in (["nowhere.yaml"], [str(CONFIG), "--data", str(tmp_path / "nowhere")]):
+        failed = run(weights, *arguments)
+        assert failed.returncode == 1 and failed.stderr.startswith("Cannot start the study. No ")
+        assert failed.stderr.count("\n") == 1
+
+
+def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = tmp_path / "failing.yaml"
+    config.write_text(CONFIG.read_text().replace("study: smoke", "study: smoke-failing"))
+    failed = run(weights, str(config), "--data", str(tmp_path / "empty"))
+    shutil.rmtree(ROOT / "reports" / "smoke-failing", ignore_errors=True)
+    assert failed.returncode == 1 and "01_explore_data failed: No scans in" in failed.stdout
