@@ -6,10 +6,6 @@ CORES  ?= 2
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-# plotly and Keras write caches and telemetry to the home folder unless told otherwise; studies need neither.
-export PYTHONHASHSEED := 0
-export TF_CPP_MIN_LOG_LEVEL := 3
-
 .PHONY: setup report test lab check lock sync
 
 report: setup

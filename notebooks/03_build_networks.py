@@ -25,7 +25,6 @@ from keras import ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from wmhlib import batches, figures, siamese, slices, statistics, training
-from wmhlib.generator import dense_unet
 from wmhlib.study import open_study, replacing, write_json
 
 study = open_study(config, data)
@@ -36,14 +35,14 @@ size = study.config["preprocessing"]["size_px"]
 #
 # Each step is convolution, batch norm, leaky ReLU (slope 0.1). In a dense block each convolution sees the block's input
 # and everything the block made before. Max pools halve the picture and double the filters; transposed convolutions
-# bring it back, with skip connections across. The last layer starts at the background's probability, so training does
-# not begin with 95 % false positives.
+# bring it back, with skip connections across. The last layer starts near the background's label, so training does not begin
+# with half the brain as false positives.
 
 # %%
-generator = dense_unet(size, **study.config["generator"], seed=study.config["seeds"][0])
+generator = training.make_generator(study, "soft", seed=study.config["seeds"][0])
 assert generator.output_shape == (None, size, size, 1)
 untrained = ops.convert_to_numpy(generator(np.zeros((1, size, size, 3), "float32")))
-assert abs(untrained.mean() - study.config["generator"]["output_prior"]) < 0.05
+assert abs(untrained.mean() - study.config["generator"]["output_prior"]["soft"]) < 0.05
 shapes = pd.DataFrame(
     [
         {"layer": layer.name, "output": " × ".join(map(str, layer.output.shape[1:])), "weights": layer.count_params()}

@@ -52,7 +52,7 @@ def settings(challenge) -> dict:
         "split": {"training": 4, "validation": 2, "holdout": 2, "seed": 1},
         "preprocessing": {"size_px": 32},
         "augmentation": {"rotation_deg": 30},
-        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "output_prior": 0.1},
+        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "output_prior": {"hard": 0.01, "soft": 0.1}},
         "training": {
             "epochs": 2,
             "steps_per_epoch": 3,

@@ -54,12 +54,12 @@ class Centre:
 
 
 CENTRES = (
-    Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 122, 62, 150, 3.0, 0.10, 9,
+    Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 120, 74, 145, 3.0, 0.06, 9,
            other_pathology=0.3, dtype=np.uint16, gain=6.0),
-    Centre("Birch", "training", 50, (232, 256, 48), (1.0, 1.0, 3.0), 128, 70, 165, 3.5, 0.14, 9, stripped=True),
-    Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 118, 58, 140, 3.5, 0.08, 8,
+    Centre("Birch", "training", 50, (232, 256, 48), (1.0, 1.0, 3.0), 128, 82, 165, 3.5, 0.08, 9, stripped=True),
+    Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 116, 66, 140, 3.5, 0.05, 8,
            defaced=True, other_pathology=0.5, tilt_deg=6.0, dtype=np.uint16, gain=2.5),
-    Centre("Dover/P15T", "test", 160, (128, 256, 103), (1.3, 1.21, 3.0), 126, 48, 175, 5.0, 0.18, 6,
+    Centre("Dover/P15T", "test", 160, (128, 256, 103), (1.3, 1.21, 3.0), 126, 68, 140, 4.5, 0.08, 6,
            other_pathology=0.3, tilt_deg=-4.0, gain=0.01),
 )  # fmt: skip
 
@@ -107,7 +107,7 @@ def punctate(random, axes, allowed: np.ndarray, number: int) -> np.ndarray:
     if not len(places):
         return height
     for place in places[random.integers(len(places), size=number)]:
-        radius = float(np.clip(random.lognormal(np.log(1.9), 0.4), 1.1, 6.0))
+        radius = float(np.clip(random.lognormal(np.log(2.6), 0.35), 1.3, 6.5))
         stretch = random.uniform(0.75, 1.35, 3)
         centre = [axis[index] for axis, index in zip(axes, place, strict=True)]
         box, squares = [], []
@@ -186,13 +186,13 @@ def subject(seed: int, centre: str, number: int, scale: float = 1.0) -> tuple[ni
     grey_places = np.maximum(ribbon, nuclei)
 
     # lesions: white matter alone holds them
-    load = site.load_ml * float(np.clip(random.lognormal(0, 1.0), 0.1, 2.6))
+    load = site.load_ml * float(np.clip(random.lognormal(0, 1.0), 0.1, 2.2))
     away = -np.maximum(ventricles, third)  # mm from the ventricles
     white = step(np.minimum(cerebrum - 5, -grey_places - 0.6)) * step(away, 0.4)
     horns = np.exp(-(((y - 33) / 9) ** 2)) + 1.2 * np.exp(-(((y + 44) / 11) ** 2))
-    width = 0.8 * load**0.5 * (0.42 + 0.75 * horns + 0.55 * patches) - 0.6
+    width = 0.85 * load**0.5 * (0.42 + 0.75 * horns + 0.55 * patches) - 0.6
     bands = step(width - np.where(away > 0, away, 0), 0.8) * (z > -8) * (width > 0)
-    number = int(np.clip(random.normal(10 + 16 * load**0.6, 6), 8, 170))
+    number = int(np.clip(random.normal(18 + 12 * load**0.6, 6), 14, 150))
     deep_white = (white > 0.9) & (away > 3) & (z > -22) & (np.abs(x) > 9)
     lesion = np.maximum(bands, punctate(random, axes, deep_white, number)) * white
     texture = 1 + 0.18 * np.clip(smooth_field(random, axes, 5.0), -2, 2)

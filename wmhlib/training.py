@@ -48,6 +48,16 @@ def make_loss(name: str, settings: dict, features: keras.Model | None = None) ->
     return makers[name](**settings)
 
 
+def make_generator(study: Study, labels: str, seed: int) -> keras.Model:
+    """The study's untrained generator for losses with these labels (`hard` or `soft`).
+
+    Every loss of a seed starts from the same weights but for the last layer's bias, which starts where the labels put
+    the background (D-004).
+    """
+    settings = study.config["generator"] | {"output_prior": study.config["generator"]["output_prior"][labels]}
+    return dense_unet(study.config["preprocessing"]["size_px"], **settings, seed=seed)
+
+
 class PooledDice(keras.metrics.Metric):
     """Dice coefficient of all slices together, prediction and reference cut at one half; one yardstick for every loss.
 
@@ -165,7 +175,7 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
     labels, batch_size = study.config["losses"][loss]["labels"], settings["batch_size"]
 
     keras.utils.set_random_seed(seed)
-    generator = dense_unet(study.config["preprocessing"]["size_px"], **study.config["generator"], seed=seed)
+    generator = make_generator(study, labels, seed)
     trainer = LossTrainer(generator, make_loss(loss, study.config["losses"][loss], features))
     optimizer = keras.optimizers.Adam(settings["learning_rate"], settings["beta_1"], settings["beta_2"])
     trainer.compile(optimizer=optimizer, metrics=[PooledDice()], jit_compile=keras.backend.backend() == "jax")
