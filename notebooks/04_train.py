@@ -10,9 +10,9 @@
 # # 4 · Train one loss
 #
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
-# from the same weights and sees the same slices at the same angles, so only the loss differs. The epoch with the
-# highest Dice on the validation subjects is kept, by the same yardstick for every loss. At the end the network segments
-# the scans it has never seen.
+# from the same weights and sees the same slices at the same angles, so only the loss and its labels differ. The epoch with
+# the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
+# has no validation subjects). At the end the network segments the scans it has never seen.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -25,7 +25,7 @@ import json
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wmhlib import cohort, figures, inference, slices, statistics, training
 from wmhlib.study import open_study
@@ -50,10 +50,11 @@ figures.training_curves({loss: history})
 
 # %%
 record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))
-kept = history.set_index("epoch").loc[record["best_epoch"]]
-assert kept.validation_dice == history.validation_dice.max()
+kept = history[history.kept].iloc[-1]
+assert kept.epoch == record["kept_epoch"]
+assert history.validation_dice.isna().all() or kept.validation_dice == history.validation_dice.max()
 print(
-    f"Epoch {record['best_epoch']} of {len(history)} is kept: validation Dice {kept.validation_dice:.3f}; "
+    f"Epoch {kept.epoch} of {len(history)} is kept: validation Dice {kept.validation_dice:.3f}; "
     f"{record['seconds']:.0f} s on {', '.join(record['devices'])}."
 )
 

@@ -19,7 +19,7 @@ data = ""  # another folder in the challenge's layout; empty: the one the study 
 # %%
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from wmhlib import cohort, evaluation, figures, slices, statistics, viewers
 from wmhlib.study import open_study, replacing
@@ -60,7 +60,7 @@ per_subject.groupby(["loss", "split"]).subject.nunique().unstack()
 table = statistics.table1(per_subject)
 with replacing(study.tables / "table1.csv") as temporary:
     table.to_csv(temporary, index=False)
-print(evaluation.caption(study, per_subject))
+display(Markdown(evaluation.caption(study, per_subject)))
 statistics.readable(table)
 
 # %% [markdown]
@@ -73,8 +73,11 @@ Markdown("\n".join(f"- {sentence}" for sentence in statistics.findings(per_subje
 # ## Every subject, every loss
 
 # %%
+names = [loss for loss in statistics.LOSSES if loss in study.config["losses"]]
+seed = study.config["seeds"][0]
+trained = per_subject[per_subject.loss.isin(names)]
 for split in unseen.split.unique():
-    figures.metric_panels(per_subject, split).update_layout(title=f"{split} subjects").show()
+    figures.metric_panels(trained, split).update_layout(title=f"{split} subjects").show()
 
 # %% [markdown]
 # ## Figure 4: samples
@@ -83,9 +86,6 @@ for split in unseen.split.unique():
 # with the largest reference area.
 
 # %%
-names = [loss for loss in statistics.LOSSES if loss in study.config["losses"]]
-seed = study.config["seeds"][0]
-trained = per_subject[per_subject.loss.isin(names)]
 samples = []
 for split, some in trained.groupby("split", sort=False):
     order = some.groupby("subject").dice.mean().sort_values().index

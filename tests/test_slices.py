@@ -3,7 +3,6 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
-from conftest import SHARED
 from nibabel import orientations
 
 from wmhlib import slices
@@ -67,7 +66,7 @@ def test_slices_on_disk_are_whole_or_absent(challenge, tmp_path):
     assert np.allclose(index.lesion_density_pct, references.mean(axis=(1, 2)) * 100)
 
     broken = cohort.copy()
-    broken.iloc[-1, broken.columns.get_loc("reference")] = SHARED / "nowhere.nii.gz"
+    broken.iloc[-1, broken.columns.get_loc("reference")] = str(tmp_path / "nowhere.nii.gz")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         slices.write_slices(broken, tmp_path / "arrays", 16)
     assert np.array_equal(images, slices.open_slices(tmp_path / "arrays")[0]), "the old arrays are still there"

@@ -35,9 +35,9 @@ def study(settings, write_config, tmp_path, monkeypatch) -> Study:
 @pytest.mark.parametrize("loss", ["dice", "siamese"])
 def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     history = training.train(study, loss, seed=1)
-    assert list(history.epoch) == [1, 2] and np.isfinite(history.to_numpy()).all()
+    assert list(history.epoch) == [1, 2] and np.isfinite(history.drop(columns="kept").to_numpy()).all()
     record = json.loads((study.model(loss, 1) / "training.json").read_text())
-    assert record["best_epoch"] == history.epoch[history.validation_dice.idxmax()]
+    assert record["kept_epoch"] == history.epoch[history.validation_dice.idxmax()]
     model = inference.load_generator(study.model(loss, 1) / "model.keras")
     again = training.train(study, loss, seed=1)
     columns = ["loss", "dice", "validation_loss", "validation_dice"]
@@ -109,3 +109,13 @@ def test_batch_norm_is_measured_at_the_weights_as_they_are():
     variances = np.mean([output.var(axis=(0, 1, 2)) for output in outputs], axis=0)
     assert np.allclose(keras.ops.convert_to_numpy(norm.moving_variance), variances, rtol=1e-3)
     assert norm.momentum == 0.99
+
+
+def test_without_validation_subjects_the_last_epoch_is_kept(settings, study, write_config):
+    split = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
+    study = open_study(write_config(settings | {"split": split}))
+    write_slices(load_cohort(study).query("split == 'training'"), study.slices, 32)
+    history = training.train(study, "dice", seed=1)
+    assert history.validation_dice.isna().all() and history.kept.all()
+    record = json.loads((study.model("dice", 1) / "training.json").read_text())
+    assert record["kept_epoch"] == 2 and record["validation_dice"] is None

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from skimage.transform import resize
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wmhlib import inference, slices
 from wmhlib.metrics import challenge_metrics, positive_class_density

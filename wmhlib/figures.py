@@ -44,7 +44,7 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
     """
     figure = make_subplots(1, 2, subplot_titles=("training loss, first epoch = 1", "validation Dice"))
     for loss, history in histories.items():
-        best = history.validation_dice.idxmax()
+        best = history.index[history.kept][-1]
         style = {"name": LOSSES[loss], "legendgroup": loss, "line": {"color": COLOURS[loss]}, "mode": "lines+markers"}
         relative = history.loss / history.loss.iloc[0]
         figure.add_scatter(x=history.epoch, y=relative, row=1, col=1, **style)
@@ -74,7 +74,7 @@ def metric_panels(per_subject: pd.DataFrame, split: str) -> go.Figure:
             )  # fmt: skip
     figure.update_xaxes(showticklabels=False)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(height=420, margin={"t": 50, "b": 20, "l": 40, "r": 10}, legend={"orientation": "h"})
+    figure.update_layout(height=440, margin={"t": 85, "b": 20, "l": 40, "r": 10}, legend={"orientation": "h"})
     return figure
 
 
@@ -100,7 +100,7 @@ def volume_difference_by_density(per_subject: pd.DataFrame, split: str) -> go.Fi
     figure.update_xaxes(title="positive class density of the reference", categoryorder="array", categoryarray=order)
     figure.update_yaxes(title="absolute volume difference (%)", rangemode="tozero")
     figure.add_hline(y=100, line_dash="dot", annotation_text="100 %: nothing found, or twice as much")
-    figure.update_layout(boxmode="group", height=460, margin={"t": 30}, legend={"orientation": "h", "y": 1.12})
+    figure.update_layout(boxmode="group", height=480, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
     return figure
 
 

@@ -24,7 +24,7 @@ import nibabel
 import numpy as np
 from scipy.interpolate import BSpline
 from scipy.ndimage import gaussian_filter1d
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 RECIPE = 1
 """Raised whenever the same seed gives other voxels, so that cohorts of two recipes are never mixed."""
@@ -192,7 +192,7 @@ def subject(seed: int, centre: str, number: int, scale: float = 1.0) -> tuple[ni
     horns = np.exp(-(((y - 33) / 9) ** 2)) + 1.2 * np.exp(-(((y + 44) / 11) ** 2))
     width = 0.85 * load**0.5 * (0.42 + 0.75 * horns + 0.55 * patches) - 0.6
     bands = step(width - np.where(away > 0, away, 0), 0.8) * (z > -8) * (width > 0)
-    number = int(np.clip(random.normal(18 + 12 * load**0.6, 6), 14, 150))
+    number = int(np.clip(random.normal(26 + 12 * load**0.6, 5), 24, 150))
     deep_white = (white > 0.9) & (away > 3) & (z > -22) & (np.abs(x) > 9)
     lesion = np.maximum(bands, punctate(random, axes, deep_white, number)) * white
     texture = 1 + 0.18 * np.clip(smooth_field(random, axes, 5.0), -2, 2)

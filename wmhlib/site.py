@@ -42,7 +42,7 @@ def run_record(study: Study) -> dict:
     for loss in study.config["losses"]:
         for seed in study.config["seeds"]:
             record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))
-            keys = ("loss", "seed", "best_epoch", "validation_dice", "seconds", "backend", "devices", "commit")
+            keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "backend", "devices", "commit")
             trainings.append({key: record[key] for key in keys})
     return {
         "study": study.name,
@@ -70,7 +70,8 @@ def write_site(study: Study) -> Path:
     per_subject = pd.read_csv(study.tables / "per_subject.csv", dtype={"subject": str, "centre": str})
     table = pd.read_csv(study.tables / "table1.csv")
     split = "external" if (per_subject.split == "external").any() else "holdout"
-    picture = figures.metric_panels(per_subject, split).update_layout(title=f"The five figures of the {split} subjects")
+    trained = per_subject[per_subject.loss != "global_threshold"]
+    picture = figures.metric_panels(trained, split).update_layout(title=f"The five figures of the {split} subjects")
     report.write_index(
         study.folder / "index.html",
         f"WMH segmentation study: {study.name}",

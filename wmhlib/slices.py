@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from nibabel import orientations
 from skimage.transform import resize
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
 """Mean colour of ImageNet, blue-green-red, 0-255: what VGG19 was trained to see subtracted (paper 3.2.1)."""

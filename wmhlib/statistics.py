@@ -109,7 +109,7 @@ def table1(per_subject: pd.DataFrame) -> pd.DataFrame:
             parts += [here.assign(source="this study", label=here.loss.map(LOSSES)), there.assign(source="paper")]
     columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
     table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
-    return table[columns + [name for name in own.columns if name not in (*columns, "split")]]
+    return table.reindex(columns=columns + [name for name in own.columns if name not in (*columns, "split")])
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

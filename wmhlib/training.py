@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wmhlib.batches import plain_batches, training_batches
 from wmhlib.generator import dense_unet
@@ -112,7 +112,8 @@ def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) ->
 class KeepBest(keras.callbacks.Callback):
     """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before.
 
-    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures.
+    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures. With no
+    validation `steps`, every epoch is saved over the one before.
     """
 
     def __init__(self, measuring: Callable, measured: int, validation: Callable, steps: int, folder: Path, epochs: int):
@@ -125,16 +126,19 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         measure_batch_norm(self.model.generator, self.measuring(), self.measured)
-        checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
+        checked = {"loss": math.nan, "dice": math.nan}
+        if self.steps:
+            checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
         row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"]}
         row |= {f"validation_{name}": checked[name] for name in ("loss", "dice")}
-        self.history.append(row | {"seconds": round(time.monotonic() - self.started, 1)})
-        with replacing(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
-        if row["validation_dice"] > self.best:
+        kept = not self.steps or row["validation_dice"] > self.best
+        if kept:
             self.best = row["validation_dice"]
             with replacing(self.folder / "model.keras") as temporary:
                 self.model.generator.save(temporary)
+        self.history.append(row | {"kept": kept, "seconds": round(time.monotonic() - self.started, 1)})
+        with replacing(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).to_csv(temporary, index=False)
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_dice")}, refresh=False)
         self.bar.update()
 
@@ -146,7 +150,7 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
-    Where the split has no validation subjects, the training slices, unturned, take their place (D-009).
+    Where the split has no validation subjects, it is the last epoch (D-009).
 
     Raises
     ------
@@ -161,8 +165,6 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
     images, references, index = open_slices(study.slices)
     rows = index.index[(index.split == "training") & (index.tissue_pct >= LEAST_TISSUE_PCT)].to_numpy()
     checked_rows = index.index[index.split == "validation"].to_numpy()
-    if not len(checked_rows):
-        checked_rows = rows
     if not index.lesion_density_pct[rows].any():
         raise ValueError(f"No training slice in {study.slices} holds a lesion: check the references of the data.")
     features = None
@@ -203,7 +205,7 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
         verbose=0,
     )
     history = pd.DataFrame(keeper.history)
-    best = history.loc[history.validation_dice.idxmax()]
+    kept = history[history.kept].iloc[-1]
     write_json(
         folder / "training.json",
         {
@@ -213,8 +215,8 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
             "devices": [str(device) for device in keras.distribution.list_devices()],
             "parameters": int(np.sum([np.prod(weight.shape) for weight in generator.trainable_weights])),
             "training_slices": len(rows),
-            "best_epoch": int(best.epoch),
-            "validation_dice": float(best.validation_dice),
+            "kept_epoch": int(kept.epoch),
+            "validation_dice": float(kept.validation_dice) if len(checked_rows) else None,
             "seconds": float(history.seconds.iloc[-1]),
         }
         | provenance(),
