@@ -179,7 +179,9 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
     keras.utils.set_random_seed(seed)
     generator = make_generator(study, labels, seed)
     trainer = LossTrainer(generator, make_loss(loss, study.config["losses"][loss], features))
-    optimizer = keras.optimizers.Adam(settings["learning_rate"], settings["beta_1"], settings["beta_2"])
+    steps = settings["epochs"] * settings["steps_per_epoch"]
+    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps)  # D-016
+    optimizer = keras.optimizers.Adam(rate, settings["beta_1"], settings["beta_2"])
     trainer.compile(optimizer=optimizer, metrics=[PooledDice()], jit_compile=keras.backend.backend() == "jax")
     folder = study.model(loss, seed)
     folder.mkdir(parents=True, exist_ok=True)
