@@ -94,7 +94,7 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
     flair, reference = slices.read_flair(row.flair), np.asarray(slices.read_reference(row.reference).dataobj) > 0
     volume = flair.get_fdata(dtype=np.float32)
     k = int(reference.sum(axis=(0, 1)).argmax())
-    filled = volume[..., k] > 0.02
+    filled = volume[..., k] > 0.2  # past the noise of air
     box = tuple(slice(part[0], part[-1] + 1) for part in (np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))))
     spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
     shape = np.round(np.array([side.stop - side.start for side in box]) * spacing / spacing.min()).astype(int)
