@@ -45,13 +45,12 @@ def test_one_centre_is_defaced_one_stripped_one_oblique(whole):
     assert np.abs(turned - np.diag(np.diag(turned))).max() > 0.05
 
 
-def test_lesion_loads_lie_inside_those_of_real_scans():
+def test_lesion_loads_lie_inside_those_of_real_scans(whole):
     """Bounds: lesions, volume and density of 32 real masks, with their source in the comment below."""
     # Ljubljana MS (Lesjak et al. 2017) and routine clinical WMH (Zhu et al. 2022): 17-392 lesions, 0.32-52.2 ml,
     # 0.0044-0.72 % of the volume, median lesion 6-118 mm3
     for name in NAMES:
-        for number in range(1, 4):
-            _, wmh = phantom.subject(2020, name, number)
+        for number, (_, wmh) in enumerate((whole[name], phantom.subject(2020, name, 1))):
             lesion = np.asarray(wmh.dataobj) == 1
             labels = cc3d.connected_components(lesion, connectivity=26)
             sizes = np.bincount(labels.ravel())[1:] * np.prod(wmh.header.get_zooms())
@@ -103,8 +102,25 @@ def test_cohorts_are_never_mixed(tmp_path):
 def test_unknown_centres_and_counts_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no synthetic centre 'Utopia': choose among Alder"):
         phantom.subject(1, "Utopia", 0)
+    with pytest.raises(ValueError, match="no synthetic centre 'Utopia'"):
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 1, "Utopia": 1}, seed=1)
     with pytest.raises(ValueError, match="51 subjects are asked of synthetic centre Alder"):
-        phantom.write_cohort(tmp_path, {"Alder": 51}, seed=1)
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 51}, seed=1)
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_a_run_killed_while_it_marks_its_folder_is_completed(tmp_path):
+    (tmp_path / ".phantom.json").write_text('{"seed"')
+    phantom.write_cohort(tmp_path, {"Alder": 1}, seed=5, scale=0.2)
+    assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished", "phantom.json", "training"]
+
+
+def test_other_voxels_need_another_recipe_number():
+    """A change of recipe that is not meant shows here; one that is meant raises RECIPE and these figures."""
+    flair, wmh = phantom.subject(7, "Dover/P15T", 2, scale=0.3)
+    figures = float(np.asarray(flair.dataobj).mean()), int((np.asarray(wmh.dataobj) == 1).sum())
+    assert phantom.RECIPE == 1 and figures == (pytest.approx(0.22189, rel=1e-3), pytest.approx(114, abs=1))
 
 
 @pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts beside the project")

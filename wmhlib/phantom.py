@@ -284,8 +284,9 @@ def write_cohort(
     """
     root = Path(root)
     for name, count in subjects_per_centre.items():
+        _site(name)  # an unknown name is refused before anything is written
         if not 1 <= count <= 50:
-            raise ValueError(f"{count} subjects are asked of synthetic centre {_site(name).name}: it has 1 to 50.")
+            raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to 50.")
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
     marker = root / "phantom.json"
     if marker.is_file():
@@ -294,10 +295,13 @@ def write_cohort(
             raise ValueError(
                 f"{root} holds a synthetic cohort made with {found}, not {made_with}: remove it or name another folder."
             )
-    elif root.is_dir() and any(root.iterdir()):
-        raise ValueError(f"{root} is not empty and holds no synthetic cohort: name another folder under data.root.")
-    root.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
+    else:
+        unfinished = root / ".phantom.json"  # a killed run leaves a whole marker or none
+        if root.is_dir() and any(path != unfinished for path in root.iterdir()):
+            raise ValueError(f"{root} is not empty and holds no synthetic cohort: name another folder under data.root.")
+        root.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
+        unfinished.replace(marker)
     missing = [
         (root, seed, name, number, scale)
         for name, count in subjects_per_centre.items()
