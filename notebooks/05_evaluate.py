@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wmhlib import cohort, evaluation, figures, slices, statistics, viewers
-from wmhlib.study import open_study, replacing
+from wmhlib import cohort, context, evaluation, figures, findings, slices, statistics, viewers
+from wmhlib.study import open_study
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
@@ -40,34 +40,63 @@ print(f"level {level:.2f} of the volume's maximum; mean Dice on the training sub
 
 # %% [markdown]
 # ## Score every mask
+#
+# One row a subject in `per_subject.csv`; one row for every lesion of a reference and for every false detection in
+# `per_lesion.csv`. All later tables follow from these two. Human observers are scored as another model, where the data
+# has their masks.
 
 # %%
-per_subject = evaluation.score(study, unseen)
-with replacing(study.tables / "per_subject.csv") as temporary:
-    per_subject.to_csv(temporary, index=False)
-assert per_subject.dice.between(0, 1).all()
+scored = evaluation.score(study, unseen)
+tables = evaluation.summarise(scored)
+evaluation.save_tables(study, tables)
+per_subject, per_lesion = tables["per_subject"], tables["per_lesion"]
+assert per_subject.dice.dropna().between(0, 1).all()
 assert not per_subject.duplicated(["loss", "seed", "subject"]).any()
-per_subject.groupby(["loss", "split"]).subject.nunique().unstack()
+found = per_lesion[per_lesion.kind == "reference"].groupby(["loss", "seed", "subject"]).found.mean()
+recall = per_subject.set_index(["loss", "seed", "subject"]).lesion_recall.dropna()
+assert np.allclose(found.reindex(recall.index).astype(float), recall), "lesions and subjects tell the same recall"
+per_subject.groupby(["loss", "split"]).agg(subjects=("subject", "nunique"), seeds=("seed", "nunique")).unstack()
 
 # %% [markdown]
 # ## Table 1
 #
-# Mean ± SD over subjects, with the 95 % bootstrap interval of the mean in brackets (from three subjects on). Below each
-# data set stand the paper's own figures for the data set in the same role; they were measured on other scans and are
-# there for orientation. A distance is undefined where a mask is empty; such cases are counted and left out of the mean.
+# Mean ± SD over subjects, as in the paper. The interval in brackets draws subjects and, for all of them together, seeds:
+# it says how far the mean would move with other patients and other trainings. Below each data set stand the paper's own
+# figures for the data set in the same role, then people and teams of the challenge; they were measured on other scans
+# and are there for orientation.
 
 # %%
-table = statistics.table1(per_subject)
-with replacing(study.tables / "table1.csv") as temporary:
-    table.to_csv(temporary, index=False)
-display(Markdown(evaluation.caption(study, per_subject)))
-statistics.readable(table)
+display(Markdown(evaluation.caption(study, tables)))
+context.readable(tables["table1"])
 
 # %% [markdown]
-# ## What holds
+# ## What holds, and what does not
+#
+# A difference is called better or worse only where its interval excludes zero *and* a paired permutation test stays
+# below 0.05 after Holm's correction over all losses and figures of the data set.
 
 # %%
-Markdown("\n".join(f"- {sentence}" for sentence in statistics.findings(per_subject)))
+Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
+
+# %% [markdown]
+# Each loss less the Siamese one, on the same subjects and seeds. *effect_size* is Cohen's d of the paired differences,
+# *share_above* the share of subjects on which the loss has the larger figure.
+
+# %%
+columns = [
+    "split",
+    "metric",
+    "loss",
+    "difference",
+    "low",
+    "high",
+    "effect_size",
+    "share_above",
+    "subjects",
+    "p",
+    "p_holm",
+]
+tables["comparisons"].reindex(columns=columns).round(3)
 
 # %% [markdown]
 # ## Every subject, every loss
@@ -76,8 +105,41 @@ Markdown("\n".join(f"- {sentence}" for sentence in statistics.findings(per_subje
 names = [loss for loss in statistics.LOSSES if loss in study.config["losses"]]
 seed = study.config["seeds"][0]
 trained = per_subject[per_subject.loss.isin(names)]
-for split in unseen.split.unique():
-    figures.metric_panels(trained, split).update_layout(title=f"{split} subjects").show()
+people = per_subject[~per_subject.loss.isin([*names, "global_threshold"])]
+splits = list(tables["summary"].split.unique())
+for split in splits:
+    figures.show(
+        figures.paired_slopes(per_subject, split).update_layout(title=f"{split} subjects"),
+        findings.slopes_caption(tables["summary"], tables["comparisons"], split),
+    )
+
+# %%
+for split in splits:
+    figures.metric_panels(pd.concat([trained, people]), split).update_layout(title=f"{split} subjects").show()
+
+# %% [markdown]
+# ## Which lesions are found?
+#
+# The share of reference lesions that a mask touches, by lesion volume. Bins are even in ratio: below 10 mm³ a lesion has
+# one to three of the challenge's voxels, and the median lesion of real scans lies in the two bins after it.
+
+# %%
+for split in splits:
+    figures.show(
+        figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
+        findings.detection_caption(tables["detection_by_size"], split),
+    )
+tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.LOSSES)).round(2)
+
+# %% [markdown]
+# ## Where are they?
+
+# %%
+for split in splits:
+    figures.show(
+        figures.lesion_map(per_lesion, split).update_layout(title=f"{split} subjects, seed {seed}"),
+        "Seen from the feet, each scan about the middle of its lesions; the larger the dot, the larger the lesion.",
+    )
 
 # %% [markdown]
 # ## Figure 4: samples
@@ -100,8 +162,36 @@ figures.prediction_samples(samples)
 # much as there is.
 
 # %%
-for split in unseen.split.unique():
-    figures.volume_difference_by_density(per_subject, split).update_layout(title=f"{split} subjects").show()
+for split in splits:
+    figures.show(
+        figures.volume_difference_by_density(per_subject, split).update_layout(title=f"{split} subjects"),
+        findings.density_caption(per_subject, split),
+    )
+
+# %% [markdown]
+# ## Is the load measured right?
+#
+# Predicted less reference volume against their mean (Bland and Altman). A cloud along zero is what a trial that counts
+# lesion load needs; a slope says that large loads are cut short or small ones blown up.
+
+# %%
+for split in splits:
+    figures.show(
+        figures.volume_agreement(tables["volumes"], tables["volume_agreement"], split).update_layout(
+            title=f"{split} subjects"
+        ),
+        findings.agreement_caption(tables["volume_agreement"], split),
+    )
+
+# %% [markdown]
+# ## By centre, and what is lost on the way to an unseen one
+
+# %%
+figures.show(figures.by_centre(tables["centres"]), findings.centres_caption(tables["centres"]))
+if len(tables["generalisation_gap"]):
+    figures.show(
+        figures.generalisation_gap(tables["generalisation_gap"]), findings.gap_caption(tables["generalisation_gap"])
+    )
 
 # %% [markdown]
 # ## All trainings side by side

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -28,6 +29,25 @@ def small_scan(random: np.random.Generator, shape=(17, 18, 9)) -> tuple[np.ndarr
     reference[i : i + 3, j : j + 3, 3:6] = 1
     flair[reference == 1] += 500
     return flair, reference
+
+
+def scores(**dice: list[float]) -> pd.DataFrame:
+    """A per-subject table: loss to the Dice of subjects 0, 1, 2 …, external; the other figures constant."""
+    rows = [
+        {
+            "study": "s",
+            "loss": loss,
+            "seed": 1,
+            "split": "external",
+            "centre": "C",
+            "subject": str(number),
+            "dice": value,
+        }
+        for loss, values in dice.items()
+        for number, value in enumerate(values)
+    ]
+    other = {"hd95_mm": 5.0, "avd_pct": 10.0, "lesion_recall": 0.5, "lesion_f1": 0.5}
+    return pd.DataFrame(rows).assign(**other, positive_class_density_pct=0.1, predicted_density_pct=0.1)
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED
+from conftest import scores
+from scipy import stats
 
 from wmhlib import statistics
-
-
-def scores(**dice: list[float]) -> pd.DataFrame:
-    """A per-subject table: loss to the Dice of subjects 0, 1, 2 …, external; the other figures constant."""
-    rows = [
-        {
-            "study": "s",
-            "loss": loss,
-            "seed": 1,
-            "split": "external",
-            "centre": "C",
-            "subject": str(number),
-            "dice": value,
-        }
-        for loss, values in dice.items()
-        for number, value in enumerate(values)
-    ]
-    other = {"hd95_mm": 5.0, "avd_pct": 10.0, "lesion_recall": 0.5, "lesion_f1": 0.5}
-    return pd.DataFrame(rows).assign(**other, positive_class_density_pct=0.1, predicted_density_pct=0.1)
 
 
 def test_mean_sd_and_count_by_hand():
@@ -37,42 +19,109 @@ def test_seeds_are_averaged_within_a_subject():
     assert (row.subjects, row.seeds) == (3, 2) and row.dice_sd == pytest.approx(np.std([0.3, 0.4, 0.5], ddof=1))
 
 
-def test_undefined_distances_are_counted_not_hidden():
+def test_intervals_of_few_or_equal_values():
+    assert np.isnan(statistics.spread(np.array([[0.1], [0.2]]))["low"])
+    same = statistics.spread(np.full((3, 2), 0.3))
+    assert (same["low"], same["high"], same["sd"]) == (pytest.approx(0.3),) * 2 + (pytest.approx(0, abs=1e-12),)
+
+
+def test_an_interval_of_one_seed_is_scipys_own():
+    values = np.random.default_rng(3).normal(0.6, 0.1, 12)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=9999, rng=np.random.default_rng(0)).confidence_interval
+    found = statistics.spread(values[:, np.newaxis])
+    assert (found["low"], found["high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    """Subjects alike and seeds apart: an interval over subjects alone would have no width."""
+    apart = statistics.spread(np.array([[0.4, 0.5, 0.6]] * 5))
+    assert apart["low"] < 0.45 < 0.55 < apart["high"] and apart["sd"] == pytest.approx(0, abs=1e-12)
+
+
+def test_undefined_values_are_left_out_and_counted():
     table = scores(dice=[0.0, 0.5, 0.5])
     table.loc[0, "hd95_mm"] = np.nan
     row = statistics.summary(table).iloc[0]
     assert row.hd95_mm_mean == 5 and row.hd95_mm_undefined == 1
-    assert "(1 undefined)" in statistics.readable(statistics.table1(table)).iloc[0]["HD95 (mm) ↓"]
+    assert statistics.spread(np.array([[np.nan, np.nan], [1, np.nan], [3, 5]]))["mean"] == 3
+    assert np.isnan(statistics.spread(np.full((4, 2), np.nan))["mean"])
 
 
-def test_intervals_of_few_or_equal_values():
-    assert np.isnan(statistics.interval([0.1, 0.2])).all()
-    assert statistics.interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
+def test_a_weighted_mean_counts_lesions_not_subjects():
+    rates, lesions = np.array([[1.0], [0.0], [0.5]]), np.array([[2.0], [6.0], [2.0]])
+    assert statistics.spread(rates, weights=lesions)["mean"] == pytest.approx(0.3)
 
 
-def test_table_1_has_the_papers_rows_below_ours():
-    table = statistics.table1(scores(dice=[0.2, 0.4, 0.6], siamese=[0.5, 0.6, 0.7]))
-    assert list(table.source) == ["this study"] * 2 + ["paper"] * 4
-    paper = table[(table.source == "paper") & (table.loss == "siamese")].iloc[0]
-    assert (paper.dataset, paper.dice_mean, paper.dice_sd) == ("CAIN", 0.52, 0.18)
+def test_paired_differences_by_hand():
+    both = scores(dice=[0.2, 0.3, 0.4, 0.5], siamese=[0.3, 0.5, 0.5, 0.9])
+    row = statistics.paired(both, "external", "dice", "dice", "siamese")
+    gaps = np.array([-0.1, -0.2, -0.1, -0.4])
+    assert row["difference"] == pytest.approx(-0.2) and row["subjects"] == 4 and row["share_above"] == 0
+    assert row["effect_size"] == pytest.approx(gaps.mean() / gaps.std(ddof=1))
+    assert row["p"] == pytest.approx(2 / 16), "two of the sixteen sign changes are as extreme"
 
 
-@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts beside the project")
-def test_the_papers_figures_are_transcribed_without_a_slip():
-    ours, facts = statistics.paper_tables(), pd.read_csv(SHARED / "facts" / "paper_tables.csv")
-    numbers = [name for name in facts.columns if name.endswith(("_mean", "_sd"))]
-    assert np.array_equal(ours[numbers], facts[numbers], equal_nan=True)
-    assert list(ours.dataset) == list(facts.dataset)
+def test_holms_correction_is_for_the_losses_of_one_figure():
+    table = scores(
+        dice=[0.1, 0.2, 0.2, 0.3, 0.1, 0.2],
+        tversky=[0.5, 0.4, 0.6, 0.4, 0.6, 0.5],
+        siamese=[0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+    )
+    found = statistics.comparisons(table).set_index(["metric", "loss"])
+    assert found.p["dice", "dice"] == pytest.approx(2 / 64) and found.p_holm["dice", "dice"] == pytest.approx(4 / 64)
+    assert found.p_holm["dice", "tversky"] == pytest.approx(found.p["dice", "tversky"])
 
 
-def test_findings_say_when_two_losses_cannot_be_told_apart():
-    close = statistics.findings(scores(dice=[0.2, 0.6, 0.4, 0.5], siamese=[0.5, 0.3, 0.5, 0.41]))
-    assert any("cannot be told apart" in sentence for sentence in close)
-    clear = statistics.findings(scores(dice=[0.2, 0.3, 0.4, 0.5], siamese=[0.5, 0.6, 0.71, 0.8]))
-    assert "On the unseen centre, Siamese has the highest mean Dice (0.65), 0.30 above Dice" in clear[0]
-    assert "above zero" in clear[0]
+def test_nothing_is_compared_without_the_siamese_loss():
+    assert statistics.comparisons(scores(dice=[0.1, 0.2, 0.3])).empty
 
 
-def test_findings_name_a_loss_that_the_threshold_beats():
-    said = statistics.findings(scores(dice=[0.2, 0.3, 0.4], siamese=[0.5, 0.6, 0.7], global_threshold=[0.4, 0.4, 0.5]))
-    assert said[-1].endswith("reaches a Dice of 0.43; not better than it: Dice.")
+def test_intraclass_correlation_of_shrout_and_fleiss():
+    """Their table 2: six targets, four judges; ICC(2,1) is 0.29 in table 4."""
+    judged = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
+    assert statistics.intraclass_correlation(judged) == pytest.approx(0.2898, abs=1e-4)
+
+
+def test_volume_agreement_by_hand():
+    rows = [
+        {
+            "loss": "dice",
+            "seed": 1,
+            "split": "external",
+            "centre": "C",
+            "subject": name,
+            "reference_ml": r,
+            "predicted_ml": p,
+        }
+        for name, r, p in (("a", 1.0, 2.0), ("b", 5.0, 5.0), ("c", 9.0, 11.0))
+    ]
+    row = statistics.volume_agreement(pd.DataFrame(rows)).iloc[0]
+    assert row.bias_ml == pytest.approx(1) and row.upper_limit_ml == pytest.approx(1 + 1.959964)
+
+
+def lesions(rows: list[tuple]) -> pd.DataFrame:
+    """Per-lesion rows of (loss, subject, kind, volume, found)."""
+    columns = ["loss", "subject", "kind", "volume_mm3", "found"]
+    return pd.DataFrame(rows, columns=columns).assign(seed=1, split="external", centre="C")
+
+
+def test_detection_by_size_by_hand():
+    table = lesions(
+        [("dice", "0", "reference", 5.0, True), ("dice", "0", "reference", 9.9, False), ("dice", "1", "reference", 5.0, False),
+         ("dice", "1", "reference", 10.0, True), ("dice", "1", "false detection", 5.0, None)]
+    )  # fmt: skip
+    found = statistics.detection_by_size(table).set_index("size")
+    assert found.detected["below 10 mm³"] == pytest.approx(1 / 3) and found.lesions["below 10 mm³"] == 3
+    assert found.detected["10 to 30 mm³"] == 1 and len(found) == 2
+
+
+def test_a_scan_without_false_detections_counts_as_none():
+    table = lesions([("dice", "1", "false detection", 500.0, None), ("dice", "1", "false detection", 1500.0, None)])
+    row = statistics.false_detections(table, scores(dice=[0.5, 0.5, 0.5, 0.5])).iloc[0]
+    assert row.per_scan == pytest.approx(0.5) and row.volume_ml == pytest.approx(0.5)
+
+
+def test_the_gap_is_holdout_less_external():
+    both = pd.concat([scores(dice=[0.8, 0.7, 0.9]).assign(split="holdout"), scores(dice=[0.5, 0.6, 0.4, 0.5])])
+    found = statistics.generalisation_gap(both).set_index("metric").loc["dice"]
+    assert found.gap == pytest.approx(0.3) and 0 < found.low < 0.3 < found.high

@@ -1,10 +1,14 @@
 """A study's masks as scored tables: what notebook 5 computes once and every figure and sentence reads.
 
-In flow the masks below `reports/<study>/masks/` and the references; out flows one row per (loss, seed, subject).
+In flow the masks below `reports/<study>/masks/`, human observers' masks where the data has them, and the references;
+out flow one row per (loss, seed, subject), one per lesion, and the summaries of both.
 """
 
 import itertools
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -12,12 +16,12 @@ import pandas as pd
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib import inference, slices
-from wmhlib.metrics import challenge_metrics, positive_class_density
-from wmhlib.statistics import METRICS
-from wmhlib.study import Study
+from wmhlib import context, findings, inference, slices, statistics
+from wmhlib.metrics import challenge_metrics, in_memory, lesion_records, positive_class_density, volumes_ml
+from wmhlib.study import Study, replacing
 
-THRESHOLD_SEED = 0  # a threshold has no seed; this stands in its column
+NO_SEED = 0
+"""Stands in the seed column of what was not trained: the threshold, human observers."""
 
 
 def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, float]:
@@ -28,43 +32,116 @@ def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, 
     level, dice = inference.tune_threshold(subjects[subjects.split == "training"])
     for row in subjects[subjects.split.isin(["holdout", "external"])].itertuples():
         mask = inference.threshold_mask(row.flair, level)
-        inference.save_image(mask, study.mask("global_threshold", THRESHOLD_SEED, row.subject))
+        inference.save_image(mask, study.mask("global_threshold", NO_SEED, row.subject))
     return level, dice
 
 
-def score(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
-    """Score every mask of the study: `per_subject.csv`.
+def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
+    """Masks of further human observers, where the data has them: `loss` (`observer_o3`, …), `subject`, `mask` (a path).
+
+    The challenge's release keeps them as `additional_annotations/<observer>/training/<site>[/<scanner>]/<id>/result.nii.gz`.
+    They lack label 2; scoring cuts the reference's out of both masks.
+    """
+    rows = []
+    for observer, row in itertools.product(("observer_o3", "observer_o4"), unseen.itertuples()):
+        place = Path(row.reference).parent.relative_to(study.data.resolve())
+        mask = study.data / "additional_annotations" / observer / place / "result.nii.gz"
+        if mask.is_file():
+            rows.append((observer, row.subject, mask))
+    return pd.DataFrame(rows, columns=["loss", "subject", "mask"])
+
+
+def _masks(study: Study, unseen: pd.DataFrame) -> list[tuple[str, int, object, Path]]:
+    """(loss, seed, subject's row, mask) of everything that is scored; every mask is known to exist."""
+    trainings = [*itertools.product(study.config["losses"], study.config["seeds"]), ("global_threshold", NO_SEED)]
+    subjects = {row.subject: row for row in unseen.itertuples()}
+    found = [
+        (loss, seed, row, study.mask(loss, seed, name))
+        for (loss, seed), (name, row) in itertools.product(trainings, subjects.items())
+    ]
+    for loss, seed, _, mask in found:
+        if not mask.is_file():
+            raise FileNotFoundError(f"No mask at {mask}: run notebook 04_train with loss={loss} and seed={seed} first.")
+    people = observers(study, unseen)
+    return found + [(row.loss, NO_SEED, subjects[row.subject], row.mask) for row in people.itertuples()]
+
+
+def _score(task: tuple[str, int, object, Path]) -> tuple[dict, dict, pd.DataFrame]:
+    """One mask's rows for `per_subject.csv` and `volumes.csv`, and its lesions."""
+    loss, seed, subject, mask = task
+    keys = {"loss": loss, "seed": seed, "split": subject.split, "centre": subject.centre, "subject": subject.subject}
+    reference, result = in_memory(subject.reference), in_memory(mask)
+    figures = challenge_metrics(reference, result) | {
+        "positive_class_density_pct": positive_class_density(reference),
+        "predicted_density_pct": positive_class_density(result),
+    }
+    lesions = lesion_records(reference, result)
+    for place, (key, value) in enumerate(keys.items()):
+        lesions.insert(place, key, value)
+    return keys | figures, keys | volumes_ml(reference, result), lesions
+
+
+def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Score every mask of the study, on both cores.
 
     Returns
     -------
-    DataFrame
-        `study, loss, seed, split, centre, subject`, the five figures of `challenge_metrics`,
-        `positive_class_density_pct` of the reference and `predicted_density_pct` of the mask.
+    dict
+        `per_subject`: `study, loss, seed, split, centre, subject`, the five figures of `challenge_metrics`,
+        `positive_class_density_pct` of the reference and `predicted_density_pct` of the mask. `per_lesion`: `study`, the
+        same keys and the columns of `lesion_records`, a row for every reference lesion and every false detection.
+        `volumes`: `study`, the same keys, `reference_ml` and `predicted_ml` without other pathology.
 
     Raises
     ------
     FileNotFoundError
         A loss and seed of the configuration was not trained yet; the message names the mask that is missing.
     """
-    trainings = [
-        *itertools.product(study.config["losses"], study.config["seeds"]),
-        ("global_threshold", THRESHOLD_SEED),
-    ]
-    rows = []
-    for (loss, seed), subject in tqdm(list(itertools.product(trainings, unseen.itertuples())), "score", unit="mask"):
-        mask = study.mask(loss, seed, subject.subject)
-        if not mask.is_file():
-            raise FileNotFoundError(f"No mask at {mask}: run notebook 04_train with loss={loss} and seed={seed} first.")
-        keys = (study.name, loss, seed, subject.split, subject.centre, subject.subject)
-        rows.append(
-            dict(zip(("study", "loss", "seed", "split", "centre", "subject"), keys, strict=True))
-            | challenge_metrics(subject.reference, mask)
-            | {
-                "positive_class_density_pct": positive_class_density(subject.reference),
-                "predicted_density_pct": positive_class_density(mask),
-            }
-        )
-    return pd.DataFrame(rows)
+    tasks = _masks(study, unseen)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # unzipping, most of the work, leaves the other core free
+        rows = list(tqdm(pool.map(_score, tasks), "score", len(tasks), unit="mask"))
+    figures, volumes, lesions = zip(*rows, strict=True)
+    tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
+    tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
+    for table in tables.values():
+        table.insert(0, "study", study.name)
+    return tables
+
+
+def summarise(scored: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every table that figures and sentences read, from what `score` gives; all are saved under `tables/`."""
+    per_subject, per_lesion = scored["per_subject"], scored["per_lesion"]
+    return scored | {
+        "table1": context.table1(per_subject),
+        "summary": statistics.summary(per_subject),
+        "centres": statistics.summary(per_subject, by="centre"),
+        "comparisons": statistics.comparisons(per_subject),
+        "volume_agreement": statistics.volume_agreement(scored["volumes"]),
+        "detection_by_size": statistics.detection_by_size(per_lesion),
+        "false_detections": statistics.false_detections(per_lesion, per_subject),
+        "generalisation_gap": statistics.generalisation_gap(per_subject),
+    }
+
+
+def save_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
+    """Write `tables/<name>.csv`, each whole or not at all."""
+    for name, table in tables.items():
+        with replacing(study.tables / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+
+
+def load_tables(study: Study) -> dict[str, pd.DataFrame]:
+    """What `save_tables` wrote; FileNotFoundError says what to run where it did not."""
+    names = ["per_subject", "volumes", "per_lesion", "table1", "summary", "centres", "comparisons", "volume_agreement"]
+    names += ["detection_by_size", "false_detections", "generalisation_gap"]
+    missing = [name for name in names if not (study.tables / f"{name}.csv").is_file()]
+    if missing:
+        raise FileNotFoundError(f"No {missing[0]}.csv in {study.tables}: run notebook 05_evaluate of this study first.")
+    kinds = {"subject": str, "centre": str}
+    return {
+        name: pd.read_csv(study.tables / f"{name}.csv", dtype=kinds, na_values=[""], keep_default_na=False)
+        for name in names
+    }
 
 
 def vgg19_origin(study: Study) -> dict:
@@ -72,16 +149,15 @@ def vgg19_origin(study: Study) -> dict:
     return json.loads(study.discriminator.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def caption(study: Study, per_subject: pd.DataFrame) -> str:
+def caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     """What a reader must know to read Table 1: subjects, seeds, weights, the rule for undefined figures."""
-    counts = per_subject.groupby("split").subject.nunique()
-    seeds = per_subject[per_subject.loss != "global_threshold"].seed.nunique()
-    undefined = int(per_subject[list(METRICS)].isna().to_numpy().sum())
+    counts = tables["summary"].groupby("split", sort=False).subjects.max()
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
-        f"{seeds} seed(s) a loss. Mean ± SD over subjects, seeds averaged first; in brackets the 95 % bootstrap interval "
-        f"of the mean. Undefined figures are left out and counted ({undefined} here). "
-        f"VGG19: {vgg19_origin(study)['source']}."
+        f"{len(study.config['seeds'])} seed(s) a loss. Mean ± SD over subjects, seeds averaged first; in brackets the 95 % "
+        f"bootstrap interval of the mean over subjects and seeds; ★ the best mean. {findings.undefined(tables['summary'])} "
+        "The rank score (0 best, 1 worst of the challenge's teams) is approximate, and compares only for scans of the "
+        f"challenge. VGG19: {vgg19_origin(study)['source']}."
     )
 
 

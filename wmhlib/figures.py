@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
+from IPython.display import Markdown, display
 from PIL import Image, ImageDraw
 from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
-from wmhlib.statistics import LOSSES, METRICS, over_seeds
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
 
@@ -26,6 +27,11 @@ COLOURS = {
     "siamese": "#d55e00",
     "siamese_minmax": "#cc79a7",
     "global_threshold": "#8c8c8c",
+    "observer_o3": "#5a5a5a",
+    "observer_o4": "#3c3c3c",
+    "found": "#2bb58f",
+    "missed": "#4aa8ff",
+    "false": "#ff6a3d",
 }
 
 DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
@@ -34,6 +40,19 @@ DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
 
 def _present(table: pd.DataFrame) -> list[str]:
     return [loss for loss in LOSSES if loss in set(table.loss)]
+
+
+def show(figure: go.Figure, caption: str) -> None:
+    """Display a figure with its caption below, in JupyterLab and in the exported page."""
+    display(figure, Markdown(f"*{html.escape(caption)}*"))
+
+
+def _error_bars(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> dict:
+    """95 % intervals as plotly wants them: distances from the value; none where undefined."""
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.4, "width": 3,
+        "array": (table[high] - table[value]).fillna(0), "arrayminus": (table[value] - table[low]).fillna(0),
+    }  # fmt: skip
 
 
 def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
@@ -101,6 +120,153 @@ def volume_difference_by_density(per_subject: pd.DataFrame, split: str) -> go.Fi
     figure.update_yaxes(title="absolute volume difference (%)", rangemode="tozero")
     figure.add_hline(y=100, line_dash="dot", annotation_text="100 %: nothing found, or twice as much")
     figure.update_layout(boxmode="group", height=480, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
+    return figure
+
+
+def paired_slopes(
+    per_subject: pd.DataFrame, split: str, metrics: tuple[str, ...] = ("dice", "lesion_recall")
+) -> go.Figure:
+    """Every subject's figure under every loss, joined by a line (seeds averaged), with the mean of each loss."""
+    subjects = over_seeds(per_subject[per_subject.split == split])
+    losses = [loss for loss in _present(subjects) if loss not in UNTRAINED]
+    figure = make_subplots(1, len(metrics), subplot_titles=[METRICS[metric][0] for metric in metrics])
+    names = [LOSSES[loss] for loss in losses]
+    for column, metric in enumerate(metrics, start=1):
+        values = subjects.pivot(index="subject", columns="loss", values=metric)[losses]
+        for name, line in values.iterrows():
+            figure.add_scatter(
+                x=names, y=line, mode="lines", line={"color": "rgba(128,128,128,0.45)", "width": 1}, showlegend=False,
+                text=[html.escape(str(name))] * len(names), hovertemplate="%{text}: %{y:.3f}<extra></extra>",
+                row=1, col=column,
+            )  # fmt: skip
+        figure.add_scatter(
+            x=names, y=values.mean(), mode="lines+markers", line={"color": "#8c8c8c", "width": 3}, showlegend=False,
+            marker={"size": 13, "color": [COLOURS[loss] for loss in losses]}, name="mean", row=1, col=column,
+        )  # fmt: skip
+    figure.update_yaxes(range=[0, 1.02])
+    figure.update_layout(height=420, margin={"t": 50, "b": 40})
+    return figure
+
+
+def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
+    """Share of lesions found by lesion volume, one line a loss, with 95 % intervals."""
+    here = table[table.split == split].sort_values("from_mm3")
+    figure = go.Figure()
+    losses = _present(here)
+    for number, loss in enumerate(losses):
+        some = here[here.loss == loss]
+        dash = "dot" if loss in UNTRAINED else "solid"
+        figure.add_scatter(
+            x=np.arange(len(some)) + (number - (len(losses) - 1) / 2) * 0.06, y=some.detected, name=LOSSES[loss],
+            mode="lines+markers", line={"color": COLOURS[loss], "dash": dash}, error_y=_error_bars(some, "detected"),
+            hovertemplate="%{y:.0%}",
+        )  # fmt: skip
+    ticks = here[here.loss == losses[0]] if losses else here
+    labels = [
+        f"{row.size_name}<br>n = {row.lesions}" for row in ticks.rename(columns={"size": "size_name"}).itertuples()
+    ]
+    figure.update_xaxes(title="volume of the reference lesion", tickvals=list(range(len(labels))), ticktext=labels)
+    figure.update_yaxes(title="share of lesions found", tickformat=".0%", range=[0, 1.04])
+    figure.update_layout(height=460, margin={"t": 40}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    return figure
+
+
+def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> go.Figure:
+    """Bland-Altman: predicted less reference volume against their mean, one panel a loss, with bias and limits."""
+    each = volumes[volumes.split == split].groupby(["loss", "subject"])[["reference_ml", "predicted_ml"]].mean()
+    limits = table[table.split == split].set_index("loss")
+    losses = [loss for loss in _present(limits.reset_index()) if loss not in UNTRAINED]
+    figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses], shared_yaxes=True)
+    for column, loss in enumerate(losses, start=1):
+        some, row = each.loc[loss], limits.loc[loss]
+        figure.add_scatter(
+            x=(some.reference_ml + some.predicted_ml) / 2, y=some.predicted_ml - some.reference_ml, mode="markers",
+            marker={"color": COLOURS[loss], "size": 7}, showlegend=False, text=some.index.map(html.escape),
+            hovertemplate="%{text}: %{y:+.2f} ml<extra></extra>", row=1, col=column,
+        )  # fmt: skip
+        figure.add_hline(y=row.bias_ml, line={"color": COLOURS[loss], "dash": "dash"}, row=1, col=column)
+        for edge in (row.lower_limit_ml, row.upper_limit_ml):
+            if np.isfinite(edge):
+                figure.add_hline(y=edge, line={"color": COLOURS[loss], "dash": "dot", "width": 1}, row=1, col=column)
+    figure.update_xaxes(title="mean of both (ml)")
+    figure.update_yaxes(title="predicted less reference (ml)", row=1, col=1)
+    figure.update_layout(height=400, margin={"t": 50})
+    return figure
+
+
+def by_centre(centres: pd.DataFrame, metric: str = "dice") -> go.Figure:
+    """A figure's mean by centre, one point a loss, with 95 % intervals."""
+    figure = go.Figure()
+    places = list(dict.fromkeys(centres.centre))
+    losses = _present(centres)
+    for number, loss in enumerate(losses):
+        some = centres[centres.loss == loss]
+        figure.add_scatter(
+            x=[places.index(name) + (number - (len(losses) - 1) / 2) * 0.09 for name in some.centre],
+            y=some[f"{metric}_mean"], mode="markers", name=LOSSES[loss], marker={"color": COLOURS[loss], "size": 10},
+            error_y=_error_bars(some, f"{metric}_mean", f"{metric}_low", f"{metric}_high"), hovertemplate="%{y:.3f}",
+        )  # fmt: skip
+    counts = centres.groupby("centre").subjects.max()
+    labels = [f"{html.escape(name)}<br>n = {counts[name]}" for name in places]
+    figure.update_xaxes(tickvals=list(range(len(places))), ticktext=labels)
+    figure.update_yaxes(title=METRICS[metric][0], rangemode="tozero")
+    figure.update_layout(height=420, margin={"t": 40}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    return figure
+
+
+def generalisation_gap(table: pd.DataFrame) -> go.Figure:
+    """Mean on holdout less mean on external subjects by loss, with 95 % intervals: one panel a figure of overlap."""
+    metrics = ("dice", "lesion_recall", "lesion_f1")
+    figure = make_subplots(1, len(metrics), subplot_titles=[METRICS[name][0] for name in metrics], shared_yaxes=True)
+    for column, metric in enumerate(metrics, start=1):
+        here = table[table.metric == metric].set_index("loss", drop=False)
+        losses = _present(here)[::-1]
+        for loss in losses:
+            some = here.loc[[loss]]
+            figure.add_scatter(
+                x=some.gap, y=[LOSSES[loss]], mode="markers", marker={"color": COLOURS[loss], "size": 11},
+                error_x=_error_bars(some, "gap"), showlegend=False, hovertemplate="%{x:+.3f}<extra></extra>",
+                row=1, col=column,
+            )  # fmt: skip
+        figure.add_vline(x=0, line={"color": "#8c8c8c", "dash": "dot"}, row=1, col=column)
+    figure.update_xaxes(title="holdout less external")
+    figure.update_layout(height=340, margin={"t": 50, "l": 140})
+    return figure
+
+
+def lesion_map(per_lesion: pd.DataFrame, split: str) -> go.Figure:
+    """Where lesions were found, missed and invented, seen from above, one panel a loss.
+
+    Millimetres in each scan's own space, about the centre of the subject's reference lesions, since scans are not
+    registered to one another. One seed, the first.
+    """
+    here = per_lesion[(per_lesion.split == split) & ~per_lesion.loss.isin(UNTRAINED)]
+    here = here[here.seed == here.seed.min()]
+    centre = here[here.kind == "reference"].groupby("subject")[["x_mm", "y_mm"]].mean()
+    here = here.join(centre.add_suffix("_centre"), on="subject")
+    kinds = {
+        "missed": (here.kind == "reference") & (here.found != True),  # noqa: E712  NA counts as neither
+        "found": (here.kind == "reference") & (here.found == True),  # noqa: E712
+        "false": here.kind == "false detection",
+    }
+    losses = _present(here)
+    figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses], shared_yaxes=True)
+    for column, loss in enumerate(losses, start=1):
+        for kind, chosen in kinds.items():
+            some = here[chosen & (here.loss == loss)]
+            figure.add_scatter(
+                x=some.x_mm - some.x_mm_centre, y=some.y_mm - some.y_mm_centre, mode="markers", name=kind,
+                legendgroup=kind, showlegend=column == 1, text=some.subject.map(html.escape),
+                hovertemplate="%{text}, %{customdata:.0f} mm³<extra></extra>", customdata=some.volume_mm3,
+                marker={
+                    "color": COLOURS[kind], "opacity": 0.7, "line": {"width": 0},
+                    "size": np.clip(2 * np.cbrt(some.volume_mm3), 3, 24),
+                },
+                row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(title="right – left (mm)", range=[75, -75])
+    figure.update_yaxes(title="posterior – anterior (mm)", scaleanchor="x", row=1, col=1)
+    figure.update_layout(height=420, margin={"t": 60}, legend={"orientation": "h", "y": 1.12, "yanchor": "bottom"})
     return figure
 
 

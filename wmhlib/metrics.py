@@ -77,6 +77,22 @@ def positive_class_density(reference: Mask) -> float:
     return int(np.count_nonzero((values > 0.5) & (values < 1.5))) / values.size * 100
 
 
+def in_memory(mask: Mask) -> nibabel.spatialimages.SpatialImage:
+    """A mask read once, for several measures; messages still name its file. Errors as in `challenge_metrics`."""
+    name = _name(mask)
+    image = nibabel.spatialimages.SpatialImage(*_read(mask, "mask", name))
+    image.file_map["image"].filename = name
+    return image
+
+
+def volumes_ml(reference: Mask, result: Mask) -> dict[str, float]:
+    """`reference_ml` and `predicted_ml`, both without other pathology. Errors as in `challenge_metrics`."""
+    lesion, found, _, affine = _masks(reference, result)
+    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    counts = {"reference_ml": lesion, "predicted_ml": found}
+    return {name: int(np.count_nonzero(mask)) * voxel_ml for name, mask in counts.items()}
+
+
 def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
     """Every lesion of the reference, and every false detection (a component of the result that touches none).
 

@@ -8,9 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-import pandas as pd
-
-from wmhlib import evaluation, figures, report, statistics
+from wmhlib import context, evaluation, figures, findings, report, statistics
 from wmhlib.cohort import load_cohort
 from wmhlib.study import Study, open_study, provenance, write_json
 
@@ -67,23 +65,23 @@ def write_site(study: Study) -> Path:
         notebook = study.folder / "notebooks" / f"{name}.ipynb"
         report.export_page(notebook, study.folder / f"{name}.html", title, links, banner)
 
-    per_subject = pd.read_csv(study.tables / "per_subject.csv", dtype={"subject": str, "centre": str})
-    table = pd.read_csv(study.tables / "table1.csv")
+    tables = evaluation.load_tables(study)
+    per_subject = tables["per_subject"]
     split = "external" if (per_subject.split == "external").any() else "holdout"
-    trained = per_subject[per_subject.loss != "global_threshold"]
+    trained = per_subject[~per_subject.loss.isin(statistics.UNTRAINED)]
     picture = figures.metric_panels(trained, split).update_layout(title=f"The five figures of the {split} subjects")
     report.write_index(
         study.folder / "index.html",
         f"WMH segmentation study: {study.name}",
         study.config["question"],
-        statistics.findings(per_subject),
-        statistics.readable(table).to_html(index=False, escape=True, border=0),
+        findings.findings(tables),
+        context.readable(tables["table1"], teams=1).to_html(index=False, escape=True, border=0),
         picture,
         [(f"{name}.html", title, line) for name, title, line in pages],
         {key: value for key, value in record.items() if key != "trainings"}
         | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
         banner,
-        evaluation.caption(study, per_subject),
+        evaluation.caption(study, tables),
     )
     return study.folder / "index.html"
 

@@ -1,16 +1,24 @@
-"""Tables with their spread, and the sentences that follow from them.
+"""Tables with their uncertainty: every number that a figure, a sentence or Table 1 shows.
 
-In flows `per_subject.csv`, one row per (loss, seed, subject); out flow summary tables. Subjects, not scans or seeds,
-are what a study samples: figures of one subject are averaged over seeds first, and mean, SD and interval are taken
-over subjects. A distance that is undefined (an empty mask has no boundary) is left out of its mean and counted in a
-column of its own.
+In flow `per_subject.csv`, `per_lesion.csv` and `volumes.csv`, one row per (loss, seed, subject) or lesion; out flow
+summary tables. Two things are sampled in a study: subjects, and trainings (seeds). All seeds of a loss segment the same
+subjects, so an interval draws subjects and, for all of them together, seeds (the bootstrap for crossed factors of Owen
+2007, doi:10.1214/07-AOAS122; D-018). Every loss of one seed starts from the same weights and sees the same batches, so
+losses are compared within (subject, seed).
+
+A figure that is undefined (an empty mask has no boundary, hence no distance) is left out of its mean, and every table
+carries the number left out in a column of its own; nothing calls a loss best by a mean that leaves subjects out.
 """
 
-from pathlib import Path
+import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
+import statsmodels.formula.api as formulas
 from scipy import stats
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
 
 METRICS = {
     "dice": ("Dice", True),
@@ -28,155 +36,289 @@ LOSSES = {
     "siamese": "Siamese",
     "siamese_minmax": "Siamese min-max",
     "global_threshold": "Global threshold",
+    "observer_o3": "Observer O3",
+    "observer_o4": "Observer O4",
 }
-"""Names a reader sees, in the order every table and legend keeps."""
+"""What makes masks, by the names a reader sees, in the order every table and legend keeps."""
 
-DATASETS = {"holdout": "MICCAI holdout", "external": "CAIN"}
-"""The paper's data set that stands where ours does."""
+UNTRAINED = ("global_threshold", "observer_o3", "observer_o4")
+"""Rows of a table that no loss trained: the floor and the human ceiling."""
+
+SPLITS = ("holdout", "external")
+
+SIZE_EDGES_MM3 = (0.0, 10.0, 30.0, 100.0, 300.0, np.inf)
+"""Bins of lesion volume, even in ratio (half a decade each). Below 10 mm3 a lesion has one to three of the challenge's
+voxels (2.8 to 3.0 mm3); the median lesion of 32 real scans lies between 6 and 118 mm3, so the middle bins hold most."""
 
 RESAMPLES = 9999
+LEAST_SUBJECTS = 3  # an interval from fewer would only pretend
 
 
-def over_seeds(per_subject: pd.DataFrame) -> pd.DataFrame:
-    """One row per (split, loss, subject): every figure averaged over the seeds where it is defined."""
-    keys = ["split", "loss", "centre", "subject"]
-    figures = [*METRICS, "positive_class_density_pct", "predicted_density_pct"]
-    return per_subject.groupby(keys, sort=False)[figures].mean().reset_index()
+def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndarray | None = None) -> dict:
+    """A mean over subjects and seeds with its SD and 95 % bootstrap interval.
 
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean (BCa; Efron 1987, doi:10.1080/01621459.1987.10478410).
-
-    NaN for fewer than three values: an interval from two subjects would only pretend. Equal values give themselves.
-    """
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    if len(values) < 3:
-        return float("nan"), float("nan")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    found = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def summary(per_subject: pd.DataFrame) -> pd.DataFrame:
-    """Mean, SD and 95 % interval of every figure, per split and loss, over subjects.
-
-    Returns
-    -------
-    DataFrame
-        `split, loss, subjects, seeds`, and per metric `_mean, _sd, _low, _high, _undefined` (subject-seed pairs
-        without a value). SD is the sample's (n - 1), NaN for one subject.
-    """
-    subjects = over_seeds(per_subject)
-    rows = []
-    for split in DATASETS:
-        for loss in LOSSES:
-            some = subjects[(subjects.split == split) & (subjects.loss == loss)]
-            every = per_subject[(per_subject.split == split) & (per_subject.loss == loss)]
-            if not len(some):
-                continue
-            row = {"split": split, "loss": loss, "subjects": len(some), "seeds": every.seed.nunique()}
-            for metric in METRICS:
-                low, high = interval(some[metric])
-                row |= {
-                    f"{metric}_mean": some[metric].mean(),
-                    f"{metric}_sd": some[metric].std(),
-                    f"{metric}_low": low,
-                    f"{metric}_high": high,
-                    f"{metric}_undefined": int(every[metric].isna().sum()),
-                }
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def paper_tables() -> pd.DataFrame:
-    """The paper's Tables 1 and 2, as printed; the first line of the file names the source."""
-    return pd.read_csv(Path(__file__).parent / "context" / "paper_tables.csv", comment="#")
-
-
-def table1(per_subject: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 of the paper for this study, with the paper's own rows below each data set's.
-
-    Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`.
-    """
-    own, paper = summary(per_subject), paper_tables()
-    parts = []
-    for split, dataset in DATASETS.items():
-        here = own[own.split == split].rename(columns={"split": "dataset"})
-        if len(here):
-            there = paper[(paper.table == 1) & (paper.dataset == dataset)].drop(columns="table")
-            parts += [here.assign(source="this study", label=here.loss.map(LOSSES)), there.assign(source="paper")]
-    columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
-    table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
-    return table.reindex(columns=columns + [name for name in own.columns if name not in (*columns, "split")])
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as a reader sees it: mean ± SD with the 95 % interval below, undefined distances counted."""
-
-    def cell(row: pd.Series, metric: str) -> str:
-        digits = 1 if metric in ("hd95_mm", "avd_pct") else 2
-        text = f"{row[f'{metric}_mean']:.{digits}f}"
-        if np.isfinite(row[f"{metric}_sd"]):
-            text += f" ± {row[f'{metric}_sd']:.{digits}f}"
-        if np.isfinite(row[f"{metric}_low"]):
-            text += f" [{row[f'{metric}_low']:.{digits}f}, {row[f'{metric}_high']:.{digits}f}]"
-        if row[f"{metric}_undefined"] > 0:
-            text += f" ({int(row[f'{metric}_undefined'])} undefined)"
-        return text
-
-    lines = [
-        {"Data": row.dataset, "Source": row.source, "Trained with": row.label}
-        | {"Subjects": f"{row.subjects:.0f}" if np.isfinite(row.subjects) else "—"}
-        | {f"{name} {'↑' if better else '↓'}": cell(row, metric) for metric, (name, better) in METRICS.items()}
-        for _, row in table.iterrows()
-    ]
-    return pd.DataFrame(lines)
-
-
-def paired_difference(per_subject: pd.DataFrame, split: str, metric: str, first: str, second: str) -> dict:
-    """Mean difference `first - second` over the subjects of a split, each compared with itself.
+    Parameters
+    ----------
+    values
+        (subjects, seeds); NaN where undefined.
+    weights
+        Of the same shape, for a weighted mean, such as lesions a subject for a detection rate.
+    minus
+        (other subjects, seeds): then the mean of `values` less the mean of `minus` is what is estimated.
 
     Returns
     -------
     dict
-        `difference`, its 95 % interval `low` and `high`, and `subjects`, those where both have a value.
+        `mean`; `sd` over subjects, seeds averaged first (n - 1; NaN for one subject or with `minus`); `low` and `high`
+        of the BCa interval (Efron 1987, doi:10.1080/01621459.1987.10478410), NaN with fewer than three subjects;
+        `subjects`, those with a value.
     """
-    subjects = over_seeds(per_subject[per_subject.split == split])
-    wide = subjects.pivot(index="subject", columns="loss", values=metric)
-    gaps = (wide[first] - wide[second]).dropna()
-    low, high = interval(gaps)
-    return {"difference": float(gaps.mean()), "low": low, "high": high, "subjects": len(gaps)}
+    weights = np.ones_like(values, dtype=float) if weights is None else weights.astype(float)
+    groups = [(values, weights)] + ([] if minus is None else [(minus, np.ones_like(minus, dtype=float))])
+    groups = [(v, np.where(np.isnan(v), 0, w)) for v, w in groups]
+    groups = [(np.nan_to_num(v), w) for v, w in groups]
+    groups = [(v[w.any(axis=1)], w[w.any(axis=1)]) for v, w in groups]  # subjects with a value
+    counts = [len(v) for v, _ in groups]
+    nothing = {"mean": np.nan, "sd": np.nan, "low": np.nan, "high": np.nan, "subjects": counts[0]}
+    if not all(counts):
+        return nothing
+    seeds = values.shape[1]
+
+    def estimate(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        *rows, columns = drawn if seeds > 1 else (*drawn, np.zeros((*drawn[0].shape[:-1], 1), int))
+        means = []
+        for (v, w), row in zip(groups, rows, strict=True):
+            place = (row[..., :, None], columns[..., None, :])  # (resample, subject, seed)
+            means.append((v[place] * w[place]).sum(axis=(-2, -1)) / w[place].sum(axis=(-2, -1)))
+        return means[0] if len(means) == 1 else means[0] - means[1]
+
+    samples = [np.arange(count) for count in counts] + ([np.arange(seeds)] if seeds > 1 else [])
+    each = [(v * w).sum(axis=1) / w.sum(axis=1) for v, w in groups]
+    found = nothing | {"mean": float(estimate(*samples))}
+    if minus is None and counts[0] > 1:
+        found["sd"] = float(each[0].std(ddof=1))
+    if min(counts) >= LEAST_SUBJECTS:
+        if all(np.ptp(v[w > 0]) == 0 for v, w in groups):
+            return found | {"low": found["mean"], "high": found["mean"]}
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a resample of seeds may hold no value at all
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            drawn = stats.bootstrap(samples, estimate, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+        low, high = drawn.confidence_interval
+        if np.isnan(low + high):  # BCa does not exist where leaving one out changes nothing: then the percentiles
+            low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
+        found |= {"low": float(low), "high": float(high)}
+    return found
 
 
-def findings(per_subject: pd.DataFrame) -> list[str]:
-    """What the study found, in sentences computed from its table, so that they stay true for any data."""
-    own = summary(per_subject)
-    where = {"holdout": "On held-out subjects of the training centres", "external": "On the unseen centre"}
-    sentences = []
-    for split in DATASETS:
-        here = own[(own.split == split) & (own.loss != "global_threshold")].set_index("loss")
-        for metric in ("dice", "lesion_recall") if len(here) else ():
-            name = METRICS[metric][0]
-            order = here[f"{metric}_mean"].sort_values(ascending=False)
-            best = order.index[0]
-            text = f"{where[split]}, {LOSSES[best]} has the highest mean {name} ({order.iloc[0]:.2f})"
-            if len(order) > 1:
-                gap = paired_difference(per_subject, split, metric, best, order.index[1])
-                text += f", {gap['difference']:.2f} above {LOSSES[order.index[1]]}"
-                if np.isnan(gap["low"]):
-                    text += f"; {gap['subjects']} subject(s) are too few to say how sure that is"
-                elif gap["low"] > 0:
-                    text += f" (95 % interval {gap['low']:.2f} to {gap['high']:.2f}: above zero)"
-                else:
-                    text += f" (95 % interval {gap['low']:.2f} to {gap['high']:.2f}: the two cannot be told apart)"
-            sentences.append(text + ".")
-        if "global_threshold" in set(own[own.split == split].loss) and len(here):
-            floor = own[(own.split == split) & (own.loss == "global_threshold")].dice_mean.iloc[0]
-            below = [LOSSES[loss] for loss in here.index[here.dice_mean <= floor]]
-            text = f"{where[split]}, the tuned global threshold reaches a Dice of {floor:.2f}"
-            sentences.append(
-                f"{text}; not better than it: {', '.join(below)}." if below else f"{text}; every loss beats it."
+def wide(table: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of a table as (subjects, seeds), NaN where there is no row."""
+    return table.pivot(index="subject", columns="seed", values=column).to_numpy(dtype=float)
+
+
+def _present(table: pd.DataFrame) -> list[str]:
+    return [loss for loss in LOSSES if loss in set(table.loss)]
+
+
+def over_seeds(per_subject: pd.DataFrame) -> pd.DataFrame:
+    """One row per (split, loss, centre, subject): every figure averaged over the seeds where it is defined."""
+    keys = ["split", "loss", "centre", "subject"]
+    return per_subject.drop(columns="seed").groupby(keys, sort=False).mean(numeric_only=True).reset_index()
+
+
+def summary(per_subject: pd.DataFrame, by: str = "split") -> pd.DataFrame:
+    """Mean, SD and 95 % interval of every figure, per split (or centre, with `by="centre"`) and loss.
+
+    Returns
+    -------
+    DataFrame
+        `<by>, loss, subjects, seeds`, and per metric `_mean, _sd, _low, _high, _undefined` (subject-seed pairs without
+        a value).
+    """
+    rows = []
+    order = [split for split in SPLITS if split in set(per_subject.split)]
+    for place in order if by == "split" else sorted(per_subject[by].unique()):
+        here = per_subject[per_subject[by] == place]
+        for loss in _present(here):
+            some = here[here.loss == loss]
+            row = {by: place, "loss": loss, "subjects": some.subject.nunique(), "seeds": some.seed.nunique()}
+            for metric in METRICS:
+                found = spread(wide(some, metric))
+                row |= {f"{metric}_{name}": found[name] for name in ("mean", "sd", "low", "high")}
+                row[f"{metric}_undefined"] = int(some[metric].isna().sum())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired(per_subject: pd.DataFrame, split: str, metric: str, first: str, second: str) -> dict:
+    """How much `first` lies above `second` on the same subjects and seeds of a split.
+
+    Returns
+    -------
+    dict
+        `difference` (mean), its 95 % interval `low` and `high`, `subjects` where both have a value, `effect_size`
+        (Cohen's d of the paired differences: mean / SD over subjects), `share_above` (of subjects where `first` is
+        larger, ties half), and `p` of the paired permutation test of the mean (exact up to 13 subjects, else 9,999
+        random sign changes), NaN with fewer than three subjects. Seeds are averaged before SD, share and test.
+    """
+    here = per_subject[per_subject.split == split]
+    both = here[here.loss == first].merge(here[here.loss == second], on=["subject", "seed"], suffixes=("", "_second"))
+    both["gap"] = both[metric] - both[f"{metric}_second"]
+    found = spread(wide(both, "gap"))
+    gaps = both.groupby("subject").gap.mean().dropna().to_numpy()
+    row = {"difference": found["mean"], **{key: found[key] for key in ("low", "high", "subjects")}}
+    row |= {"effect_size": np.nan, "p": np.nan}
+    row["share_above"] = float(((gaps > 0) + 0.5 * (gaps == 0)).mean()) if len(gaps) else np.nan
+    if len(gaps) >= LEAST_SUBJECTS:
+        row["effect_size"] = float(gaps.mean() / gaps.std(ddof=1)) if np.ptp(gaps) else np.nan
+        test = stats.permutation_test(
+            (gaps,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+        )
+        row["p"] = float(test.pvalue)
+    return row
+
+
+def comparisons(per_subject: pd.DataFrame, against: str = "siamese") -> pd.DataFrame:
+    """Every other trained loss less the Siamese one (`against`), figure by figure: `comparisons.csv`.
+
+    Returns
+    -------
+    DataFrame
+        `split, metric, loss, against`, the columns of `paired`, and `p_holm`: p corrected by Holm's method for the
+        losses compared in one figure of one split (D-019). Empty where the study did not train `against`.
+    """
+    tables = []
+    for split, metric in itertools.product(SPLITS, METRICS):
+        here = per_subject[per_subject.split == split]
+        losses = [loss for loss in _present(here) if loss not in (against, *UNTRAINED)]
+        if against not in set(here.loss) or not losses:
+            continue
+        rows = [
+            {"split": split, "metric": metric, "loss": loss, "against": against}
+            | paired(here, split, metric, loss, against)
+            for loss in losses
+        ]
+        table = pd.DataFrame(rows)
+        tested = table.p.notna()
+        table["p_holm"] = np.nan
+        if tested.any():
+            table.loc[tested, "p_holm"] = multipletests(table.p[tested], method="holm")[1]
+        tables.append(table)
+    return (
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["split", "metric", "loss", "against"])
+    )
+
+
+def volume_agreement(volumes: pd.DataFrame) -> pd.DataFrame:
+    """How well a loss measures lesion load: Bland-Altman figures and intraclass correlation, per split and loss.
+
+    Returns
+    -------
+    DataFrame
+        `split, loss, subjects`; `bias_ml` (predicted less reference) with its interval; `lower_limit_ml` and
+        `upper_limit_ml`, the 95 % limits of agreement (Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8); `icc`,
+        for single measures and absolute agreement (Shrout and Fleiss 1979, doi:10.1037/0033-2909.86.2.420, case 2).
+        Volumes of a subject are averaged over seeds for limits and ICC.
+    """
+    rows = []
+    for split in SPLITS:
+        here = volumes[volumes.split == split]
+        for loss in _present(here):
+            some = here[here.loss == loss].assign(gap=lambda table: table.predicted_ml - table.reference_ml)
+            found = spread(wide(some, "gap"))
+            each = some.groupby("subject")[["reference_ml", "predicted_ml", "gap"]].mean()
+            limits = each.gap.mean() + each.gap.std() * stats.norm.ppf([0.025, 0.975])
+            rows.append(
+                {"split": split, "loss": loss, "subjects": len(each), "bias_ml": found["mean"]}
+                | {"bias_low_ml": found["low"], "bias_high_ml": found["high"]}
+                | {"lower_limit_ml": limits[0], "upper_limit_ml": limits[1]}
+                | {"icc": intraclass_correlation(each[["reference_ml", "predicted_ml"]].to_numpy())}
             )
-    return sentences
+    return pd.DataFrame(rows)
+
+
+def intraclass_correlation(measures: np.ndarray) -> float:
+    """ICC of (subjects, raters), two-way random, single measures, absolute agreement: ICC(2,1) of Shrout and Fleiss 1979.
+
+    NaN with fewer than three subjects or where nothing varies.
+    """
+    subjects, raters = measures.shape
+    if subjects < LEAST_SUBJECTS or np.ptp(measures) == 0:
+        return float("nan")
+    long = pd.DataFrame(measures).melt(ignore_index=False, var_name="rater").reset_index(names="subject")
+    squares = anova_lm(formulas.ols("value ~ C(subject) + C(rater)", long).fit()).mean_sq
+    between, rater, error = squares["C(subject)"], squares["C(rater)"], squares["Residual"]
+    return float((between - error) / (between + (raters - 1) * error + raters * (rater - error) / subjects))
+
+
+def generalisation_gap(per_subject: pd.DataFrame) -> pd.DataFrame:
+    """What a loss loses on the unseen centre: mean on holdout less mean on external subjects, per metric and loss.
+
+    Returns
+    -------
+    DataFrame
+        `metric, loss, gap, low, high`; empty where the study lacks one of the two splits.
+    """
+    rows = []
+    for metric in METRICS:
+        for loss in _present(per_subject[~per_subject.loss.isin(UNTRAINED[1:])]):
+            parts = [per_subject[(per_subject.loss == loss) & (per_subject.split == split)] for split in SPLITS]
+            if all(len(part) for part in parts):
+                found = spread(wide(parts[0], metric), minus=wide(parts[1], metric))
+                rows.append({"metric": metric, "loss": loss, "gap": found["mean"]} | _bounds(found))
+    return pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
+
+
+def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
+    """Share of reference lesions that a loss finds, by lesion volume (`SIZE_EDGES_MM3`), per split and loss.
+
+    Returns
+    -------
+    DataFrame
+        `split, loss, size` (in words), `from_mm3`, `lesions` (of the references), `detected` (share over all seeds) and
+        its interval `low, high` over subjects and seeds.
+    """
+    lesions = per_lesion[per_lesion.kind == "reference"]
+    lesions = lesions.assign(
+        found=lesions.found.astype(bool), bin=pd.cut(lesions.volume_mm3, SIZE_EDGES_MM3, right=False, labels=False)
+    )
+    rows = []
+    for split in SPLITS:
+        here = lesions[lesions.split == split]
+        for loss in _present(here):
+            for number, (low, high) in enumerate(zip(SIZE_EDGES_MM3, SIZE_EDGES_MM3[1:], strict=False)):
+                some = here[(here.loss == loss) & (here.bin == number)]
+                if not len(some):
+                    continue
+                counts = some.groupby(["subject", "seed"]).found.agg(["mean", "size"]).astype(float).reset_index()
+                found = spread(wide(counts, "mean"), weights=wide(counts, "size"))
+                name = f"{low:g} to {high:g} mm³" if np.isfinite(high) else f"{low:g} mm³ and more"
+                rows.append(
+                    {"split": split, "loss": loss, "size": name if low else f"below {high:g} mm³", "from_mm3": low}
+                    | {"lesions": len(some) // some.seed.nunique(), "detected": found["mean"]}
+                    | _bounds(found)
+                )
+    return pd.DataFrame(rows)
+
+
+def false_detections(per_lesion: pd.DataFrame, per_subject: pd.DataFrame) -> pd.DataFrame:
+    """False detections a scan, per split and loss: `split, loss, per_scan, low, high, volume_ml` (their volume a scan)."""
+    keys = ["split", "loss", "seed", "subject"]
+    false = per_lesion[per_lesion.kind == "false detection"]
+    found = false.groupby(keys).volume_mm3.agg(["size", "sum"]).reset_index()
+    scans = per_subject[keys].merge(found, how="left", on=keys).fillna({"size": 0, "sum": 0})
+    rows = []
+    for split in SPLITS:
+        here = scans[scans.split == split]
+        for loss in _present(here):
+            some = here[here.loss == loss]
+            number = spread(wide(some, "size"))
+            rows.append(
+                {"split": split, "loss": loss, "per_scan": number["mean"]}
+                | _bounds(number)
+                | {"volume_ml": float(some["sum"].mean() / 1000)}
+            )
+    return pd.DataFrame(rows)
+
+
+def _bounds(found: dict) -> dict:
+    return {"low": found["low"], "high": found["high"]}

@@ -19,7 +19,9 @@ import plotly.graph_objects as go
 from PIL import Image, ImageColor
 from scipy.ndimage import binary_erosion
 
-ERROR_COLOURS = {"found": "#2bb58f", "missed": "#4aa8ff", "false": "#ff6a3d"}
+from wmhlib.figures import COLOURS
+
+ERROR_COLOURS = {kind: COLOURS[kind] for kind in ("found", "missed", "false")}
 """Found, missed and falsely found voxels, distinct to colour-blind readers; `colours` may override."""
 
 FILL_ALPHA = 165

@@ -1,0 +1,43 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED, scores
+
+from wmhlib import context
+
+
+def test_table_1_has_the_papers_rows_below_ours_then_people_and_teams():
+    table = context.table1(scores(dice=[0.2, 0.4, 0.6], siamese=[0.5, 0.6, 0.7]))
+    assert list(table.source) == ["this study"] * 2 + ["paper"] * 4 + ["observers"] * 3 + ["leaderboard"] * 16
+    paper = table[(table.source == "paper") & (table.loss == "siamese")].iloc[0]
+    assert (paper.dataset, paper.dice_mean, paper.dice_sd) == ("CAIN", 0.52, 0.18)
+
+
+def test_the_rank_score_agrees_with_the_published_one_as_far_as_rounding_lets_it():
+    teams = context.leaderboard()
+    assert np.abs(context.rank_score(teams) - teams.rank_score).max() < 0.003
+
+
+def test_undefined_figures_are_counted_in_their_cell_and_get_no_star():
+    table = scores(dice=[0.0, 0.5, 0.5], siamese=[0.1, 0.2, 0.3])
+    table.loc[0, "hd95_mm"] = np.nan
+    shown = context.readable(context.table1(table))
+    assert "(1 undefined)" in shown.iloc[0]["HD95 (mm) ↓"] and "★" not in "".join(shown["HD95 (mm) ↓"])
+    assert shown.iloc[0]["Dice ↑"].endswith("★") and "★" not in shown.iloc[1]["Dice ↑"]
+
+
+@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts beside the project")
+@pytest.mark.parametrize(
+    ("ours", "theirs", "suffix"),
+    [
+        (context.paper_tables, "paper_tables", ""),
+        (context.leaderboard, "wmh2017_leaderboard", "_mean"),
+        (context.observers, "observers", "_mean"),
+    ],
+)
+def test_figures_from_elsewhere_are_transcribed_without_a_slip(ours, theirs, suffix):
+    facts, table = pd.read_csv(SHARED / "facts" / f"{theirs}.csv"), ours()
+    numbers = [name for name in table.select_dtypes("number").columns if name != "table"]
+    assert len(numbers) >= 5
+    for name in numbers:
+        assert np.array_equal(table[name], facts[name.removesuffix(suffix)], equal_nan=True), name

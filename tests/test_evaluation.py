@@ -1,0 +1,90 @@
+"""From masks on disk to tables: who is scored, what every row says, and what comes back from the files."""
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED
+
+from wmhlib import evaluation, inference
+from wmhlib.cohort import load_cohort
+from wmhlib.study import open_study
+
+
+@pytest.fixture
+def study(settings, write_config, challenge, tmp_path, monkeypatch):
+    """A study of two losses whose masks are written: Dice's perfect, Siamese's empty; one observer, of one subject."""
+    monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
+    (tmp_path / "config").symlink_to(evaluation.__file__.replace("wmhlib/evaluation.py", "config"))
+    study = open_study(write_config(settings))
+    for row in unseen(study).itertuples():
+        reference = nibabel.load(row.reference)
+        perfect = np.asarray(reference.dataobj).astype(np.uint8)
+        masks = {("dice", 1): perfect, ("siamese", 1): 0 * perfect, ("global_threshold", 0): 0 * perfect + 1}
+        for (loss, seed), mask in masks.items():
+            image = nibabel.Nifti1Image(mask, reference.affine)
+            inference.save_image(image, study.mask(loss, seed, row.subject))
+    return study
+
+
+def unseen(study) -> pd.DataFrame:
+    subjects = load_cohort(study)
+    return subjects[subjects.split.isin(["holdout", "external"])]
+
+
+def test_every_mask_gets_its_rows(study):
+    scored = evaluation.score(study, unseen(study))
+    table = scored["per_subject"].set_index(["loss", "subject"])
+    assert len(table) == 3 * 4 and (table.loc["dice"].dice == 1).all() and (table.loc["siamese"].dice == 0).all()
+    assert table.loc["siamese"].hd95_mm.isna().all() and (table.loc["siamese"].predicted_density_pct == 0).all()
+    lesions = scored["per_lesion"]
+    assert lesions[lesions.loss == "dice"].found.all() and not lesions[lesions.loss == "siamese"].found.any()
+    assert set(lesions.columns[:6]) == {"study", "loss", "seed", "split", "centre", "subject"}
+    volumes = scored["volumes"].set_index(["loss", "subject"])
+    assert (volumes.loc["dice"].reference_ml == volumes.loc["dice"].predicted_ml).all()
+    assert volumes.reference_ml.iloc[0] == pytest.approx(27 * 3 / 1000), "27 voxels of 1 x 1 x 3 mm"
+
+
+def test_tables_come_back_as_they_were_saved(study):
+    tables = evaluation.summarise(evaluation.score(study, unseen(study)))
+    evaluation.save_tables(study, tables)
+    loaded = evaluation.load_tables(study)
+    assert set(loaded) == set(tables)
+    for name in ("per_subject", "comparisons", "detection_by_size"):
+        pd.testing.assert_frame_equal(loaded[name], tables[name].reset_index(drop=True), check_dtype=False)
+
+
+def test_missing_masks_and_tables_say_what_to_run(study):
+    with pytest.raises(FileNotFoundError, match="run notebook 05_evaluate"):
+        evaluation.load_tables(study)
+    study.mask("dice", 1, unseen(study).subject.iloc[0]).unlink()
+    with pytest.raises(FileNotFoundError, match="run notebook 04_train with loss=dice and seed=1"):
+        evaluation.score(study, unseen(study))
+
+
+def test_observers_are_scored_where_the_data_has_them(study, challenge):
+    row = unseen(study).query("split == 'holdout'").iloc[0]
+    place = row.reference.removeprefix(str(challenge)).strip("/").removesuffix("wmh.nii.gz")
+    target = challenge / "additional_annotations" / "observer_o3" / place / "result.nii.gz"
+    target.parent.mkdir(parents=True)
+    nibabel.save(nibabel.load(row.reference), target)
+    try:
+        table = evaluation.score(study, unseen(study))["per_subject"]
+    finally:
+        target.unlink()
+    observed = table[table.loss == "observer_o3"]
+    assert list(observed.subject) == [row.subject] and observed.dice.iloc[0] == 1 and observed.seed.iloc[0] == 0
+
+
+@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden pairs beside the project")
+def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
+    from wmhlib.metrics import challenge_metrics, lesion_records, volumes_ml
+
+    for pair in sorted((SHARED / "golden" / "pairs").iterdir()):
+        reference, result = pair / "wmh.nii.gz", pair / "result.nii.gz"
+        records, volumes = lesion_records(reference, result), volumes_ml(reference, result)
+        own = records[records.kind == "reference"]
+        assert own.volume_mm3.sum() / 1000 == pytest.approx(volumes["reference_ml"]), pair.name
+        found = challenge_metrics(reference, result)
+        expected = abs(volumes["predicted_ml"] - volumes["reference_ml"]) / volumes["reference_ml"] * 100
+        assert found["avd_pct"] == pytest.approx(expected, rel=1e-6)

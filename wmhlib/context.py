@@ -1,0 +1,112 @@
+"""Table 1 with what it is to be read beside: the paper, the challenge's leaderboard, human observers.
+
+In flows `per_subject.csv`; out flow `table1.csv` and the form a reader sees. The rows beside ours are transcribed with
+their sources in `wmhlib/context/*.csv`. They were measured on other scans and are there for orientation.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, summary
+
+FOLDER = Path(__file__).parent / "context"
+
+DATASETS = {"holdout": "MICCAI holdout", "external": "CAIN"}
+"""The paper's data set that stands where ours does."""
+
+MEANS = [f"{metric}_mean" for metric in METRICS]
+
+
+def paper_tables() -> pd.DataFrame:
+    """The paper's Tables 1 and 2, as printed; the first line of each file here names its source."""
+    return pd.read_csv(FOLDER / "paper_tables.csv", comment="#")
+
+
+def leaderboard() -> pd.DataFrame:
+    """Sixteen of the challenge's 57 final rows: `position, team, rank_score` and the five means."""
+    return pd.read_csv(FOLDER / "leaderboard.csv", comment="#")
+
+
+def observers() -> pd.DataFrame:
+    """How well human observers agree: `pair` (first scored against second) and the five means."""
+    return pd.read_csv(FOLDER / "observers.csv", comment="#")
+
+
+def rank_score(means: pd.DataFrame) -> pd.Series:
+    """The challenge's rank score of rows with the five `<metric>_mean`: 0 as good as the best team, 1 as bad as the worst.
+
+    Each figure is placed linearly between the leaderboard's best and worst team (beyond them: at 0 or 1), and the five
+    are averaged (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770, section II-F). Approximate: the published means are
+    rounded, and the figures compare only where they are of the challenge's own test scans. NaN where a figure is missing.
+    """
+    teams, places = leaderboard(), []
+    for metric, (_, more_is_better) in METRICS.items():
+        worst, best = teams[f"{metric}_mean"].agg(["min", "max"] if more_is_better else ["max", "min"])
+        places.append(((means[f"{metric}_mean"] - best) / (worst - best)).clip(0, 1))
+    return sum(places) / len(places)
+
+
+def table1(per_subject: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 of the paper for this study, with the paper's own rows below each data set's, then people and teams.
+
+    Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`, and
+    `rank_score_approximate`.
+    """
+    own, paper = summary(per_subject), paper_tables()
+    parts = []
+    for split, dataset in DATASETS.items():
+        here = own[own.split == split].rename(columns={"split": "dataset"})
+        if len(here):
+            there = paper[(paper.table == 1) & (paper.dataset == dataset)].drop(columns="table")
+            parts += [here.assign(source="this study", label=here.loss.map(LOSSES)), there.assign(source="paper")]
+    people, teams = observers(), leaderboard()
+    parts.append(people.assign(dataset="WMH Challenge training", source="observers", loss="", label=people.pair))
+    places = teams.position.map("{:d} of 57: ".format) + teams.team
+    parts.append(teams.assign(dataset="WMH Challenge test", source="leaderboard", loss="", label=places))
+    table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
+    table["rank_score_approximate"] = rank_score(table)
+    columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
+    columns += [name for name in own.columns if name not in (*columns, "split")]
+    return table.reindex(columns=[*columns, "rank_score_approximate"])
+
+
+def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
+    """Per metric the rows of trained losses with the best mean of their data set; none where a better one may be hidden
+    by a mean that leaves subjects out."""
+    own = table[(table.source == "this study") & ~table.loss.isin(UNTRAINED)]
+    best = {metric: set() for metric in METRICS}
+    for metric, (_, more_is_better) in METRICS.items():
+        for _, some in own.groupby("dataset"):
+            means = some[f"{metric}_mean"].dropna()
+            if len(means) and not some[f"{metric}_undefined"].any():
+                best[metric] |= set(means.index[means == (means.max() if more_is_better else means.min())])
+    return best
+
+
+def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
+    """Table 1 as a reader sees it: mean ± SD, the 95 % interval in brackets, undefined figures counted, the best of a
+    data set's trained losses marked with a star; of the leaderboard the first `teams`."""
+    best = best_rows(table)
+
+    def cell(row: pd.Series, metric: str) -> str:
+        digits = 1 if metric in ("hd95_mm", "avd_pct") else 2
+        text = f"{row[f'{metric}_mean']:.{digits}f}" if np.isfinite(row[f"{metric}_mean"]) else "—"
+        if np.isfinite(row[f"{metric}_sd"]):
+            text += f" ± {row[f'{metric}_sd']:.{digits}f}"
+        if np.isfinite(row[f"{metric}_low"]):
+            text += f" [{row[f'{metric}_low']:.{digits}f}, {row[f'{metric}_high']:.{digits}f}]"
+        if row[f"{metric}_undefined"] > 0:
+            text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
+        return text + (" ★" if row.name in best[metric] else "")
+
+    shown = table.drop(index=table.index[table.source == "leaderboard"][teams:])
+    lines = [
+        {"Data": row.dataset, "Source": row.source, "Masks by": row.label}
+        | {"Subjects": f"{row.subjects:.0f}" if np.isfinite(row.subjects) else "—"}
+        | {f"{name} {'↑' if better else '↓'}": cell(row, metric) for metric, (name, better) in METRICS.items()}
+        | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
+        for _, row in shown.iterrows()
+    ]
+    return pd.DataFrame(lines)

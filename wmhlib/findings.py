@@ -1,0 +1,217 @@
+"""Sentences computed from the study's tables, so that they stay true for any data.
+
+In flow the tables of `wmhlib.statistics`; out flow what the report says in words: the findings of its front page, and a
+caption for every figure. A difference counts as shown where its 95 % interval excludes zero *and* the paired test stays
+below 0.05 after Holm's correction for the losses compared in that figure; otherwise the sentence says that the losses cannot be told apart.
+"""
+
+import numpy as np
+import pandas as pd
+
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED
+
+WHERE = {"holdout": "held-out subjects of the training centres", "external": "the unseen centre"}
+LEVEL = 0.05
+SMALL_MM3 = 30.0
+"""Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
+
+
+def _amount(metric: str, value: float) -> str:
+    return f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
+
+
+def shown(row: pd.Series) -> bool:
+    """Whether a comparison's interval excludes zero and its corrected p lies below 0.05."""
+    return bool((row.low > 0 or row.high < 0) and row.p_holm < LEVEL)
+
+
+def _by(row) -> str:
+    """One shown difference in words: figure, size, interval, p."""
+    bounds = sorted((abs(row.low), abs(row.high)))
+    size, low, high = (_amount(row.metric, value) for value in (abs(row.difference), *bounds))
+    name = METRICS[row.metric][0].replace("Lesion", "lesion")
+    return f"{name} by {size} ({low} to {high}, p = {row.p_holm:.3f})"
+
+
+def leaders(table: pd.DataFrame, split: str) -> list[str]:
+    """Which trained loss has the best mean Dice and lesion recall of a split, and the mean of the next."""
+    here = table[(table.split == split) & ~table.loss.isin(UNTRAINED)].set_index("loss")
+    sentences = []
+    for metric in ("dice", "lesion_recall") if len(here) else ():
+        order = here[f"{metric}_mean"].dropna().sort_values(ascending=False)
+        if not len(order):
+            continue
+        text = f"On {WHERE[split]}, {LOSSES[order.index[0]]} has the highest mean {METRICS[metric][0].replace('Lesion', 'lesion')}"
+        best = here.loc[order.index[0]]
+        text += f" ({_amount(metric, order.iloc[0])}"
+        if np.isfinite(best[f"{metric}_low"]):
+            bounds = (_amount(metric, best[f"{metric}_{end}"]) for end in ("low", "high"))
+            text += f", 95 % interval {' to '.join(bounds)}"
+        text += ")"
+        if len(order) > 1:
+            text += f", before {LOSSES[order.index[1]]} ({_amount(metric, order.iloc[1])})"
+        sentences.append(text + ".")
+    return sentences
+
+
+def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
+    """What is shown of the other losses against the Siamese one in a split; plainly, where it is nothing."""
+    here = comparison[comparison.split == split]
+    if not len(here):
+        return []
+    against = LOSSES[here.against.iloc[0]]
+    if here.p.isna().all():
+        return [f"On {WHERE[split]}, {here.subjects.max():.0f} subject(s) are too few to compare losses."]
+    sentences = []
+    for rival, rows in here[here.apply(shown, axis=1)].groupby("loss", sort=False):
+        ahead = (rows.difference < 0) == rows.metric.map(lambda metric: METRICS[metric][1])
+        parts = [
+            f"{verb} in {'; in '.join(_by(row) for row in some.itertuples())}"
+            for verb, some in (("better than", rows[ahead]), ("worse than", rows[~ahead]))
+            if len(some)
+        ]
+        parts = [part.replace(" than in", f" than {LOSSES[rival]} loss in", 1) for part in parts]
+        sentences.append(f"On {WHERE[split]}, {against} loss is {'; and '.join(parts)}.")
+    if sentences:
+        return sentences
+    rivals, subjects = here.loss.unique(), int(here.subjects.max())
+    text = (
+        f"On {WHERE[split]}, nothing is significant: no difference between {against} and "
+        f"{', '.join(LOSSES[loss] for loss in rivals)} in any of the five figures has both an interval without zero and "
+        f"p < {LEVEL} after Holm's correction ({subjects} subjects)"
+    )
+    if len(rivals) * 2 / 2**subjects >= LEVEL:  # the smallest p of a test that changes signs
+        text += ", and with so few no difference could"
+    return [text + "."]
+
+
+def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> list[str]:
+    """Who finds small lesions, and at what price in false detections."""
+    here = detection[(detection.split == split) & (detection.from_mm3 < SMALL_MM3) & ~detection.loss.isin(UNTRAINED)]
+    if not len(here):
+        return []
+    rate = here.groupby("loss").apply(lambda some: np.average(some.detected, weights=some.lesions)).sort_values()
+    price = false[false.split == split].set_index("loss").per_scan
+    best, worst = rate.index[-1], rate.index[0]
+    text = (
+        f"Of the lesions below {SMALL_MM3:g} mm³ on {WHERE[split]}, {LOSSES[best]} finds {rate[best]:.0%} "
+        f"(with {price[best]:.1f} false detections a scan)"
+    )
+    if best != worst:
+        text += f", {LOSSES[worst]} {rate[worst]:.0%} ({price[worst]:.1f})"
+    return [text + "."]
+
+
+def floor(table: pd.DataFrame, split: str) -> list[str]:
+    """Whether every loss beats the tuned global threshold."""
+    here = table[table.split == split].set_index("loss").dice_mean
+    if "global_threshold" not in here or len(here) == 1:
+        return []
+    level = here["global_threshold"]
+    below = [LOSSES[loss] for loss, dice in here.items() if loss not in UNTRAINED and not dice > level]
+    text = f"On {WHERE[split]}, the tuned global threshold reaches a Dice of {level:.2f}; "
+    return [text + (f"not better than it: {', '.join(below)}." if below else "every loss beats it.")]
+
+
+def gaps(gap: pd.DataFrame) -> list[str]:
+    """Which loss loses least Dice on the unseen centre."""
+    here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
+    if not len(here) or not np.isfinite(here.gap.iloc[0]):
+        return []
+    parts = []
+    for row in here.itertuples():
+        text = f"{LOSSES[row.loss]} {row.gap:+.2f}"
+        parts.append(text + (f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""))
+    return [f"Dice lost from holdout to the unseen centre, least first: {', '.join(parts)}."]
+
+
+def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Everything the front page says, from the tables that `wmhlib.evaluation.summarise` gives."""
+    sentences = []
+    for split in WHERE:
+        sentences += leaders(tables["summary"], split) + against_siamese(tables["comparisons"], split)
+        sentences += small_lesions(tables["detection_by_size"], tables["false_detections"], split)
+        sentences += floor(tables["summary"], split)
+    return sentences + gaps(tables["generalisation_gap"])
+
+
+def undefined(table: pd.DataFrame) -> str:
+    """The rule for undefined figures, and how many there are."""
+    count = int(table[[f"{metric}_undefined" for metric in METRICS]].to_numpy().sum())
+    return (
+        "An undefined figure (no boundary, hence no distance, where a mask is empty) is left out of its mean and counted "
+        f"beside it ({count} here); a figure with any such case gets no star."
+    )
+
+
+def slopes_caption(table: pd.DataFrame, comparison: pd.DataFrame, split: str) -> str:
+    """Of the paired slopes: on how many subjects each loss lies above the Siamese one."""
+    here = comparison[(comparison.split == split) & (comparison.metric == "dice")]
+    parts = [f"{LOSSES[row.loss]} {row.share_above:.0%}" for row in here.itertuples() if np.isfinite(row.share_above)]
+    text = f"Each line is one of {table[table.split == split].subjects.max():.0f} subjects, seeds averaged; the thick one is the mean."
+    return text + (f" Share of subjects with a higher Dice than under Siamese: {', '.join(parts)}." if parts else "")
+
+
+def detection_caption(detection: pd.DataFrame, split: str) -> str:
+    """Of detection by size: where the losses lie furthest apart."""
+    here = detection[(detection.split == split) & ~detection.loss.isin(UNTRAINED)]
+    if not len(here):
+        return "No lesion to find."
+    by_size = here.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
+    enough = by_size[by_size.index.isin(_often(here))] if len(_often(here)) else by_size
+    apart = (enough.max(axis=1) - enough.min(axis=1)).idxmax()
+    row = by_size.loc[apart]
+    return (
+        f"The losses lie furthest apart for lesions {_of_size(apart[1])}: {LOSSES[row.idxmax()]} finds {row.max():.0%}, "
+        f"{LOSSES[row.idxmin()]} {row.min():.0%}. Bars are 95 % intervals; n counts lesions."
+    )
+
+
+def _often(detection: pd.DataFrame) -> list[tuple]:
+    """The size bins with at least ten lesions: rates of fewer jump."""
+    some = detection[detection.lesions >= 10]
+    return list(zip(some.from_mm3, some["size"], strict=True))
+
+
+def _of_size(name: str) -> str:
+    return name if name.startswith("below") else f"of {name}"
+
+
+def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
+    """Of volume agreement: bias, limits and ICC of every loss."""
+    parts = [
+        f"{LOSSES[row.loss]} {row.bias_ml:+.1f} ml (limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}, ICC {row.icc:.2f})"
+        for row in agreement[agreement.split == split].itertuples()
+    ]
+    return f"Bias, predicted less reference: {'; '.join(parts)}. Dashed: bias; dotted: 95 % limits of agreement."
+
+
+def centres_caption(centres: pd.DataFrame) -> str:
+    """Of the breakdown by centre: the centre and loss that do worst."""
+    here = centres[~centres.loss.isin(UNTRAINED)]
+    worst = here.loc[here.dice_mean.idxmin()]
+    return (
+        f"Lowest mean Dice: {LOSSES[worst.loss]} at {worst.centre} ({worst.dice_mean:.2f}, {worst.subjects} subject(s)). "
+        "Bars are 95 % intervals, absent below three subjects."
+    )
+
+
+def gap_caption(gap: pd.DataFrame) -> str:
+    """Of the generalisation gap: whose interval excludes zero."""
+    here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)]
+    clear = [LOSSES[row.loss] for row in here.itertuples() if row.low > 0]
+    text = "Right of zero a loss does worse on the unseen centre than on the holdout. "
+    return text + (f"The interval excludes zero for {', '.join(clear)}." if clear else "No interval excludes zero.")
+
+
+def density_caption(per_subject: pd.DataFrame, split: str) -> str:
+    """Of Figure 5: how many masks are empty or hold twice the volume."""
+    here = per_subject[(per_subject.split == split) & ~per_subject.loss.isin(UNTRAINED)]
+    empty = here[here.predicted_density_pct == 0].groupby("loss").size()
+    double = here[here.avd_pct >= 100].groupby("loss").size()
+    parts = [
+        f"{LOSSES[loss]} {empty.get(loss, 0)} empty, {double.get(loss, 0)} at 100 % or more"
+        for loss in LOSSES
+        if loss in set(here.loss)
+    ]
+    return f"Masks ({'; '.join(parts)})."
