@@ -23,12 +23,16 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the executed copy")
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", default="")
+    parser.add_argument("--threads", help="that TensorFlow may use; all cores where not given")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
     parameters = {name: int(value) if value.isdigit() else value for name, value in arguments.parameters}
     started = time.monotonic()
     label = " ".join([arguments.notebook, *(f"{name}={value}" for name, value in parameters.items())])
     print(f"  {time.strftime('%H:%M:%S')}  {label} …", flush=True)
+    if arguments.threads:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), arguments.threads)
+        os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     os.dup2(
         os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2
