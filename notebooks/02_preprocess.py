@@ -28,7 +28,7 @@ from wmhlib import batches, cohort, figures, slices
 from wmhlib.study import open_study
 
 study = open_study(config, data)
-size = study.config["preprocessing"]["size_px"]
+size, view = (study.config["preprocessing"][key] for key in ("size_px", "view"))
 subjects = cohort.load_cohort(study)
 prepared = subjects[subjects.split.isin(["training", "validation"])]
 print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
@@ -36,8 +36,9 @@ print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
 # %% [markdown]
 # ## One slice, step by step
 #
-# The slice with the most lesion of the first training subject. Squeezing every slice to a square changes its
-# proportions; the prediction is stretched back to the scan's grid before it is scored.
+# The slice with the most lesion of the first training subject: all of it, as in the paper, or the rectangle around the
+# head alone, as the configuration's `view` says. Squeezing it to a square changes its proportions; the prediction is
+# stretched back to the scan's grid before it is scored.
 
 # %%
 first = prepared.iloc[0]
@@ -45,8 +46,9 @@ flair, reference = slices.read_flair(first.flair), slices.read_reference(first.r
 lesion = np.asarray(reference.dataobj, dtype=bool)
 k = int(lesion.sum(axis=(0, 1)).argmax())
 volume = flair.get_fdata(dtype=np.float32)
-square = slices.axial_slices(volume[..., [k]], size)[0]
-square_lesion = slices.axial_slices(lesion[..., [k]], size)[0]
+box = slices.box_of(volume, view)
+square = slices.axial_slices(volume[box][..., [k]], size)[0]
+square_lesion = slices.axial_slices(lesion[box][..., [k]], size)[0]
 figures.picture_row(
     {
         f"on the scan's grid, {volume.shape[0]} × {volume.shape[1]}": figures.outlined(volume[..., k], {}),
@@ -82,9 +84,10 @@ pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() fo
 ceilings = []
 for row in prepared.itertuples():
     mask = slices.read_reference(row.reference)
-    there = slices.axial_slices(np.asarray(mask.dataobj, dtype=bool), size)
-    back = slices.volume_of(there.astype(np.float32), mask) >= 0.5
     voxels = np.asarray(mask.dataobj, dtype=bool)
+    box = slices.box_of(slices.read_flair(row.flair).get_fdata(dtype=np.float32), view)
+    there = slices.axial_slices(voxels[box], size)
+    back = slices.volume_of(there.astype(np.float32), mask, box) >= 0.5
     ceilings.append((row.centre, 2 * (back & voxels).sum() / (back.sum() + voxels.sum())))
 ceiling = pd.DataFrame(ceilings, columns=["centre", "Dice"])
 assert ceiling.Dice.between(0, 1).all()
@@ -97,7 +100,7 @@ ceiling.groupby("centre").Dice.agg(["min", "mean", "max"]).round(3)
 # cohort.
 
 # %%
-slices.write_slices(prepared, study.slices, size)
+slices.write_slices(prepared, study.slices, size, view)
 images, references, index = slices.open_slices(study.slices)
 assert images.dtype == np.float32 and images.shape == references.shape
 assert 0 <= images[:100].min() and images.max() <= 1

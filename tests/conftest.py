@@ -70,7 +70,7 @@ def settings(challenge) -> dict:
         "question": "Does everything run?",
         "data": {"root": str(challenge)},
         "split": {"training": 4, "validation": 2, "holdout": 2, "seed": 1},
-        "preprocessing": {"size_px": 32},
+        "preprocessing": {"size_px": 32, "view": "whole"},
         "augmentation": {"rotation_deg": 30},
         "generator": {"filters": 4, "depth": 2, "convolutions": 2, "output_prior": {"hard": 0.01, "soft": 0.1}},
         "training": {

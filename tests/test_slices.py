@@ -26,6 +26,22 @@ def test_slices_go_back_to_the_scans_own_grid(codes):
     assert np.allclose(slices.volume_of(planes, image), np.asarray(image.dataobj), atol=1e-3)
 
 
+def test_the_head_is_cut_out_and_put_back():
+    volume = np.zeros((30, 40, 4), np.float32)
+    volume[10:20, 5:30] = 0.6
+    volume[25, 36, 1] = 0.2  # noise
+    assert slices.box_of(volume, "head") == (slice(8, 22), slice(3, 32))
+    assert slices.box_of(volume, "whole") == (slice(None), slice(None))
+    assert slices.box_of(np.zeros((4, 5, 6)), "head") == (slice(None), slice(None)), "nothing there: everything is seen"
+    image = nibabel.Nifti1Image(volume, np.diag([-1.0, -1.0, 3.0, 1.0]))  # stored to the left and to the back
+    straight = np.asarray(slices.canonical(image).dataobj)
+    box = slices.box_of(straight, "head")
+    planes = np.moveaxis(straight[box], 2, 0)
+    back = slices.volume_of(planes, image, box)
+    volume[25, 36, 1] = 0  # outside the box
+    assert back.dtype == np.float32 and np.allclose(back, volume, atol=1e-3)
+
+
 def test_flair_is_divided_by_its_maximum_and_negatives_go(tmp_path):
     values = np.array([-5, 0, 10, 40], np.int16).reshape(2, 2, 1)
     volume = slices.read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()

@@ -17,7 +17,7 @@ def test_every_configuration_that_ships_is_valid(name):
         ({"training": {"epochs": -1}}, "training"),
         ({"study": "../elsewhere"}, "study"),
         ({"losses": {"hinge": {}}}, "losses"),
-        ({"preprocessing": {"size_px": 33}}, "multiple of 4"),
+        ({"preprocessing": {"size_px": 33, "view": "whole"}}, "multiple of 4"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(settings, write_config, change, message):

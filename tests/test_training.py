@@ -11,7 +11,7 @@ from wmhlib import inference, training
 from wmhlib.cohort import load_cohort
 from wmhlib.generator import dense_unet
 from wmhlib.siamese import vgg19_features
-from wmhlib.slices import write_slices
+from wmhlib.slices import VIEWS, write_slices
 from wmhlib.study import Study, open_study
 
 
@@ -70,9 +70,10 @@ def test_what_is_missing_is_said_in_one_sentence(study):
         inference.load_generator(study.model("dice", 1) / "model.keras")
 
 
-def test_masks_lie_on_the_scans_own_grid():
+@pytest.mark.parametrize("view", VIEWS)
+def test_masks_lie_on_the_scans_own_grid(view):
     """A network that answers with the image itself must put its answer where the image is, whatever the orientation."""
-    image = keras.Input((32, 32, 3))
+    image = keras.Input((32, 32, 3), name=view)
     copy = keras.Model(image, keras.layers.Rescaling(1 / 255, 103.939 / 255)(image[..., :1]))
     values = np.zeros((20, 24, 5), np.float32)
     values[3:8, 15:20, 2] = 10
@@ -86,6 +87,13 @@ def test_masks_lie_on_the_scans_own_grid():
         assert mask.get_data_dtype() == np.uint8
         drawn, there = np.asarray(mask.dataobj) > 0, np.asarray(scan.dataobj) > 0
         assert 2 * (drawn & there).sum() / (drawn.sum() + there.sum()) > 0.85, codes
+
+
+def test_a_trained_network_says_what_it_saw(settings, write_config, tmp_path):
+    settings["preprocessing"]["view"] = "head"
+    network = training.make_generator(open_study(write_config(settings)), "soft", 1)
+    network.save(tmp_path / "model.keras")
+    assert inference.load_generator(tmp_path / "model.keras").inputs[0].name == "head"
 
 
 def test_the_global_threshold_is_the_best_there_is(study):

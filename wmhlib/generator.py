@@ -18,6 +18,7 @@ def dense_unet(
     convolutions: int = 2,
     output_prior: float = 0.1,
     seed: int = 0,
+    view: str = "whole",
 ) -> keras.Model:
     """Build the generator.
 
@@ -35,6 +36,9 @@ def dense_unet(
         Probability of WMH the untrained network gives everywhere: the background's soft label (D-004).
     seed
         Of the initial weights, so that every loss of one seed starts from the same network.
+    view
+        What of a slice it is to see (`wmhlib.slices.VIEWS`). It is the name of the input layer, so that a saved network
+        says how its scans must be prepared.
 
     Raises
     ------
@@ -62,7 +66,7 @@ def dense_unet(
             made.append(convolution(layers.Concatenate()([x, *made]) if made else x, width))
         return layers.Concatenate()(made) if len(made) > 1 else made[0]
 
-    x = image = keras.Input((size, size, 3), name="image")
+    x = image = keras.Input((size, size, 3), name=view)
     skips = []
     for level in range(depth):
         x = dense_block(x, filters * 2**level)  # (batch, size / 2**level, size / 2**level, channels)

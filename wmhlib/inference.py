@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from wmhlib.slices import axial_slices, network_input, read_flair, volume_of
+from wmhlib.slices import axial_slices, box_of, network_input, read_flair, volume_of
 from wmhlib.study import replacing
 
 THRESHOLD = 0.5
@@ -34,14 +34,20 @@ def load_generator(path: Path) -> keras.Model:
 def probability(
     model: keras.Model, flair: str | Path | nibabel.Nifti1Image, batch_size: int = 8
 ) -> nibabel.Nifti1Image:
-    """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine."""
+    """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
+
+    The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
+    part the probability is 0.
+    """
     scan = nibabel.load(flair) if isinstance(flair, str | Path) else flair
-    grey = axial_slices(read_flair(flair).get_fdata(dtype=np.float32), model.input_shape[1])
+    volume = read_flair(flair).get_fdata(dtype=np.float32)
+    box = box_of(volume, model.inputs[0].name)
+    grey = axial_slices(volume[box], model.input_shape[1])
     slices = [
         keras.ops.convert_to_numpy(model(network_input(grey[start : start + batch_size]), training=False))[..., 0]
         for start in range(0, len(grey), batch_size)
     ]
-    return nibabel.Nifti1Image(volume_of(np.concatenate(slices), scan), scan.affine)
+    return nibabel.Nifti1Image(volume_of(np.concatenate(slices), scan, box), scan.affine)
 
 
 def segment(model: keras.Model, flair: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:

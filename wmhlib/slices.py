@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from nibabel import orientations
+from scipy.ndimage import binary_opening
 from skimage.transform import resize
 from tqdm import tqdm
 
@@ -23,6 +24,12 @@ IMAGENET_MEANS = (103.939, 116.779, 123.68)
 
 TISSUE = 0.05
 """What is brighter than this share of the volume's maximum counts as tissue, darker as air."""
+
+
+VIEWS = ("whole", "head")
+"""What of a slice the network sees: all of it (paper 3.2.1), or the rectangle that holds the head (D-021)."""
+
+Box = tuple[slice, slice]
 
 
 def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -75,6 +82,19 @@ def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image((np.rint(np.asarray(image.dataobj)) == 1).astype(np.uint8), image.affine)
 
 
+def box_of(volume: np.ndarray, view: str) -> Box:
+    """The part of every axial slice that `view` shows, for a FLAIR (x, y, slices) in 0-1: the same for all its slices.
+
+    The head is what is brighter than `TISSUE` after an opening of 3x3 voxels, which removes the noise of air; two voxels
+    of margin stay around it. Where there is no such voxel, the whole slice.
+    """
+    if view != "head":
+        return slice(None), slice(None)
+    head = binary_opening(volume > TISSUE, np.ones((3, 3, 1)))
+    sides = [np.flatnonzero(head.any(axis=axes)) for axes in ((1, 2), (0, 2))]
+    return tuple(slice(max(int(at[0]) - 2, 0), int(at[-1]) + 3) if len(at) else slice(None) for at in sides)
+
+
 def axial_slices(volume: np.ndarray, size: int) -> np.ndarray:
     """Resample every axial slice of (x, y, slices) to a square: (slices, size, size), of the same kind.
 
@@ -83,17 +103,20 @@ def axial_slices(volume: np.ndarray, size: int) -> np.ndarray:
     return np.stack([resize(volume[..., k], (size, size)) for k in range(volume.shape[2])])
 
 
-def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image) -> np.ndarray:
+def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image, box: Box | None = None) -> np.ndarray:
     """Bring slices (slices, size, size) of a scan back onto the scan's own grid: float32 of its shape.
 
-    Inverse of `canonical` followed by `axial_slices`, up to interpolation.
+    Inverse of `canonical` followed by `axial_slices` of the part in `box`, up to interpolation; 0 outside the box.
     """
     to_canonical = orientations.io_orientation(scan.affine)
     to_scan = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), to_canonical)
     shape = np.empty(3, dtype=int)
     shape[to_canonical[:, 0].astype(int)] = scan.shape
-    volume = np.stack([resize(one, tuple(shape[:2])) for one in slices], axis=2)
-    return orientations.apply_orientation(volume, to_scan).astype(np.float32)
+    volume = np.zeros(shape, dtype=np.float32)
+    part = volume[box or (slice(None), slice(None))]  # a view: what is written there stands in the volume
+    for k, one in enumerate(slices):
+        part[..., k] = resize(one, part.shape[:2])
+    return orientations.apply_orientation(volume, to_scan)
 
 
 def network_input(grey: np.ndarray) -> np.ndarray:
@@ -105,8 +128,8 @@ def network_input(grey: np.ndarray) -> np.ndarray:
     return (grey[..., np.newaxis] * 255 - np.asarray(IMAGENET_MEANS)).astype(np.float32)
 
 
-def write_slices(cohort: pd.DataFrame, folder: Path, size: int) -> None:
-    """Preprocess every subject of a cohort into `folder`, all or nothing.
+def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "whole") -> None:
+    """Preprocess every subject of a cohort into `folder`, all or nothing; `view` is one of `VIEWS`.
 
     Raises
     ------
@@ -129,8 +152,10 @@ def write_slices(cohort: pd.DataFrame, folder: Path, size: int) -> None:
                 "both must lie on one grid; resample the reference to the FLAIR."
             )
         here = slice(start, start + count)
-        images[here] = axial_slices(flair.get_fdata(dtype=np.float32), size)
-        references[here] = axial_slices(np.asarray(reference.dataobj, dtype=bool), size)
+        volume = flair.get_fdata(dtype=np.float32)
+        box = box_of(volume, view)
+        images[here] = axial_slices(volume[box], size)
+        references[here] = axial_slices(np.asarray(reference.dataobj, dtype=bool)[box], size)
         density = references[here].mean(axis=(1, 2)) * 100
         tissue = (images[here] > TISSUE).mean(axis=(1, 2)) * 100
         index += [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]

@@ -55,7 +55,8 @@ def make_generator(study: Study, labels: str, seed: int) -> keras.Model:
     the background (D-004).
     """
     settings = study.config["generator"] | {"output_prior": study.config["generator"]["output_prior"][labels]}
-    return dense_unet(study.config["preprocessing"]["size_px"], **settings, seed=seed)
+    preprocessing = study.config["preprocessing"]
+    return dense_unet(preprocessing["size_px"], **settings, seed=seed, view=preprocessing["view"])
 
 
 class PooledDice(keras.metrics.Metric):
