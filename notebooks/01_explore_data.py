@@ -21,6 +21,8 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
+from functools import partial
+
 import nibabel
 import numpy as np
 import pandas as pd
@@ -106,23 +108,19 @@ for centre, some in subjects.groupby("centre"):
 figures.intensity_histograms(histograms)
 
 # %% [markdown]
-# ## Look at one scan of each centre
+# ## Look into a scan of each centre
 #
-# The subject with the middle lesion load of each centre. Move the slider through the axial slices; the reference is
-# outlined. Right of the picture is the patient's left.
+# The subject with the middle lesion load of each centre comes first; with a kernel, every subject can be chosen. Click a
+# plane to move the cross, then scroll with the wheel or the arrow keys. The reference is outlined.
 
 # %%
-for _, some in loads.groupby("centre"):
-    name = some.sort_values("volume_ml").subject.iloc[len(some) // 2]
-    row = subjects.set_index("subject").loc[name]
-    flair, reference = slices.read_flair(row.flair), slices.read_reference(row.reference)
-    filled = np.flatnonzero(np.asarray(reference.dataobj).any(axis=(0, 1)))
-    viewers.slice_viewer(
-        flair.get_fdata(dtype=np.float32),
-        flair.header.get_zooms(),
-        {"reference": np.asarray(reference.dataobj)},
-        figures.COLOURS,
-        f"{row.centre}, subject {name}",
-        slices=range(filled[0], filled[-1] + 1),
-        max_pixels=192,
-    ).show()
+order = loads.assign(rank=loads.groupby("centre").volume_ml.rank(pct=True).sub(0.5).abs()).sort_values("rank")
+first = order.groupby("centre").head(1)
+rows = subjects.set_index("subject", drop=False)
+viewers.SliceViewer(
+    {
+        f"{row.subject}, {row.centre}": partial(viewers.pack_subject, rows.loc[row.subject], {})
+        for row in pd.concat([first, order.drop(first.index)]).itertuples()
+    },
+    exported=len(first),
+)

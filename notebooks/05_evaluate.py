@@ -17,11 +17,13 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wmhlib import cohort, context, evaluation, figures, findings, slices, statistics, viewers
+from wmhlib import cohort, context, evaluation, figures, findings, statistics, viewers
 from wmhlib.study import open_study
 
 study = open_study(config, data)
@@ -148,10 +150,11 @@ for split in splits:
 # with the largest reference area.
 
 # %%
-samples = []
+samples, middle_and_worst = [], []
 for split, some in trained.groupby("split", sort=False):
     order = some.groupby("subject").dice.mean().sort_values().index
     for which, name in {"middle": order[len(order) // 2], "worst": order[0]}.items():
+        middle_and_worst.append((split, name))
         samples.append(evaluation.sample(study, subjects, name, names, seed) | {"title": f"{split}, {which}: {name}"})
 figures.prediction_samples(samples)
 
@@ -201,24 +204,34 @@ histories = {loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss
 figures.training_curves(histories)
 
 # %% [markdown]
-# ## Look into one scan
+# ## Look into a scan
 #
-# The middle external subject (else holdout), every loss. *errors* shows what was found, missed and falsely marked.
+# The middle and the worst subject of each data set come first, by mean Dice over the losses; with a kernel, every subject
+# and seed can be chosen. Click a plane to move the cross, scroll with the wheel or the arrow keys. *errors* paints what
+# was found, missed and falsely marked.
 
 # %%
-split = "external" if (trained.split == "external").any() else "holdout"
-order = trained[trained.split == split].groupby("subject").dice.mean().sort_values().index
-row = subjects.set_index("subject").loc[order[len(order) // 2]]
-flair, reference = slices.read_flair(row.flair), np.asarray(slices.read_reference(row.reference).dataobj)
-masks = {"reference": reference} | {
-    name: np.asarray(slices.canonical(study.mask(name, seed, row.name)).dataobj) for name in names
-}
-viewers.slice_viewer(
-    flair.get_fdata(dtype=np.float32),
-    flair.header.get_zooms(),
-    masks,
-    figures.COLOURS,
-    f"{row.centre}, subject {row.name}",
-    slices=np.flatnonzero(sum(mask.any(axis=(0, 1)) for mask in masks.values())),
-    max_pixels=192,
-)
+everyone = {}
+for number, (split, name) in enumerate([*middle_and_worst, *zip(unseen.split, unseen.subject)]):
+    for which in study.config["seeds"] if number >= len(middle_and_worst) else [seed]:
+        rows = per_subject[(per_subject.subject == name) & (per_subject.seed.isin([which, evaluation.NO_SEED]))]
+        everyone.setdefault(
+            f"{split} {name}, seed {which}",
+            partial(
+                viewers.pack_subject,
+                unseen.set_index("subject", drop=False).loc[name],
+                {loss: study.mask(loss, which, name) for loss in names},
+                rows.set_index("loss").loc[names],
+            ),
+        )
+viewers.SliceViewer(everyone, exported=len(middle_and_worst))
+
+# %% [markdown]
+# ## Look at one lesion
+#
+# Every lesion of the references. Filter for those that one loss misses and another finds, choose a row, and see that
+# slice under every loss.
+
+# %%
+lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), names, seed)
+viewers.LesionExplorer(lesions=lesions)

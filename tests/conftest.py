@@ -1,5 +1,8 @@
 """What several tests need: a miniature cohort on disk, and a study over it."""
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -48,6 +51,27 @@ def scores(**dice: list[float]) -> pd.DataFrame:
     ]
     other = {"hd95_mm": 5.0, "avd_pct": 10.0, "lesion_recall": 0.5, "lesion_f1": 0.5}
     return pd.DataFrame(rows).assign(**other, positive_class_density_pct=0.1, predicted_density_pct=0.1)
+
+
+@contextlib.contextmanager
+def open_browser(offline: bool) -> Iterator[tuple]:
+    """A page of headless Chromium, and a list to which every error and every request beyond the page is added."""
+    from playwright.sync_api import sync_playwright
+
+    troubles = []
+    flags = ["--no-sandbox", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        context = browser.new_context(viewport={"width": 1300, "height": 1400}, offline=offline)
+        page = context.new_page()
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        if offline:
+            page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+            page.on(
+                "request", lambda asked: asked.url.startswith(("file:", "data:", "blob:")) or troubles.append(asked.url)
+            )
+        yield page, troubles
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -224,7 +224,7 @@ def test_lesion_records_by_hand():
     affine[:3, 3] = -10, 20, 30
     reference = volume((2, 1, 1), (2, 1, 2), (3, 1, 2), (5, 5, 5), affine=affine)
     table = lesion_records(reference, volume((2, 1, 1), (3, 6, 7), affine=affine))
-    columns = "kind i j k x_mm y_mm z_mm slice volume_mm3 found fraction_covered"
+    columns = "kind lesion i j k x_mm y_mm z_mm slice volume_mm3 found fraction_covered"
     assert list(table.columns) == columns.split() and table.kind.tolist() == [
         "reference",
         "reference",

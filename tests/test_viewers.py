@@ -1,158 +1,143 @@
-"""The slice viewer: which voxel lands where in its pictures, what its controls show, how large it is."""
+"""What the viewers pack for the browser: which voxel lands where, what stays of a scan, what a page carries."""
 
 import base64
 import io
 
+import nibabel
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import scores, small_scan, write_subject
 from PIL import Image
 
-from wmhlib.viewers import browse, slice_viewer
+from wmhlib import viewers
+from wmhlib.cohort import read_challenge
+from wmhlib.metrics import lesion_records
+from wmhlib.statistics import METRICS
 
-COLOURS = {"reference": "#ffd400", "dice": "#d55e00", "siamese": "#56b4e9"}
+AFFINE = np.array([[1.0, 0, 0, -10], [0, 1.5, 0, -20], [0, 0, 3, -30], [0, 0, 0, 1]])
 
 
-def picture(source: str) -> Image.Image:
-    """The PNG inside a data URI."""
-    kind, _, encoded = source.partition(",")
+def unpacked(scan: dict, which: str) -> np.ndarray:
+    """(i, j, k) of a packed volume, as the browser reads it."""
+    kind, _, encoded = scan[which].partition(",")
     assert kind == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(encoded)))
-
-
-def pixels(source: str) -> np.ndarray:
-    """(row, column, RGBA) of a data URI's PNG."""
-    return np.asarray(picture(source).convert("RGBA"))
-
-
-def marked(*indices) -> np.ndarray:
-    mask = np.zeros((7, 8, 9), bool)
-    for index in indices:
-        mask[index] = True
-    return mask
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    nx, ny, nz = scan["shape"]
+    columns = scan["columns"]
+    parts = [picture[k // columns * ny :, k % columns * nx :][:ny, :nx].T for k in range(nz)]
+    return np.stack(parts, axis=2)
 
 
 @pytest.fixture
-def flair():
-    """A grey 7x8x9 volume with one bright voxel: patient's right, anterior, slice 2."""
-    volume = np.full((7, 8, 9), 100.0)
-    volume[6, 7, 2] = 900
+def flair() -> np.ndarray:
+    """A grey block in air, 12 x 14 x 9, with four bright voxels."""
+    volume = np.zeros((20, 22, 11), np.float32)
+    volume[4:16, 4:18, 1:10] = 100
+    volume[13:15, 15:17, 3] = 200
     return volume
 
 
-def test_right_anterior_voxel_lands_top_left(flair):
-    figure = slice_viewer(flair, (1, 1, 3), {}, {}, "corner")
-    grey = np.asarray(picture(figure.frames[2].data[0].source))
-    assert grey.dtype == np.uint8 and grey.shape == (8, 7)  # rows along j, columns along i
-    assert np.unravel_index(grey.argmax(), grey.shape) == (0, 0)
-    assert np.asarray(picture(figure.frames[3].data[0].source)).max() < grey.max()
-    letters = {note.text: (note.x, note.y) for note in figure.layout.annotations}
-    assert letters["R"][0] < 0.5 < letters["L"][0] and letters["P"][1] < 0.5 < letters["A"][1]
+def test_voxels_land_in_their_place_with_their_millimetres(flair):
+    mask = flair > 150
+    scan = viewers.pack_scan(flair, AFFINE, {"reference": mask, "dice": 0 * mask, "siamese": mask}, "s")
+    grey, codes = unpacked(scan, "grey"), unpacked(scan, "codes")
+    assert scan["shape"] == list(grey.shape) == [14, 16, 11], "one voxel of margin; no margin beyond the scan"
+    assert np.array_equal(codes, np.where(grey > 200, 0b101, 0)), "one bit a mask, the reference first"
+    assert codes[tuple(scan["opening"])] and np.count_nonzero(codes) == 4
+    there = nibabel.affines.apply_affine(np.array(scan["affine"]), np.argwhere(codes).mean(axis=0))
+    assert np.allclose(there, nibabel.affines.apply_affine(AFFINE, [13.5, 15.5, 3]))
 
 
-def test_frames_and_slider_name_the_slices_with_brain(flair):
-    flair[..., [0, 8]] = 0
-    reference = marked((1, 1, 5), (1, 2, 5), (1, 1, 4))
-    figure = slice_viewer(flair, (1, 1, 3), {"reference": reference}, COLOURS, "")
-    assert [frame.name for frame in figure.frames] == [str(k) for k in range(1, 8)]
-    slider = figure.layout.sliders[0]
-    assert [step.args[0][0] for step in slider.steps] == [frame.name for frame in figure.frames]
-    assert slider.steps[slider.active].label == "5"  # the largest reference area
-    assert [trace.source for trace in figure.data if trace.type == "image"] == [
-        image.source for image in figure.frames[slider.active].data
-    ]
-    chosen = slice_viewer(flair, (1, 1, 3), {}, {}, "", slices=[2, 4])
-    assert [frame.name for frame in chosen.frames] == ["2", "4"]
+def test_large_scans_are_shrunk_in_plane_and_stay_in_their_place():
+    flair = np.zeros((80, 100, 4), np.float32)
+    flair[2:78, 2:98] = 50
+    mask = np.zeros(flair.shape, bool)
+    mask[60:70, 20:30, 2] = True
+    scan = viewers.pack_scan(flair, np.diag([0.5, 0.5, 8, 1]), {"reference": mask}, "s", max_pixels=49)
+    assert max(scan["shape"][:2]) == 49 and scan["shape"][2] == 4
+    centre = np.argwhere(unpacked(scan, "codes")).mean(axis=0)
+    there = nibabel.affines.apply_affine(np.array(scan["affine"]), centre)
+    assert np.allclose(there, [0.5 * 64.5, 0.5 * 24.5, 16], atol=0.3)
+    assert scan["spacing"][2] == 8 and scan["spacing"][0] == pytest.approx(1.0, rel=0.05)
 
 
-def test_pixels_are_square_millimetres(flair):
-    figure = slice_viewer(flair, (1, 2, 5), {"reference": marked((0, 0, 0))}, COLOURS, "")
-    assert picture(figure.data[0].source).size == (7, 16)
-    assert figure.data[0].dx == figure.data[0].dy == 1
-    assert picture(figure.data[1].source).size == (14, 32) and figure.data[1].dx == 0.5
-    assert figure.layout.yaxis.scaleanchor == "x"
-    assert (figure.layout.xaxis.range, figure.layout.yaxis.range) == ((0, 7), (16, 0))
-    small = slice_viewer(flair, (1, 2, 5), {}, {}, "", max_pixels=8)
-    assert picture(small.data[0].source).size == (4, 8)
-
-
-def test_overlays_lie_on_their_voxels(flair):
-    reference = marked((6, 7, 2), (5, 7, 2))  # top left, two pixels wide
-    result = marked((5, 7, 2), (0, 0, 2))  # one of them found, one falsely found at bottom right
-    figure = slice_viewer(flair, (1, 1, 3), {"reference": reference, "dice": result}, COLOURS, "")
-    _, fill, _, outline = (pixels(image.source)[::2, ::2] for image in figure.frames[2].data)
-    alpha = fill[0, 1, 3]
-    assert np.argwhere(fill[..., 3]).tolist() == [[0, 1], [7, 6]] and 100 < alpha < 220
-    assert tuple(fill[0, 1, :3]) == (0xD5, 0x5E, 0x00)
-    assert np.argwhere(outline[..., 3] == 255).tolist() == [[0, 0], [0, 1]]
-    named = {**COLOURS, "found": "#00ff00", "missed": "#0000ff", "false": "#ff0000"}
-    masks = {"reference": reference, "dice": result}
-    errors = pixels(slice_viewer(flair, (1, 1, 3), masks, named, "").frames[2].data[2].source)[::2, ::2]
-    assert tuple(errors[0, 1, :3]) == (0, 255, 0) and tuple(errors[0, 0, :3]) == (0, 0, 255)
-    assert tuple(errors[7, 6, :3]) == (255, 0, 0)
-    assert np.count_nonzero(errors[..., 3]) == 3
-
-
-def test_choices_show_their_traces(flair):
-    masks = {name: marked((1, 1, 1)) for name in COLOURS}
-    figure = slice_viewer(flair, (1, 1, 3), masks, COLOURS, "")
-    menu = figure.layout.updatemenus[0]
-    labels = ["FLAIR alone", "reference", "dice", "siamese"]
-    labels += [f"{name}: found, missed, false" for name in ("dice", "siamese")]
-    assert [button.label for button in menu.buttons] == labels
-    shown = {button.label: button.args[0]["visible"] for button in menu.buttons}
-    # FLAIR, fill and errors of dice, of siamese, outline; keys of three masks, of three kinds of error
-    assert shown["FLAIR alone"] == [True] + [False] * 11
-    assert np.flatnonzero(shown["siamese"]).tolist() == [0, 3, 5, 6, 8]
-    assert np.flatnonzero(shown["dice: found, missed, false"]).tolist() == [0, 2, 9, 10, 11]
-    assert [trace.visible for trace in figure.data] == shown["dice"]  # the figure opens as its menu stands
-
-
-def test_window_ignores_the_background():
-    flair = np.zeros((40, 40, 3))
-    flair[10:30, 10:30] = np.linspace(200, 300, 1200).reshape(20, 20, 3)
-    grey = np.asarray(picture(slice_viewer(flair, (1, 1, 1), {}, {}, "").frames[1].data[0].source))
-    assert grey.shape == (24, 24)  # the box around the brain and its margin
-    brain = grey[2:-2, 2:-2]
-    assert grey[0, 0] == 0 and brain.min() < 5 and brain.max() > 250 and 120 < np.median(brain) < 135
-
-
-def test_a_name_stays_text(flair):
-    name = "<script>alert(1)</script>"
-    figure = slice_viewer(flair, (1, 1, 3), {name: marked((1, 1, 1))}, {name: "#ffffff"}, name)
-    assert "<script" not in figure.to_json()
-    assert figure.layout.title.text == "&lt;script&gt;alert(1)&lt;/script&gt;"
+def test_figures_stand_beside_the_scan_and_undefined_ones_say_so(flair):
+    table = scores(dice=[0.5]).set_index("loss")
+    table["hd95_mm"] = np.nan
+    scan = viewers.pack_scan(flair, AFFINE, {"reference": flair > 150, "dice": flair > 150}, "<s>", table)
+    assert scan["figures"]["columns"] == [name for name, _ in METRICS.values()] and scan["title"] == "<s>"
+    assert scan["figures"]["rows"] == [{"name": "dice", "cells": ["Dice", "0.50", "undefined", "10.0", "0.50", "0.50"]}]
 
 
 @pytest.mark.parametrize(
-    ("flair", "masks", "slices", "message"),
+    ("change", "message"),
     [
-        (np.zeros((7, 8, 9)), {}, None, "no voxel"),
-        (np.ones((7, 8, 9)), {"reference": np.ones((8, 7, 9))}, None, "reference has shape"),
-        (np.ones((7, 8, 9)), {}, [], "No slice"),
+        ({"masks": {"reference": np.zeros((2, 2, 2))}}, "has shape"),
+        ({"flair": np.zeros((20, 22, 11))}, "nothing to show"),
+        ({"masks": {str(number): np.zeros((20, 22, 11)) for number in range(9)}}, "at most 8"),
     ],
 )
-def test_refuses_what_cannot_be_shown(flair, masks, slices, message):
+def test_what_cannot_be_shown_is_refused(flair, change, message):
     with pytest.raises(ValueError, match=message):
-        slice_viewer(flair, (1, 1, 3), masks, COLOURS, "", slices)
+        viewers.pack_scan(**{"flair": flair, "affine": AFFINE, "masks": {}, "title": "s"} | change)
 
 
-def test_a_48_slice_viewer_stays_below_2_mb():
-    generator = np.random.default_rng(0)
-    i, j = np.mgrid[-1:1:224j, -1:1:200j]
-    brain = (i**2 + j**2 < 0.9)[..., np.newaxis]
-    tissue = 500 + 300 * np.cos(9 * (i + j))[..., np.newaxis]
-    flair = brain * generator.normal(tissue, 30, (224, 200, 48))
-    lesions = brain & (np.sin(9 * i) * np.cos(11 * j) > 0.8)[..., np.newaxis] & np.ones(48, bool)
-    masks = {name: np.roll(lesions, shift, 0) for shift, name in enumerate(COLOURS)}
-    figure = slice_viewer(flair, (1, 1, 3), masks, COLOURS, "size")
-    assert len(figure.frames) == 48
-    assert len(figure.to_json()) < 2e6
+def test_a_scan_without_any_mask_can_be_looked_at(flair):
+    scan = viewers.pack_scan(flair, AFFINE, {}, "s")
+    assert scan["masks"] == [] and not unpacked(scan, "codes").any()
 
 
-def test_browse_shows_the_chosen_subject(flair):
-    widget = browse({name: lambda: (flair, (1, 1, 3), {}) for name in ("first", "second")}, {})
-    choice, picture = widget.children
-    for name in ("first", "second"):
-        choice.value = name
-        (output,) = picture.outputs
-        assert output["data"]["application/vnd.plotly.v1+json"]["layout"]["title"]["text"] == name
+def test_subjects_are_packed_when_they_are_chosen(flair):
+    asked = []
+
+    def packer(name):
+        return lambda: asked.append(name) or viewers.pack_scan(flair, AFFINE, {}, name)
+
+    viewer = viewers.SliceViewer({name: packer(name) for name in "abc"}, exported=2)
+    assert asked == ["a"] and viewer.scan["title"] == "a"
+    viewer.wanted = "c"
+    assert asked == ["a", "c"] and viewer.scan["title"] == "c"
+    viewer.wanted = "nobody"
+    assert viewer.scan["title"] == "c"
+    data, _ = viewer._repr_mimebundle_()
+    assert [scan["title"] for scan in data[viewers.MIME]["scans"]] == ["a", "b"]
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_memory_stays_flat_over_many_choices(flair):
+    viewer = viewers.SliceViewer({name: lambda: viewers.pack_scan(flair, AFFINE, {}, "s") for name in "ab"})
+    for number in range(20):
+        viewer.wanted = "ab"[number % 2]
+    assert set(viewer.trait_values()) >= {"scan", "names", "wanted"} and len(str(viewer.scan)) < 20_000
+
+
+@pytest.fixture
+def lesions(tmp_path) -> dict:
+    """The explorer's data of one subject: found by Siamese in one of two seeds, missed by Dice."""
+    flair, reference = small_scan(np.random.default_rng(0))
+    write_subject(tmp_path / "test" / "C" / "7", flair, reference)
+    empty = tmp_path / "empty.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(0 * reference, np.diag([-1.0, -1.0, 3.0, 1.0])), empty)
+    subjects = read_challenge(tmp_path)
+    whole = subjects.reference.iloc[0]
+    masks = {("dice", 1): empty, ("dice", 2): empty, ("siamese", 1): whole, ("siamese", 2): empty}
+    keys = {"split": "external", "centre": "C", "subject": "7"}
+    tables = [lesion_records(whole, mask).assign(loss=loss, seed=seed, **keys) for (loss, seed), mask in masks.items()]
+    return viewers.pack_lesions(
+        pd.concat(tables), subjects, lambda loss, name: masks[loss, 1], ["dice", "siamese"], seed=1
+    )
+
+
+def test_a_lesion_is_one_row_with_the_share_of_seeds_that_found_it(lesions):
+    assert len(lesions["rows"]) == 1 and lesions["rows"][0]["found"] == [0, 0.5]
+    assert lesions["rows"][0]["volume"] == pytest.approx(27 * 3)
+
+
+def test_the_lesion_is_in_the_middle_of_its_picture(lesions):
+    picture = lesions["rows"][0] | {"shape": [viewers.SIDE_PX, viewers.SIDE_PX, 1], "columns": 1}
+    codes = unpacked(picture, "codes")[..., 0]
+    assert codes.max() == 0b101, "reference and siamese; dice is empty"
+    middle = (viewers.SIDE_PX - 1) / 2
+    assert np.allclose(np.argwhere(codes).mean(axis=0), middle, atol=1)
+    assert unpacked(picture, "grey")[..., 0][tuple(np.argwhere(codes)[0])] > 150

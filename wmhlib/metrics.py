@@ -99,7 +99,8 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `kind` (`reference` or `false detection`), `i, j, k` (centroid, voxels), `x_mm, y_mm, z_mm`
+        `kind` (`reference` or `false detection`), `lesion` (from 1, by place, so that the same reference
+        lesion has one number whatever the result), `i, j, k` (centroid, voxels), `x_mm, y_mm, z_mm`
         (centroid, world), `slice` (axial index with most of its voxels, the lowest of several),
         `volume_mm3`, `found` and `fraction_covered` (of its voxels, 0 to 1), both missing for false
         detections. No rows where both masks are empty. Errors as in `challenge_metrics`.
@@ -112,8 +113,12 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
         owner = labels[tuple(voxels.T)].astype(int) - 1
         touched = np.bincount(owner[other[tuple(voxels.T)]], minlength=count)
         size = np.bincount(owner, minlength=count)
-        sums = [np.bincount(owner, weights=axis, minlength=count) for axis in voxels.T]
-        centroids = np.stack(sums, axis=1) / size[:, None] + [part.start for part in box]  # (lesion, axis)
+        starts = [part.start for part in box]  # added to whole numbers: a lesion's centroid is the same in every box
+        sums = [
+            np.bincount(owner, weights=axis + start, minlength=count)
+            for axis, start in zip(voxels.T, starts, strict=True)
+        ]
+        centroids = np.stack(sums, axis=1) / size[:, None]  # (lesion, axis)
         in_slice = np.bincount(owner * depth + voxels[:, 2], minlength=count * depth).reshape(count, depth)
         table = pd.DataFrame(centroids, columns=["i", "j", "k"])
         table.insert(0, "kind", kind)
@@ -122,7 +127,9 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
         table["volume_mm3"] = size * abs(np.linalg.det(affine[:3, :3]))
         table["found"] = pd.array(touched > 0 if kind == "reference" else [None] * count, dtype="boolean")
         table["fraction_covered"] = touched / size if kind == "reference" else np.nan
-        tables.append(table if kind == "reference" else table[touched == 0])
+        table = (table if kind == "reference" else table[touched == 0]).sort_values(["k", "j", "i"])
+        table.insert(1, "lesion", np.arange(1, len(table) + 1))
+        tables.append(table)
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 

@@ -25,6 +25,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from wmhlib.viewers import MIME
+
 PLOTLY = "application/vnd.plotly.v1+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -77,9 +79,9 @@ def export_page(
             outputs = [shown for output in merged(cell.outputs) if (shown := render(output, section))]
             lines = cell.source.strip().count("\n") + 1
             cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
-    figures = any(output["kind"] == "figure" for cell in cells for output in cell.get("outputs", ()))
+    kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
     content = {"title": title, "pages": pages, "banner": banner, "cells": cells, "headings": headings}
-    write("page.html.j2", page, figures, **content)
+    write("page.html.j2", page, "figure" in kinds, viewers="viewer" in kinds, **content)
 
 
 def write_index(
@@ -110,7 +112,7 @@ def write_index(
     content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
     content |= {"table": clean(table_html), "caption": caption, "provenance": provenance}
     picture = None if figure is None else drawing(json.loads(figure.to_json()), title)
-    write("index.html.j2", page, figure is not None, figure=picture, **content)
+    write("index.html.j2", page, figure is not None, viewers=False, figure=picture, **content)
 
 
 def write(template: str, page: Path, figures: bool, **content) -> None:
@@ -227,6 +229,8 @@ def render(output, section: str) -> dict | None:
     if output.output_type == "error":
         return {"kind": "error", "html": Markup(ansi2html("\n".join(output.traceback)))}
     data = output.data
+    if MIME in data:
+        return {"kind": "viewer", "json": data[MIME]}
     if PLOTLY in data:
         return drawing(data[PLOTLY], section)
     if "text/html" in data:

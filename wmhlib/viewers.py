@@ -1,246 +1,337 @@
-"""Looking into the brain: axial slices with masks over them, in JupyterLab and in a page without a kernel.
+"""Looking into the brain: three linked planes with masks over them, and every lesion as each loss saw it.
 
-In flow arrays in canonical orientation (i to the patient's right, j to anterior, k to superior), out flows a
-plain plotly figure that carries its own pictures as 8-bit PNGs, one frame a slice. So its slider and its
-choice of mask work wherever plotly draws: in JupyterLab, and in exported HTML with the network off. They are
-for the eye, resampled to square pixels of a size that the figure states; nothing is measured on them.
+In flow arrays in canonical orientation (i to the patient's right, j to anterior, k to superior) and tables; out flow
+widgets. All drawing is done in the browser by `templates/viewer.js` and `explorer.js`, from pictures packed here as 8-bit
+PNGs: with a kernel through anywidget, which fetches further subjects when they are chosen; without one, in exported
+pages, from the same packed pictures, which travel in the output under `MIME` (D-022). Pictures are for the eye, at a
+resolution that they state; nothing is measured on them.
 """
 
 import base64
-import html
 import io
-import json
-import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import ipywidgets
+import anywidget
+import nibabel
 import numpy as np
-import plotly.graph_objects as go
-from PIL import Image, ImageColor
-from scipy.ndimage import binary_erosion
+import pandas as pd
+import traitlets
+from PIL import Image
+from scipy.ndimage import map_coordinates
+from skimage.transform import resize
 
 from wmhlib.figures import COLOURS
+from wmhlib.slices import canonical, read_flair, read_reference
+from wmhlib.statistics import LOSSES, METRICS
 
-ERROR_COLOURS = {kind: COLOURS[kind] for kind in ("found", "missed", "false")}
-"""Found, missed and falsely found voxels, distinct to colour-blind readers; `colours` may override."""
+MIME = "application/vnd.wmhlib.viewer+json"
+"""Output that an exported page draws: `{"kind": "slices" or "lesions", …}`; JupyterLab takes the widget beside it."""
 
-FILL_ALPHA = 165
-"""Opacity of filled masks, of 255: the tissue below stays visible."""
+TEMPLATES = Path(__file__).parent / "templates"
 
-MASK_DETAIL = 2
-"""Mask pixels per FLAIR pixel along each axis: outlines stay thin and small lesions keep their shape."""
+ERRORS = [{"label": kind, "colour": COLOURS[kind]} for kind in ("found", "missed", "false")]
 
 GREY_BITS = 0b11111110
 """Grey values are kept in steps of two: finer ones are noise to the eye, and cost a sixth of a page."""
 
-JUMP = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}, "mode": "immediate"}
-"""How a frame replaces another: at once."""
+SIDE_MM, SIDE_PX = 64, 80
+"""Width of the explorer's pictures."""
+
+LISTED_LESIONS = 600
+"""Lesions the explorer holds pictures of (about 3 MB): those on which losses disagree first, then the largest."""
 
 
-def upright(plane: np.ndarray) -> np.ndarray:
-    """An axial plane (i, j) as picture (row, column), seen from the feet: anterior up, left on the right."""
-    return plane[::-1, ::-1].T
-
-
-def data_uri(picture: Image.Image, **options) -> str:
-    """A picture as PNG inside a data URI."""
+def data_uri(values: np.ndarray) -> str:
+    """A uint8 picture (row, column) as greyscale PNG inside a data URI."""
     target = io.BytesIO()
-    picture.save(target, "PNG", compress_level=9, **options)
+    Image.fromarray(values, "L").save(target, "PNG", compress_level=9)
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
 
 
-def resample(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 picture at `size` (width, height), averaged where it shrinks; shape (height, width)."""
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.BILINEAR))
+def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
+    """A volume (i, j, k) as one picture of its slices, `columns` side by side, j down and i across within each."""
+    nx, ny, nz = volume.shape
+    rows = -(-nz // columns)
+    padded = np.zeros((nx, ny, rows * columns), volume.dtype)
+    padded[..., :nz] = volume
+    return padded.reshape(nx, ny, rows, columns).transpose(2, 1, 3, 0).reshape(rows * ny, columns * nx)
 
 
-def overlay_uri(codes: np.ndarray, colours: Sequence[str], alpha: int) -> str:
-    """Codes 0 (clear), 1, 2, 3 in the given colours, as palette PNG with 2 bits a pixel."""
-    picture = Image.fromarray(codes.astype(np.uint8)).convert("P")
-    palette = [(0, 0, 0), *(ImageColor.getrgb(colour)[:3] for colour in colours)]
-    picture.putpalette([value for colour in palette for value in colour])
-    return data_uri(picture, bits=2, transparency=bytes([0] + [alpha] * len(colours)))
-
-
-def brain_box(flair: np.ndarray) -> tuple[slice, slice]:
-    """In-plane bounds of the non-zero voxels, with two voxels of margin where the scan has them."""
-    filled = (np.flatnonzero(flair.any(axis=(1, 2))), np.flatnonzero(flair.any(axis=(0, 2))))
-    return tuple(slice(max(part[0] - 2, 0), part[-1] + 3) for part in filled)
-
-
-def slice_sources(grey: np.ndarray, masks: list[np.ndarray], size: tuple[int, int], palette: list[str]) -> list[str]:
-    """One slice's pictures: FLAIR, then fill and errors of every result, then the reference's outline.
-
-    `grey` is an upright uint8 picture, `masks` upright boolean pictures beginning with the reference;
-    `palette` holds their colours and then those of found, missed and false.
-    """
-    detail = (size[0] * MASK_DETAIL, size[1] * MASK_DETAIL)
-    masks = [resample(mask.astype(np.uint8) * 255, detail) >= 128 for mask in masks]
-    flair = Image.fromarray(resample(grey, size) & GREY_BITS)
-    sources = [data_uri(flair, compress_type=zlib.Z_FILTERED)]
-    for mask, colour in zip(masks[1:], palette[1:], strict=False):
-        errors = np.select([mask & masks[0], masks[0], mask], [1, 2, 3], 0)
-        sources += [overlay_uri(mask, [colour], FILL_ALPHA), overlay_uri(errors, palette[-3:], FILL_ALPHA)]
-    if masks:
-        sources.append(overlay_uri(masks[0] & ~binary_erosion(masks[0]), palette[:1], 255))
-    return sources
-
-
-def choices(names: list[str]) -> dict[str, list[bool]]:
-    """What a reader can choose to see, and which of the figure's traces each choice shows.
-
-    The traces are the pictures of `slice_sources`, then a legend entry for each mask and kind of error.
-    """
-    results = names[1:]
-    traces = ["FLAIR", *(part for name in results for part in (f"fill {name}", f"errors {name}"))]
-    traces += ["outline"] * bool(names) + [f"key {name}" for name in names] + list(ERROR_COLOURS)
-    parts: dict[str, set[str]] = {"FLAIR alone": set()}
-    if names:
-        parts[names[0]] = {"outline", f"key {names[0]}"}
-    for name in results:
-        parts[name] = {*parts[names[0]], f"fill {name}", f"key {name}"}
-    for name in results:
-        parts[f"{name}: {', '.join(ERROR_COLOURS)}"] = {f"errors {name}", *ERROR_COLOURS}
-    return {choice: [trace in {"FLAIR", *shown} for trace in traces] for choice, shown in parts.items()}
-
-
-def slice_viewer(
+def pack_scan(
     flair: np.ndarray,
-    spacing_mm: Sequence[float],
+    affine: np.ndarray,
     masks: dict[str, np.ndarray],
-    colours: dict[str, str],
     title: str,
-    slices: Sequence[int] | None = None,
-    max_pixels: int = 224,
-) -> go.Figure:
-    """A scan's axial slices with a slider, and a choice of the mask drawn over them.
+    figures: pd.DataFrame | None = None,
+    max_pixels: int = 160,
+) -> dict:
+    """One scan for the slice viewer, cut to the head.
 
     Parameters
     ----------
-    flair
-        (i, j, k), canonical orientation; shown from percentile 0.5 to 99.5 of its non-zero voxels.
-    spacing_mm
-        Voxel size along i, j, k.
+    flair, affine
+        (i, j, k) in canonical orientation, in any unit, and its affine to world mm.
     masks
-        Name to mask of FLAIR's shape, non-zero where marked. The first is the reference, drawn as an outline;
-        each other is filled, and can be shown as what it found, missed and falsely found of the reference.
-    colours
-        Mask name to colour (hex); may also name `found`, `missed` and `false`.
+        At most eight, by name (`reference` first, then names of losses), of the FLAIR's shape.
     title
-        Plain text; markup in it is shown, not interpreted.
-    slices
-        Which k to hold, by default all with a non-zero voxel; opens at the largest reference area.
+        What the scan is called; shown as text, whatever it holds.
+    figures
+        The five figures, one row a mask, indexed by its name.
     max_pixels
-        Longer side of the FLAIR pictures; they are never made finer than the smaller voxel edge.
+        In-plane pictures are never larger on their longer side, nor finer than the scan.
 
     Raises
     ------
     ValueError
-        An empty scan, no slice chosen, or a mask of another shape.
+        An empty scan, more than eight masks, or a mask of another shape.
     """
+    if len(masks) > 8:
+        raise ValueError(f"{len(masks)} masks are given for {title}; the viewer shows at most 8.")
     for name, mask in masks.items():
         if mask.shape != flair.shape:
-            raise ValueError(f"Mask {name} has shape {mask.shape}, the FLAIR {flair.shape}.")
+            raise ValueError(f"Mask {name} of {title} has shape {mask.shape}, the FLAIR {flair.shape}.")
     if not flair.any():
-        raise ValueError("The FLAIR holds no voxel other than zero: nothing to show.")
-    slices = [int(k) for k in (np.flatnonzero(flair.any(axis=(0, 1))) if slices is None else slices)]
-    if not slices:
-        raise ValueError("No slice was chosen.")
-    low, high = np.percentile(flair[flair != 0], [0.5, 99.5])
-    box = brain_box(flair)
-    flair, cut = flair[box], [mask[box] != 0 for mask in masks.values()]
-    extent_mm = np.array(flair.shape[:2]) * np.array(spacing_mm[:2])
-    pixel_mm = float(max(extent_mm.max() / max_pixels, min(spacing_mm[:2])))
-    size = tuple(int(number) for number in np.maximum(np.round(extent_mm / pixel_mm), 1))
-    errors = {**ERROR_COLOURS, **colours}
-    palette = [*(colours[name] for name in masks), *(errors[kind] for kind in ERROR_COLOURS)]
+        raise ValueError(f"The FLAIR of {title} holds no voxel other than zero: nothing to show.")
+    shown = np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())])
+    box = []
+    for axis in range(3):
+        filled = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(max(int(filled[0]) - 1, 0), int(filled[-1]) + 2))
+    flair, cut = flair[tuple(box)], {name: mask[tuple(box)] != 0 for name, mask in masks.items()}
+    low, high = float(flair.min()), float(np.percentile(flair[flair > 0], 99.9)) if (flair > 0).any() else flair.max()
+    opening = _opening(cut)
 
-    sources = {}
-    for k in slices:
-        grey = np.clip((upright(flair[..., k]) - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
-        sources[k] = slice_sources(grey, [upright(mask[..., k]) for mask in cut], size, palette)
-    areas = [cut[0][..., k].sum() if cut else 0 for k in slices]
-    opening = int(np.argmax(areas)) if any(areas) else len(slices) // 2
-    return assemble(sources, opening, list(masks), palette, title, pixel_mm, size)
-
-
-def assemble(
-    sources: dict[int, list[str]],
-    opening: int,
-    names: list[str],
-    palette: list[str],
-    title: str,
-    pixel_mm: float,
-    size: tuple[int, int],
-) -> go.Figure:
-    """The figure around the pictures: traces, a frame and slider step each slice, letters, choice of mask.
-
-    `sources` holds the pictures of each k, `opening` the position to begin with. Axes are in mm.
-    """
-    shown = choices(names)
-    active = min(2, len(names))  # the first result over the reference, if there is one
-    figure = go.Figure()
-    for number, source in enumerate(list(sources.values())[opening]):
-        step = pixel_mm / MASK_DETAIL if number else pixel_mm
-        place = {"x0": step / 2, "y0": step / 2, "dx": step, "dy": step}
-        figure.add_image(source=source, hoverinfo="skip", zsmooth="fast", **place)
-    pictures = list(range(len(figure.data)))
-    for name, colour in zip([*names, *ERROR_COLOURS], palette, strict=True):  # pictures have no legend
-        marker = {"color": colour, "symbol": "square", "size": 12}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=html.escape(name))
-    for trace, visible in zip(figure.data, list(shown.values())[active], strict=True):
-        trace.visible = visible
-    figure.frames = [
-        go.Frame(name=str(k), data=[{"type": "image", "source": text} for text in texts], traces=pictures)
-        for k, texts in sources.items()
-    ]
-    steps = [{"label": str(k), "method": "animate", "args": [[str(k)], JUMP]} for k in sources]
-    buttons = [
-        {"label": html.escape(choice), "method": "restyle", "args": [{"visible": visible}]}
-        for choice, visible in shown.items()
-    ]
-    letters = {"R": (0.01, 0.5), "L": (0.99, 0.5), "A": (0.5, 0.99), "P": (0.5, 0.01)}
-    lettering = {"xref": "x domain", "yref": "y domain", "showarrow": False, "bgcolor": "rgba(0,0,0,0.5)"}
-    lettering["font"] = {"color": "#e8e8e8", "size": 14}
-    resolution = f"{len(sources)} axial slices at {size[0]} × {size[1]} pixels of {pixel_mm:.2f} mm"
-    top = {"y": 0.98, "yanchor": "top"}
-    axis = {"visible": False, "constrain": "domain"}
-    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.01, "yanchor": "top"}
-    menu = {"buttons": buttons, "active": active, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    slider = {"active": opening, "steps": steps, "currentvalue": {"prefix": "axial slice "}, "pad": {"t": 25}}
-    return figure.update_layout(
-        title={"text": html.escape(title), "subtitle": {"text": resolution}, "x": 0, "xref": "paper", **top},
-        height=720,
-        margin={"l": 10, "r": 10, "t": 118, "b": 110},
-        plot_bgcolor="black",
-        xaxis={**axis, "range": [0, size[0] * pixel_mm]},
-        yaxis={**axis, "range": [size[1] * pixel_mm, 0], "scaleanchor": "x"},
-        dragmode=False,
-        showlegend=True,
-        legend={**legend, "itemclick": False, "itemdoubleclick": False},
-        annotations=[{"text": text, "x": x, "y": y, **lettering} for text, (x, y) in letters.items()],
-        updatemenus=[{**menu, "pad": {"t": 0, "b": 0}}],
-        sliders=[slider],
-        meta={"viewer": "slices"},
+    grey = np.clip((flair - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    codes = sum(
+        (mask.astype(np.uint8) << bit for bit, mask in enumerate(cut.values())), np.zeros(flair.shape, np.uint8)
     )
+    factor = min(max_pixels / max(flair.shape[:2]), 1)
+    to_full = np.eye(4)
+    if factor < 1:
+        size = tuple(max(round(count * factor), 1) for count in flair.shape[:2])
+        steps = np.array(flair.shape[:2]) / size
+        to_full[:2, :2], to_full[:2, 3] = np.diag(steps), (steps - 1) / 2
+        grey = resize(grey, (*size, flair.shape[2]), order=1, anti_aliasing=True)
+        opening = [int(min(opening[n] / steps[n], size[n] - 1)) for n in (0, 1)] + [opening[2]]
+        codes = (
+            sum(
+                (resize(mask.astype(np.float32), grey.shape, order=1, anti_aliasing=False) >= 0.5).astype(np.uint8)
+                << bit
+                for bit, mask in enumerate(cut.values())
+            )
+            if cut
+            else np.zeros(grey.shape, np.uint8)
+        )
+    whole = affine @ nibabel.affines.from_matvec(np.eye(3), [part.start for part in box]) @ to_full
+    window = np.percentile(grey[grey > 0.05], [0.5, 99.8]) if (grey > 0.05).any() else (0, 1)
+    columns = int(np.ceil(np.sqrt(grey.shape[2])))
+    rows = (
+        []
+        if figures is None
+        else [
+            {"name": name, "cells": [_label(name), *(_figure(metric, row[metric]) for metric in METRICS)]}
+            for name, row in figures.iterrows()
+        ]
+    )
+    return {
+        "title": title,
+        "shape": list(grey.shape),
+        "spacing": nibabel.affines.voxel_sizes(whole).round(4).tolist(),
+        "affine": whole.round(4).tolist(),
+        "columns": columns,
+        "grey": data_uri(sheet((grey * 255).astype(np.uint8) & GREY_BITS, columns)),
+        "codes": data_uri(sheet(codes, columns)),
+        "low": low,
+        "high": high,
+        "window": [int(window[0] * 255 * 0.8), int(min(window[1] * 255, 255))],
+        "opening": [int(place) for place in opening],
+        "masks": [{"name": name, "label": _label(name), "colour": COLOURS[name]} for name in masks],
+        "errors": ERRORS,
+        "figures": {"columns": [name for name, _ in METRICS.values()], "rows": rows},
+    }  # fmt: skip
 
 
-def browse(
-    subjects: dict[str, Callable[[], tuple[np.ndarray, Sequence[float], dict[str, np.ndarray]]]],
-    colours: dict[str, str],
-) -> ipywidgets.VBox:
-    """With a live kernel: a dropdown of subjects over the slice viewer of the chosen one.
+def _label(name: str) -> str:
+    return LOSSES.get(name, name)
 
-    Each value of `subjects` is called when its subject is chosen and returns (flair, spacing_mm, masks).
+
+def _figure(metric: str, value: float) -> str:
+    return "undefined" if np.isnan(value) else f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
+
+
+def _opening(masks: dict[str, np.ndarray]) -> list[int]:
+    """The voxel to open at: in the slice with most of the first mask, the one nearest its middle; else the scan's middle."""
+    first = next(iter(masks.values()), None)
+    if first is None or not first.any():
+        shape = np.array(first.shape if first is not None else (2, 2, 2))
+        return (shape // 2).tolist()
+    k = int(first.sum(axis=(0, 1)).argmax())
+    voxels = np.argwhere(first[..., k])
+    return [*voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()].tolist(), k]
+
+
+def pack_subject(row, masks: dict[str, Path], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
+    """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
+    flair = read_flair(row.flair)
+    volumes = {"reference": np.asarray(read_reference(row.reference).dataobj)}
+    volumes |= {name: np.asarray(canonical(path).dataobj) for name, path in masks.items()}
+    volume = flair.get_fdata(dtype=np.float32)
+    return pack_scan(volume, flair.affine, volumes, f"{row.subject}, {row.centre}", figures, max_pixels)
+
+
+class _Packed(anywidget.AnyWidget):
+    """A widget whose output also carries, under `MIME`, what a page without a kernel needs to draw the same."""
+
+    def packed(self) -> dict:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **keywords):
+        bundle = super()._repr_mimebundle_(**keywords)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**(data or {"text/plain": repr(self)}), MIME: self.packed()}, metadata
+
+
+class SliceViewer(_Packed):
+    """Three linked planes of the subject chosen, with masks over them.
+
+    Parameters
+    ----------
+    subjects
+        What a reader calls a subject to a function that packs it (`pack_scan`), called when it is chosen. The first is
+        shown first.
+    exported
+        How many of the first subjects an exported page holds.
     """
-    choice = ipywidgets.Dropdown(options=list(subjects), description="Subject")
-    picture = ipywidgets.Output()
 
-    def show(_change: object = None) -> None:
-        figure = slice_viewer(*subjects[choice.value](), colours, choice.value)
-        data = {"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
-        picture.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+    _esm = (
+        (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+        + """
+    export default {
+      render({ model, el }) {
+        const show = mountViewer(el, model.get("names"), (name) => { model.set("wanted", name); model.save_changes(); });
+        const update = () => show(model.get("scan"));
+        model.on("change:scan", update);
+        update();
+        return () => model.off("change:scan", update);
+      },
+    };"""
+    )
+    _css = (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    scan = traitlets.Dict().tag(sync=True)
+    wanted = traitlets.Unicode().tag(sync=True)
 
-    choice.observe(show, names="value")
-    show()
-    return ipywidgets.VBox([choice, picture])
+    def __init__(self, subjects: dict[str, Callable[[], dict]], exported: int = 1):
+        self.subjects, self.exported = subjects, list(subjects)[:exported]
+        first = next(iter(subjects))
+        super().__init__(names=list(subjects), scan=self.of(first), wanted=first)
+
+    def of(self, name: str) -> dict:
+        """The packed scan of a subject, under the name it is chosen by."""
+        return self.subjects[name]() | {"title": name}
+
+    @traitlets.observe("wanted")
+    def _load(self, change):
+        if change.new in self.subjects and change.new != self.scan.get("title"):
+            self.scan = self.of(change.new)
+
+    def packed(self) -> dict:
+        scans = [self.scan if name == self.scan["title"] else self.of(name) for name in self.exported]
+        return {"kind": "slices", "scans": scans}
+
+
+class LesionExplorer(_Packed):
+    """Every reference lesion as a row, sortable and filterable; the chosen one is shown as every loss saw it."""
+
+    _esm = (
+        (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+        + (TEMPLATES / "explorer.js").read_text(encoding="utf-8")
+        + "export default { render({ model, el }) { mountExplorer(el, model.get('lesions')); } };"
+    )
+    _css = (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
+    lesions = traitlets.Dict().tag(sync=True)
+
+    def packed(self) -> dict:
+        return {"kind": "lesions", "lesions": self.lesions}
+
+
+def pack_lesions(
+    per_lesion: pd.DataFrame,
+    subjects: pd.DataFrame,
+    masks: Callable[[str, str], Path],
+    losses: Sequence[str],
+    seed: int,
+) -> dict:
+    """The reference lesions of `per_lesion.csv` for the explorer, with a picture each.
+
+    Parameters
+    ----------
+    per_lesion
+        Rows of all losses and seeds; a lesion counts as found by the share of a loss's seeds that found it.
+    subjects
+        The cohort table of the subjects in it.
+    masks
+        Where the mask of a loss and subject lies, of the seed that is shown.
+    losses
+        Names of trained losses, in order.
+    seed
+        Whose masks the pictures show.
+    """
+    own = per_lesion[(per_lesion.kind == "reference") & per_lesion.loss.isin(losses)]
+    found = own.assign(found=own.found.astype(float)).pivot_table(
+        index=["subject", "lesion"], columns="loss", values="found"
+    )
+    table = own.drop_duplicates(["subject", "lesion"]).drop(columns="found").merge(found, on=["subject", "lesion"])
+    apart = table[list(losses)].max(axis=1) - table[list(losses)].min(axis=1)
+    order = table.assign(apart=apart).sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
+    table = table.loc[order]
+    rows = []
+    for subject in subjects[subjects.subject.isin(table.subject)].itertuples():
+        flair = read_flair(subject.flair)
+        paths = {"reference": read_reference(subject.reference)} | {
+            loss: canonical(masks(loss, subject.subject)) for loss in losses
+        }
+        volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(one.dataobj) for one in paths.values())]
+        high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)
+        own_grid = nibabel.load(subject.reference).affine
+        for _, lesion in table[table.subject == subject.subject].iterrows():
+            centre = nibabel.affines.apply_affine(own_grid, [lesion.i, lesion.j, lesion.slice])
+            grey, *cut = _patches(volumes, flair.affine, centre)
+            codes = sum(((mask > 0.5).astype(np.uint8) << bit for bit, mask in enumerate(cut)))
+            rows.append(
+                {
+                    "subject": lesion.subject,
+                    "centre": lesion.centre,
+                    "split": lesion.split,
+                    "volume": round(float(lesion.volume_mm3), 1),
+                    "mm": [round(float(lesion[axis]), 1) for axis in ("x_mm", "y_mm", "z_mm")],
+                    "found": [round(float(lesion[loss]), 3) for loss in losses],
+                    "grey": data_uri((np.clip(grey / high, 0, 1) * 255).astype(np.uint8) & GREY_BITS),
+                    "codes": data_uri(codes.astype(np.uint8)),
+                }
+            )
+    return {
+        "losses": [{"label": _label(loss), "colour": COLOURS[loss]} for loss in losses],
+        "errors": ERRORS,
+        "reference": COLOURS["reference"],
+        "seed": seed,
+        "side_mm": SIDE_MM,
+        "side_px": SIDE_PX,
+        "rows": rows,
+    }
+
+
+def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:
+    """Squares of `SIDE_MM` of the axial slice at a world point, seen from the feet: (row, column) floats, the first
+    interpolated linearly, the others to the nearest voxel; 0 outside the scan."""
+    i, j, k = nibabel.affines.apply_affine(np.linalg.inv(affine), centre_mm)
+    spacing = nibabel.affines.voxel_sizes(affine)
+    offsets = ((np.arange(SIDE_PX) + 0.5) / SIDE_PX - 0.5) * SIDE_MM
+    across, down = i - offsets / spacing[0], j - offsets / spacing[1]  # right is left, anterior is up
+    places = np.stack(np.broadcast_arrays(across[None, :], down[:, None]))
+    plane = int(np.clip(round(k), 0, volumes[0].shape[2] - 1))
+    return [
+        map_coordinates(volume[..., plane].astype(np.float32), places, order=0 if number else 1)
+        for number, volume in enumerate(volumes)
+    ]

@@ -19,12 +19,11 @@
     return Object.fromEntries(Object.entries(page).filter(([path]) => path === "paper_bgcolor" || !asked(path)));
   }
 
-  // The page decides the width; where it is narrow, a legend goes below and a viewer is no taller than it needs.
-  function fitted(layout, width, viewer) {
+  // The page decides the width; where it is narrow, a legend goes below.
+  function fitted(layout, width) {
     const fit = { margin: { l: 60, r: 20, t: layout.title ? 60 : 20, b: 50 }, ...layout, paper_bgcolor: "rgba(0,0,0,0)" };
     delete fit.width;
-    if (viewer) fit.height = Math.min(layout.height, width + 230);
-    else if (width < 560) fit.legend = { ...layout.legend, orientation: "h", x: 0, y: -0.25, yanchor: "top" };
+    if (width < 560) fit.legend = { ...layout.legend, orientation: "h", x: 0, y: -0.25, yanchor: "top" };
     return fit;
   }
 
@@ -39,38 +38,33 @@
     wishes.set(figure, wish);
     const place = document.createElement("div");
     figure.append(place);
-    const viewer = layout.meta && layout.meta.viewer === "slices";
-    await Plotly.newPlot(place, { data, layout: fitted(layout, figure.clientWidth, viewer), frames,
-                                  config: { displaylogo: false, responsive: true, displayModeBar: viewer ? false : "hover" } });
+    await Plotly.newPlot(place, { data, layout: fitted(layout, figure.clientWidth), frames,
+                                  config: { displaylogo: false, responsive: true } });
     wish.axes = Object.keys(place._fullLayout).filter((key) => /^[xy]axis\d*$/.test(key));
     await Plotly.relayout(place, colours(wish));
     figure.classList.add("drawn");
     figure.style.minHeight = "";
-    if (viewer) steer(place);
   }
 
-  // A slice viewer follows the arrow keys and the wheel while it has the focus, and the wheel under Shift at any time.
-  function steer(place) {
-    const move = (step) => {
-      const slider = place._fullLayout.sliders[0];
-      const to = Math.min(Math.max(slider.active + step, 0), slider.steps.length - 1);
-      if (to === slider.active) return false;
-      Plotly.animate(place, [slider.steps[to].label], slider.steps[to].args[1]);
-      return true;
-    };
-    const hint = document.createElement("figcaption");
-    hint.textContent = "Click the picture, then change slices with the arrow keys or the wheel.";
-    place.after(hint);
-    place.tabIndex = 0;
-    place.addEventListener("keydown", (event) => {
-      const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
-      if (step) { event.preventDefault(); move(step); }
-    });
-    place.addEventListener("wheel", (event) => {
-      if (document.activeElement !== place && !event.shiftKey) return;
-      if (move((event.deltaY || event.deltaX) < 0 ? 1 : -1)) event.preventDefault();
-    }, { passive: false });
-    place.addEventListener("pointerdown", () => place.focus({ preventScroll: true }));
+  // A viewer without a kernel: every scan it can show is in the page.
+  function look(place) {
+    const source = place.querySelector("script");
+    const packed = JSON.parse(source.textContent);
+    source.remove();
+    const root = document.createElement("div");
+    place.append(root);
+    if (packed.kind === "lesions") return mountExplorer(root, packed.lesions);
+    const show = mountViewer(root, packed.scans.map((scan) => scan.title),
+                             (name) => show(packed.scans.find((scan) => scan.title === name)));
+    show(packed.scans[0]);
+  }
+
+  const places = [...document.querySelectorAll(".viewer-place")];
+  if (places.length) {
+    const near = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); look(entry.target); }
+    }, { rootMargin: "800px" });
+    places.forEach((place) => near.observe(place));
   }
 
   if (figures.length) {

@@ -161,6 +161,16 @@ function mountViewer(root, names, choose) {
     };
     if (scan.masks.length && reference.checked) outline(1, scan.masks[0].colour);
     if (shown && style.value === "outline") outline(bit, shown.colour);
+    const x = (width - 0.5 - position[across]) * canvas.width / width, y = (height - 0.5 - position[up]) * canvas.height / height;
+    const gap = canvas.width * 0.03;
+    pen.beginPath(); // the cross that links the planes, open at its middle
+    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, canvas.width, y], [x, 0, x, y - gap], [x, y + gap, x, canvas.height]]) {
+      pen.moveTo(x0, y0);
+      pen.lineTo(x1, y1);
+    }
+    pen.strokeStyle = "rgba(255,255,255,0.22)";
+    pen.lineWidth = 1;
+    pen.stroke();
     slider.max = scan.shape[through] - 1;
     slider.value = position[through];
     caption.textContent = `${name} ${position[through] + 1} of ${scan.shape[through]} `;
