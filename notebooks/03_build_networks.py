@@ -77,23 +77,43 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 [tuple(tap.shape[1:]) for tap in paper_taps]
 
 # %% [markdown]
-# ## What the two paths see
+# ## What the two paths see, and where the loss comes from
 #
-# The training slice with the most lesion. Masked with the reference, only the lesions are left on ImageNet's mean
-# colour. The feature maps are those whose response differs most between a full and a missing prediction.
+# The training slice with the most lesion, and a prediction that misses the smaller half of its lesions. Masked, only
+# lesions are left on ImageNet's mean colour. Each row is a tap: its most telling feature map for the reference, for the
+# prediction, and **where the content loss comes from** (squared differences, all channels; white is most). Only what was
+# missed lights up; the taps see it at two scales.
 
 # %%
 images, references, index = slices.open_slices(study.slices)
 row = int(index.lesion_density_pct.idxmax())
 image, mask = slices.network_input(images[[row]]), references[row].astype(bool)
-seen = [ops.convert_to_numpy(tap)[0] for tap in features(image * mask[np.newaxis, ..., np.newaxis])]
-blank = [ops.convert_to_numpy(tap)[0] for tap in features(image * 0)]
-pictures = {"FLAIR and reference": figures.outlined(images[row], {"reference": mask})}
-for tap, (ours, theirs) in enumerate(zip(seen, blank, strict=True), start=1):
-    channel = int(((ours - theirs) ** 2).mean(axis=(0, 1)).argmax())
-    response = np.abs(ours - theirs)[..., channel]
-    pictures[f"tap {tap}, channel {channel}"] = figures.outlined(response / response.max(), {})
-figures.picture_row(pictures)
+pieces, count = label(mask)
+sizes = np.bincount(pieces.ravel())[1:]
+small = np.isin(pieces, 1 + np.flatnonzero(sizes < np.median(sizes))) if count > 1 else mask
+truth, guess = (batches.label_values(drawn, "hard")[np.newaxis, ..., np.newaxis] for drawn in (mask, mask & ~small))
+content = siamese.SiameseContentLoss(features).bound_to(image)
+squares = [ops.convert_to_numpy(tap)[0] for tap in content.squared_differences(truth, guess)]
+maps = [[ops.convert_to_numpy(tap)[0] for tap in features(image * seen)] for seen in (truth, guess)]
+assert np.isclose(sum(tap.mean() for tap in squares), float(content(truth, guess)), rtol=1e-4)
+figures.picture_row(
+    {
+        "FLAIR and reference": figures.outlined(images[row], {"reference": mask}),
+        "prediction": figures.outlined(images[row], {"siamese": mask & ~small}),
+        "missed": figures.outlined(images[row], {"missed": small}),
+    }
+).show()
+for tap, (ours, theirs, apart) in enumerate(zip(*maps, squares, strict=True), start=1):
+    channel = int(apart.mean(axis=(0, 1)).argmax())
+    highest = max(ours[..., channel].max(), theirs[..., channel].max(), 1e-6)
+    heat = apart.mean(axis=-1)
+    figures.picture_row(
+        {
+            f"tap {tap}, channel {channel}: reference": figures.outlined(ours[..., channel] / highest, {}),
+            f"tap {tap}, channel {channel}: prediction": figures.outlined(theirs[..., channel] / highest, {}),
+            f"tap {tap}: {heat.mean():.0f} of the loss": figures.outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
+        }
+    ).show()
 
 # %% [markdown]
 # ## What does each loss think of a faulty mask?
@@ -103,9 +123,6 @@ figures.picture_row(pictures)
 # mask or a loss's settings and run the cell again.
 
 # %%
-pieces, count = label(mask)
-sizes = np.bincount(pieces.ravel())[1:]
-small = np.isin(pieces, 1 + np.flatnonzero(sizes < np.median(sizes))) if count > 1 else np.zeros_like(mask)
 faulty = {
     "perfect": mask,
     "without the smaller half of the lesions": mask & ~small,

@@ -25,6 +25,7 @@ import json
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown, display
 from tqdm import tqdm
 
 from wmhlib import cohort, figures, inference, slices, statistics, training
@@ -40,13 +41,13 @@ pd.Series(
 
 # %% [markdown]
 # ## Train
+#
+# The curve grows with every epoch; a larger dot marks the epoch that is kept.
 
 # %%
-history = training.train(study, loss, seed)
+curve = display(Markdown("*The curve appears after the first epoch.*"), display_id=True)
+history = training.train(study, loss, seed, watch=lambda so_far: curve.update(figures.training_curves({loss: so_far})))
 history.round(4)
-
-# %%
-figures.training_curves({loss: history})
 
 # %%
 record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))

@@ -75,7 +75,7 @@ context.readable(tables["table1"])
 # ## What holds, and what does not
 #
 # A difference is called better or worse only where its interval excludes zero *and* a paired permutation test stays
-# below 0.05 after Holm's correction over all losses and figures of the data set.
+# below 0.05 after Holm's correction over the losses compared in that figure.
 
 # %%
 Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
@@ -85,20 +85,11 @@ Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
 # *share_above* the share of subjects on which the loss has the larger figure.
 
 # %%
-columns = [
-    "split",
-    "metric",
-    "loss",
-    "difference",
-    "low",
-    "high",
-    "effect_size",
-    "share_above",
-    "subjects",
-    "p",
-    "p_holm",
-]
-tables["comparisons"].reindex(columns=columns).round(3)
+columns = ["difference", "low", "high", "effect_size", "share_above", "subjects", "p", "p_holm"]
+tables["comparisons"].assign(
+    metric=lambda table: table.metric.map({key: name for key, (name, _) in statistics.METRICS.items()}),
+    loss=lambda table: table.loss.map(statistics.LOSSES),
+).set_index(["split", "metric", "loss"]).reindex(columns=columns).round(3)
 
 # %% [markdown]
 # ## Every subject, every loss
@@ -131,7 +122,9 @@ for split in splits:
         figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
         findings.detection_caption(tables["detection_by_size"], split),
     )
-tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.LOSSES)).round(2)
+tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.LOSSES)).set_index(
+    ["split", "loss"]
+).round(2)
 
 # %% [markdown]
 # ## Where are they?

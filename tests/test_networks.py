@@ -128,6 +128,19 @@ def test_no_gradient_flows_along_the_reference_path():
     assert not gradient(lambda y: loss(y, drawn), np.full((1, 32, 32, 1), 0.5, np.float32)).any()
 
 
+def test_the_loss_comes_from_where_the_masks_differ():
+    image = np.random.default_rng(2).uniform(-100, 150, (1, 64, 64, 3)).astype(np.float32)
+    whole, part = np.zeros((2, 1, 64, 64, 1), np.float32)
+    whole[0, 4:12, 4:12] = whole[0, 50:60, 50:60] = part[0, 50:60, 50:60] = 1
+    loss = siamese.SiameseContentLoss(siamese.vgg19_features(64)).bound_to(image)
+    squares = [ops.convert_to_numpy(tap)[0] for tap in loss.squared_differences(whole, part)]
+    assert [tap.shape for tap in squares] == [(32, 32, 64), (16, 16, 128)]
+    for tap in squares:
+        corner = tap.shape[0] // 2
+        assert tap[:corner, :corner].max() > 0 and tap[corner:, corner:].max() == 0
+    assert sum(tap.mean() for tap in squares) == pytest.approx(float(loss(whole, part)), rel=1e-4)
+
+
 def test_an_unbound_siamese_loss_says_what_to_do():
     with pytest.raises(ValueError, match="bound_to"):
         siamese.SiameseContentLoss(siamese.vgg19_features(32))(column(1), column(1))

@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import h5py
 import nbformat
 import pandas as pd
 import pytest
+from conftest import open_browser
 
 from wmhlib.siamese import vgg19_features
 from wmhlib.study import ROOT
@@ -99,6 +101,64 @@ def test_a_second_run_does_nothing_and_a_repeated_one_gives_the_same_tables(stud
     resumed = run(weights, str(CONFIG))
     done = [line.split("  ")[2].split(":")[0] for line in resumed.stdout.splitlines() if "done in" in line]
     assert done == ["04_train loss=siamese seed=1", "05_evaluate"] and table.read_bytes() == before
+
+
+ALL_RUN = """() => {
+  const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map((prompt) => prompt.textContent);
+  return prompts.some((text) => /\\d/.test(text)) && !prompts.some((text) => text.includes('*'))
+    && document.querySelector('.viewer[data-ready]') && document.querySelector('.explorer[data-shown]');
+}"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
+    """The executed copy opened in JupyterLab, run from top to bottom, and its slice slider dragged."""
+    shutil.copy(FOLDER / "notebooks" / "05_evaluate.ipynb", tmp_path / "05.ipynb")
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    command += ["--IdentityProvider.token=t", f"--ServerApp.root_dir={tmp_path}"]
+    for plugin, settings in {
+        "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is drawn, in sight or not
+        "apputils-extension/notification": {"fetchNews": "false"},
+    }.items():
+        path = tmp_path / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(settings))
+    environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(tmp_path / "settings")
+    lab = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            found = list((tmp_path / "runtime").glob("jpserver-*.json"))
+            if found:
+                break
+            time.sleep(0.5)
+        url = json.loads(found[0].read_text())["url"]
+        with open_browser(offline=False) as (page, _):
+            page.goto(f"{url}lab/tree/05.ipynb?token=t")
+            page.wait_for_selector(".jp-Notebook", timeout=60_000)
+            idle = "() => /Idle/.test(document.querySelector('#jp-main-statusbar').textContent)"
+            page.wait_for_function(idle, timeout=90_000)
+            page.get_by_role("menuitem", name="Run").first.click()
+            page.get_by_text("Run All Cells", exact=True).click()
+            page.wait_for_function(ALL_RUN, timeout=180_000)
+            canvas = page.locator(".viewer-plane.axial canvas").first
+            canvas.scroll_into_view_if_needed()
+            before = canvas.screenshot()
+            slider = page.locator('.viewer input[title="axial slice"]').first
+            box = slider.bounding_box()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2, steps=5)
+            page.mouse.up()
+            assert canvas.screenshot() != before
+            subject = page.locator('.viewer select[title="subject"]').first
+            last = subject.locator("option").last.inner_text()
+            subject.select_option(last)
+            page.wait_for_selector(f'.viewer[data-ready="{last}"]', timeout=30_000)
+            assert not page.locator(".jp-OutputArea-output[data-mime-type*=error]").count()
+    finally:
+        lab.terminate()
+        lab.wait(20)
 
 
 def test_what_cannot_start_says_so_in_one_sentence(weights, tmp_path):

@@ -109,4 +109,4 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
         | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
         for _, row in shown.iterrows()
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"])

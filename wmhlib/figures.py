@@ -3,7 +3,9 @@
 One colour a loss in every figure (Okabe and Ito's palette, told apart by colour-blind readers), units on every axis.
 """
 
+import base64
 import html
+import io
 
 import numpy as np
 import pandas as pd
@@ -45,6 +47,13 @@ def _present(table: pd.DataFrame) -> list[str]:
 def show(figure: go.Figure, caption: str) -> None:
     """Display a figure with its caption below, in JupyterLab and in the exported page."""
     display(figure, Markdown(f"*{html.escape(caption)}*"))
+
+
+def png_uri(picture: np.ndarray) -> str:
+    """A uint8 picture, grey (row, column) or colour (row, column, 3), as PNG inside a data URI."""
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, "PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
 
 
 def _error_bars(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> dict:
@@ -167,7 +176,7 @@ def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
     ]
     figure.update_xaxes(title="volume of the reference lesion", tickvals=list(range(len(labels))), ticktext=labels)
     figure.update_yaxes(title="share of lesions found", tickformat=".0%", range=[0, 1.04])
-    figure.update_layout(height=460, margin={"t": 40}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(height=480, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
     return figure
 
 
@@ -210,7 +219,7 @@ def by_centre(centres: pd.DataFrame, metric: str = "dice") -> go.Figure:
     labels = [f"{html.escape(name)}<br>n = {counts[name]}" for name in places]
     figure.update_xaxes(tickvals=list(range(len(places))), ticktext=labels)
     figure.update_yaxes(title=METRICS[metric][0], rangemode="tozero")
-    figure.update_layout(height=420, margin={"t": 40}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(height=440, margin={"t": 40}, legend={"orientation": "h", "y": -0.2})
     return figure
 
 
@@ -265,8 +274,11 @@ def lesion_map(per_lesion: pd.DataFrame, split: str) -> go.Figure:
                 row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(title="right – left (mm)", range=[75, -75])
-    figure.update_yaxes(title="posterior – anterior (mm)", scaleanchor="x", row=1, col=1)
-    figure.update_layout(height=420, margin={"t": 60}, legend={"orientation": "h", "y": 1.12, "yanchor": "bottom"})
+    figure.update_yaxes(range=[-95, 95])
+    for number in range(1, len(losses) + 1):
+        figure.update_yaxes(scaleanchor=f"x{number if number > 1 else ''}", row=1, col=number)
+    figure.update_yaxes(title="posterior – anterior (mm)", row=1, col=1)
+    figure.update_layout(height=460, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
     return figure
 
 
@@ -299,7 +311,7 @@ def prediction_samples(rows: list[dict]) -> go.Figure:
     for line, row in enumerate(rows, start=1):
         for column, name in enumerate(names, start=1):
             picture = outlined(row["grey"], {name: row["masks"][name]})
-            figure.add_trace(go.Image(z=picture, hoverinfo="skip"), row=line, col=column)
+            figure.add_trace(go.Image(source=png_uri(picture), hoverinfo="skip"), row=line, col=column)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.update_layout(height=60 + 260 * len(rows), margin={"t": 40, "b": 10, "l": 10, "r": 30})
@@ -310,7 +322,7 @@ def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
     """Pictures (rows, columns, 3) uint8 side by side, each under its name."""
     figure = make_subplots(1, len(pictures), column_titles=list(map(html.escape, pictures)), horizontal_spacing=0.01)
     for column, picture in enumerate(pictures.values(), start=1):
-        figure.add_trace(go.Image(z=picture, hoverinfo="skip"), row=1, col=column)
+        figure.add_trace(go.Image(source=png_uri(picture), hoverinfo="skip"), row=1, col=column)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.update_layout(height=340, margin={"t": 40, "b": 10, "l": 10, "r": 10})

@@ -139,13 +139,20 @@ class SiameseContentLoss(keras.losses.Loss):
         bound.image = image
         return bound
 
-    def distances(self, y_true, y_pred) -> list:
-        """Equation 1 at each tap: a scalar each. No gradient flows along the reference path."""
+    def squared_differences(self, y_true, y_pred) -> list:
+        """Squared differences of the features at each tap, (batch, height, width, channels): where the loss comes from.
+
+        No gradient flows along the reference path.
+        """
         if self.image is None:
             raise ValueError("The Siamese loss compares masked images: call loss.bound_to(image)(y_true, y_pred).")
         reference = self.features(ops.stop_gradient(self.image * y_true), training=False)
         prediction = self.features(self.image * y_pred, training=False)
-        return [ops.mean(ops.square(ops.stop_gradient(a) - b)) for a, b in zip(reference, prediction, strict=True)]
+        return [ops.square(ops.stop_gradient(a) - b) for a, b in zip(reference, prediction, strict=True)]
+
+    def distances(self, y_true, y_pred) -> list:
+        """Equation 1 at each tap: a scalar each."""
+        return [ops.mean(squares) for squares in self.squared_differences(y_true, y_pred)]
 
     def call(self, y_true, y_pred):
         return sum(self.distances(y_true, y_pred))

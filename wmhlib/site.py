@@ -75,7 +75,7 @@ def write_site(study: Study) -> Path:
         f"WMH segmentation study: {study.name}",
         study.config["question"],
         findings.findings(tables),
-        context.readable(tables["table1"], teams=1).to_html(index=False, escape=True, border=0),
+        context.readable(tables["table1"], teams=1).to_html(escape=True, border=0),
         picture,
         [(f"{name}.html", title, line) for name, title, line in pages],
         {key: value for key, value in record.items() if key != "trainings"}

@@ -114,11 +114,21 @@ class KeepBest(keras.callbacks.Callback):
     """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before.
 
     `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures. With no
-    validation `steps`, every epoch is saved over the one before.
+    validation `steps`, every epoch is saved over the one before. `watch`, if given, is called with the history so far.
     """
 
-    def __init__(self, measuring: Callable, measured: int, validation: Callable, steps: int, folder: Path, epochs: int):
+    def __init__(
+        self,
+        measuring: Callable,
+        measured: int,
+        validation: Callable,
+        steps: int,
+        folder: Path,
+        epochs: int,
+        watch: Callable | None = None,
+    ):
         super().__init__()
+        self.watch = watch
         self.measuring, self.measured = measuring, measured
         self.validation, self.steps, self.folder = validation, steps, folder
         self.history, self.best = [], -1.0
@@ -140,6 +150,8 @@ class KeepBest(keras.callbacks.Callback):
         self.history.append(row | {"kept": kept, "seconds": round(time.monotonic() - self.started, 1)})
         with replacing(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.history).to_csv(temporary, index=False)
+        if self.watch:
+            self.watch(pd.DataFrame(self.history))
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_dice")}, refresh=False)
         self.bar.update()
 
@@ -147,8 +159,10 @@ class KeepBest(keras.callbacks.Callback):
         self.bar.close()
 
 
-def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
+def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
+
+    `watch`, if given, is called with the history so far after every epoch, for a curve that grows.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
     Where the split has no validation subjects, it is the last epoch (D-009).
@@ -198,6 +212,7 @@ def train(study: Study, loss: str, seed: int) -> pd.DataFrame:
         math.ceil(len(checked_rows) / batch_size),
         folder,
         settings["epochs"],
+        watch,
     )
     trainer.fit(
         training_batches(images, references, rows, **augmented, seed=seed),

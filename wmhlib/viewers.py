@@ -7,8 +7,6 @@ pages, from the same packed pictures, which travel in the output under `MIME` (D
 resolution that they state; nothing is measured on them.
 """
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,11 +15,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import traitlets
-from PIL import Image
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
-from wmhlib.figures import COLOURS
+from wmhlib.figures import COLOURS, png_uri
 from wmhlib.slices import canonical, read_flair, read_reference
 from wmhlib.statistics import LOSSES, METRICS
 
@@ -40,13 +37,6 @@ SIDE_MM, SIDE_PX = 64, 80
 
 LISTED_LESIONS = 600
 """Lesions the explorer holds pictures of (about 3 MB): those on which losses disagree first, then the largest."""
-
-
-def data_uri(values: np.ndarray) -> str:
-    """A uint8 picture (row, column) as greyscale PNG inside a data URI."""
-    target = io.BytesIO()
-    Image.fromarray(values, "L").save(target, "PNG", compress_level=9)
-    return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
 
 
 def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
@@ -140,8 +130,8 @@ def pack_scan(
         "spacing": nibabel.affines.voxel_sizes(whole).round(4).tolist(),
         "affine": whole.round(4).tolist(),
         "columns": columns,
-        "grey": data_uri(sheet((grey * 255).astype(np.uint8) & GREY_BITS, columns)),
-        "codes": data_uri(sheet(codes, columns)),
+        "grey": png_uri(sheet((grey * 255).astype(np.uint8) & GREY_BITS, columns)),
+        "codes": png_uri(sheet(codes, columns)),
         "low": low,
         "high": high,
         "window": [int(window[0] * 255 * 0.8), int(min(window[1] * 255, 255))],
@@ -307,8 +297,8 @@ def pack_lesions(
                     "volume": round(float(lesion.volume_mm3), 1),
                     "mm": [round(float(lesion[axis]), 1) for axis in ("x_mm", "y_mm", "z_mm")],
                     "found": [round(float(lesion[loss]), 3) for loss in losses],
-                    "grey": data_uri((np.clip(grey / high, 0, 1) * 255).astype(np.uint8) & GREY_BITS),
-                    "codes": data_uri(codes.astype(np.uint8)),
+                    "grey": png_uri((np.clip(grey / high, 0, 1) * 255).astype(np.uint8) & GREY_BITS),
+                    "codes": png_uri(codes.astype(np.uint8)),
                 }
             )
     return {
