@@ -89,3 +89,11 @@ def test_the_lesion_map_tells_found_missed_and_false_apart():
     )
     figure = figures.lesion_map(table, "external")
     assert {trace.name: trace.x[0] for trace in figure.data} == {"missed": 5, "found": -5, "false": 35}
+
+
+def test_training_dice_is_drawn_where_nothing_validates():
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "loss": [2.0, 1.0], "dice": [0.3, 0.6], "validation_dice": [np.nan] * 2, "kept": [True] * 2}
+    )
+    figure = figures.training_curves({"dice": history})
+    assert list(figure.data[1].y) == [0.3, 0.6] and figure.layout.annotations[1].text == "training Dice"

@@ -99,6 +99,41 @@ def test_reference_on_another_grid_names_both_files(challenge, tmp_path):
         slices.write_slices(cohort, tmp_path / "arrays", 16)
 
 
+def test_a_reference_that_is_shifted_names_both_files(challenge, tmp_path):
+    cohort = assign_splits(read_challenge(challenge), 1, 0, 0, seed=1).query("split == 'training'")
+    whole = nibabel.load(cohort.reference.iloc[0])
+    shifted = nibabel.affines.from_matvec(whole.affine[:3, :3], whole.affine[:3, 3] + [0, 0, 3])
+    nibabel.save(nibabel.Nifti1Image(whole.dataobj, shifted), tmp_path / "other.nii.gz")
+    cohort = cohort.assign(reference=str(tmp_path / "other.nii.gz"))
+    with pytest.raises(ValueError, match=r"FLAIR\.nii\.gz .*other\.nii\.gz .*affines differ by 3 mm"):
+        slices.write_slices(cohort, tmp_path / "arrays", 16)
+    assert not (tmp_path / "arrays").exists()
+
+
+@pytest.mark.parametrize(("value", "shown"), [(3, "3.0"), (0.5, "0.5"), (np.nan, "nan"), (-1, "-1.0")])
+def test_unknown_labels_are_refused_by_name(tmp_path, value, shown):
+    mask = np.zeros((4, 5, 6), np.float32)
+    mask[1, 1, 1], mask[2, 2, 2] = 1, value
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "wmh.nii.gz")
+    with pytest.raises(ValueError, match=rf"wmh\.nii\.gz has labels \[{shown}\] beside 0, 1 and 2"):
+        slices.read_reference(tmp_path / "wmh.nii.gz")
+
+
+@pytest.mark.parametrize(("side", "shown"), [(0, "0"), (-2, "-2"), (np.nan, "nan"), (np.inf, "inf")])
+def test_voxels_without_a_size_are_refused(tmp_path, side, shown):
+    image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4))
+    image.header["pixdim"][2] = side
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    raw = bytearray(gzip.decompress((tmp_path / "scan.nii.gz").read_bytes()))
+    raw[84:88] = np.float32(side).tobytes()  # pixdim[2], whatever saving made of it
+    for code in (252, 254):
+        raw[code : code + 2] = b"\0\0"
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(bytes(raw)))
+    with pytest.raises(ValueError, match=rf"scan\.nii\.gz .*its header gives voxels of 1 x {shown} x 1 mm"):
+        slices.canonical(tmp_path / "scan.nii.gz")
+
+
 def bad_files(folder):
     whole = folder / "whole.nii.gz"
     nibabel.save(
@@ -111,6 +146,7 @@ def bad_files(folder):
         "time": np.ones((3, 3, 3, 2)),
         "nan": np.full((3, 3, 3), np.nan),
         "blank": np.zeros((3, 3, 3)),
+        "even": np.full((3, 3, 3), 7),
     }.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
 
@@ -124,6 +160,7 @@ def bad_files(folder):
         ("time", "4 dimensions"),
         ("nan", "NaN or infinite"),
         ("blank", "no voxel above zero"),
+        ("even", "7 everywhere"),
     ],
 )
 def test_bad_scans_are_refused_by_name(tmp_path, name, message):

@@ -65,12 +65,15 @@ def _error_bars(table: pd.DataFrame, value: str, low: str = "low", high: str = "
 
 
 def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
-    """Loss and validation Dice by epoch, one line a training; the epoch kept is marked.
+    """Loss and validation Dice (training Dice, where nothing validates) by epoch; the epoch kept is marked.
 
     `histories` maps a loss's name to its `history.csv`. Losses differ in scale, so each is drawn relative to its
     first epoch.
     """
-    figure = make_subplots(1, 2, subplot_titles=("training loss, first epoch = 1", "validation Dice"))
+    validated = any(history.validation_dice.notna().any() for history in histories.values())
+    dice = "validation_dice" if validated else "dice"
+    titles = ("training loss, first epoch = 1", "validation Dice" if validated else "training Dice")
+    figure = make_subplots(1, 2, subplot_titles=titles)
     for loss, history in histories.items():
         best = history.index[history.kept][-1]
         style = {"name": LOSSES[loss], "legendgroup": loss, "line": {"color": COLOURS[loss]}, "mode": "lines+markers"}
@@ -78,7 +81,7 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
         figure.add_scatter(x=history.epoch, y=relative, row=1, col=1, **style)
         sizes = np.where(history.index == best, 13, 5)
         marker = {"marker": {"size": sizes, "color": COLOURS[loss]}, "showlegend": False}
-        figure.add_scatter(x=history.epoch, y=history.validation_dice, row=1, col=2, **style, **marker)
+        figure.add_scatter(x=history.epoch, y=history[dice], row=1, col=2, **style, **marker)
     figure.update_xaxes(title="epoch")
     figure.update_layout(height=380, margin={"t": 50, "b": 50})
     return figure
@@ -259,7 +262,7 @@ def lesion_map(per_lesion: pd.DataFrame, split: str) -> go.Figure:
         "false": here.kind == "false detection",
     }
     losses = _present(here)
-    figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses], shared_yaxes=True)
+    figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses])
     for column, loss in enumerate(losses, start=1):
         for kind, chosen in kinds.items():
             some = here[chosen & (here.loss == loss)]

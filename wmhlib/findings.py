@@ -180,7 +180,8 @@ def _of_size(name: str) -> str:
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
     """Of volume agreement: bias, limits and ICC of every loss."""
     parts = [
-        f"{LOSSES[row.loss]} {row.bias_ml:+.1f} ml (limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}, ICC {row.icc:.2f})"
+        f"{LOSSES[row.loss]} {row.bias_ml:+.1f} ml (limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}"
+        + (f", ICC {row.icc:.2f})" if np.isfinite(row.icc) else ")")
         for row in agreement[agreement.split == split].itertuples()
     ]
     return f"Bias, predicted less reference: {'; '.join(parts)}. Dashed: bias; dotted: 95 % limits of agreement."

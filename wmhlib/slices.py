@@ -19,6 +19,8 @@ from scipy.ndimage import binary_opening
 from skimage.transform import resize
 from tqdm import tqdm
 
+from wmhlib.metrics import GRID_TOLERANCE_MM, LABEL_TOLERANCE
+
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
 """Mean colour of ImageNet, blue-green-red, 0-255: what VGG19 was trained to see subtracted (paper 3.2.1)."""
 
@@ -38,11 +40,17 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     Raises
     ------
     ValueError
-        The file is cut short, is not a NIfTI, or is not three-dimensional.
+        The file is cut short, is not a NIfTI, is not three-dimensional, or its voxels have no size.
     """
     name = path if isinstance(path, str | Path) else (path.get_filename() or "the scan given")
     try:
         image = nibabel.load(path) if isinstance(path, str | Path) else path
+        sides = [*_stored_sides(image), *nibabel.affines.voxel_sizes(image.affine)]
+        if not (np.isfinite(sides).all() and min(sides) > 0):
+            raise ValueError(
+                f"its header gives voxels of {' x '.join(f'{side:g}' for side in sides[:3])} mm; every side must be a "
+                "number above zero"
+            )
         image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
     except FileNotFoundError:
         raise FileNotFoundError(f"No scan at {name}: check the path.") from None
@@ -51,6 +59,16 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     if image.ndim != 3:
         raise ValueError(f"{name} has {image.ndim} dimensions, shape {image.shape}; one 3D volume is needed.")
     return nibabel.as_closest_canonical(image)
+
+
+def _stored_sides(image: nibabel.Nifti1Image) -> list[float]:
+    """The voxel's sides as the header has them: nibabel turns zeros into ones when it loads a NIfTI."""
+    sides = image.header.get_zooms()[:3]
+    if isinstance(image, nibabel.Nifti1Pair) and image.get_filename():
+        stored = image.file_map.get("header", image.file_map["image"])
+        with stored.get_prepare_fileobj("rb") as file:
+            sides = type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + len(sides)]
+    return [float(side) for side in sides]
 
 
 def read_flair(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -72,14 +90,30 @@ def read_flair(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
         )
     if volume.max() <= 0:
         raise ValueError(f"{name} has no voxel above zero: this is not a FLAIR image.")
+    if volume.min() == volume.max():
+        raise ValueError(f"{name} is {volume.max():g} everywhere: this is not a FLAIR image.")
     volume = np.maximum(volume, 0) / volume.max()
     return nibabel.Nifti1Image(volume, image.affine)
 
 
 def read_reference(path: str | Path) -> nibabel.Nifti1Image:
-    """A reference mask in canonical orientation: WMH (label 1) true, background and other pathology (2) false."""
+    """A reference mask in canonical orientation: WMH (label 1) is 1, background and other pathology (2) are 0; uint8.
+
+    Raises
+    ------
+    ValueError
+        As `canonical`; also where a voxel is not 0, 1 or 2.
+    """
     image = canonical(path)
-    return nibabel.Nifti1Image((np.rint(np.asarray(image.dataobj)) == 1).astype(np.uint8), image.affine)
+    values = np.asarray(image.dataobj)
+    labels = np.clip(np.rint(np.nan_to_num(values, nan=-1)), 0, 2)
+    unknown = values[~(np.abs(values - labels) <= LABEL_TOLERANCE)]
+    if len(unknown):
+        raise ValueError(
+            f"{path} has labels {np.unique(unknown)[:5].tolist()} beside 0, 1 and 2: relabel it with 0 background, "
+            "1 WMH and 2 other pathology."
+        )
+    return nibabel.Nifti1Image((labels == 1).astype(np.uint8), image.affine)
 
 
 def box_of(volume: np.ndarray, view: str) -> Box:
@@ -134,7 +168,7 @@ def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "who
     Raises
     ------
     ValueError
-        A FLAIR and its reference differ in shape; and as `read_flair`.
+        A FLAIR and its reference lie on different grids; and as `read_flair` and `read_reference`.
     """
     counts = [canonical_slice_count(path) for path in cohort.flair]
     unfinished = folder.with_name(f".unfinished-{folder.name}")
@@ -146,10 +180,11 @@ def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "who
     index, start = [], 0
     for subject, count in zip(tqdm(cohort.itertuples(), "slices", len(cohort), unit="subject"), counts, strict=True):
         flair, reference = read_flair(subject.flair), read_reference(subject.reference)
-        if flair.shape != reference.shape:
+        apart = np.abs(flair.affine - reference.affine).max()
+        if flair.shape != reference.shape or apart > GRID_TOLERANCE_MM:
             raise ValueError(
-                f"{subject.flair} has shape {flair.shape}, its reference {subject.reference} {reference.shape}: "
-                "both must lie on one grid; resample the reference to the FLAIR."
+                f"{subject.flair} has shape {flair.shape}, its reference {subject.reference} {reference.shape}, and their "
+                f"affines differ by {apart:.3g} mm: both must lie on one grid; resample the reference to the FLAIR."
             )
         here = slice(start, start + count)
         volume = flair.get_fdata(dtype=np.float32)
