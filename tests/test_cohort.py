@@ -1,7 +1,9 @@
+import nibabel
 import numpy as np
 import pytest
 from conftest import SHARED, small_scan, write_subject
 
+from wmhlib import slices
 from wmhlib.cohort import assign_splits, read_challenge
 
 
@@ -64,3 +66,41 @@ def test_real_scans_read_as_three_training_and_two_external_subjects():
         "": ["19", "26", "7"],
         "external": ["2516038876", "2516043217"],
     }
+
+
+def test_every_oddity_of_the_challenges_release(tmp_path):
+    """Miniatures in the release's layout: aliases, a folder that ends in a dot, matrices that differ within a centre, no
+    T1, label 2 as float32, defaced and interleaved subjects; observers' masks are no subjects."""
+    random = np.random.default_rng(0)
+    places = [
+        "training/Utrecht/0",
+        "test/Utrecht/1",
+        "training/GE3T/100",
+        "test/Amsterdam_GE3T/101",
+        "training/Utrecht/2",
+    ]
+    places += ["test/Amsterdam/GE1T5/150", "test/Amsterdam/Philips_VU .PETMR_01./160", "training/Singapore/50"]
+    for number, place in enumerate(places):
+        flair, reference = small_scan(random, (17, 18 + number % 2, 9))
+        flair[:, -4:, :3] = 0
+        reference[2, 4, 1] = 2
+        write_subject(tmp_path / place, flair, reference)
+    observed = tmp_path / "additional_annotations" / "observer_o3" / places[0]
+    observed.mkdir(parents=True)
+    nibabel.save(nibabel.load(tmp_path / places[0] / "wmh.nii.gz"), observed / "result.nii.gz")
+
+    cohort = read_challenge(tmp_path).set_index("subject")
+    assert len(cohort) == len(places) and (cohort.loc[["1", "101", "150", "160"]].split == "external").all()
+    assert cohort.centre.to_dict() == {
+        "0": "Utrecht", "2": "Utrecht", "50": "Singapore", "100": "Amsterdam/GE3T", "1": "Utrecht",
+        "101": "Amsterdam/GE3T", "150": "Amsterdam/GE1T5", "160": "Amsterdam/Philips",
+    }  # fmt: skip
+    split = assign_splits(read_challenge(tmp_path), None, 0, 0, seed=1)
+    slices.write_slices(split, tmp_path / "arrays", 16)
+    _, references, index = slices.open_slices(tmp_path / "arrays")
+    assert index.subject.nunique() == len(places) and set(np.unique(references)) == {0, 1}
+
+
+def test_the_dot_that_windows_drops_changes_no_centre(tmp_path):
+    write_subject(tmp_path / "test/Amsterdam/Philips_VU .PETMR_01/160", *small_scan(np.random.default_rng(0)))
+    assert read_challenge(tmp_path).centre.item() == "Amsterdam/Philips"

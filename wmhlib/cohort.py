@@ -19,6 +19,15 @@ from wmhlib.phantom import write_cohort
 from wmhlib.study import Study
 
 COLUMNS = ["subject", "centre", "split", "flair", "reference"]
+ALIASES = {
+    "GE3T": "Amsterdam/GE3T",
+    "Amsterdam_GE3T": "Amsterdam/GE3T",
+    "Amsterdam/Philips_VU .PETMR_01": "Amsterdam/Philips",
+    "Amsterdam/Philips_VU .PETMR_01.": "Amsterdam/Philips",
+}
+"""Folders of the challenge's releases that mean one scanner: older names of GE3T, and the Philips folder, whose last dot
+Windows drops."""
+
 SPLITS = ("training", "validation", "holdout", "external")
 
 
@@ -53,6 +62,7 @@ def read_challenge(root: str | Path) -> pd.DataFrame:
                         f"Subject {folder} has no {path.name}: expected {path}; add it or remove the folder."
                     )
             centre = folder.parent.relative_to(root / part).as_posix()
+            centre = ALIASES.get(centre, centre)
             rows.append((folder.name, centre, split, str(flair), str(reference)))
     if not rows:
         raise FileNotFoundError(
