@@ -36,7 +36,7 @@ study = open_study(config, data)
 # ## The subjects and their split
 #
 # Subjects are drawn at random, evenly from every centre, so that no centre is missing from training or from the
-# holdout. Whatever lies below `test/` is **external**: a centre no network sees before its final score.
+# holdout. Whatever lies below `test/` is **external**: scans no network sees before its final score.
 
 # %%
 subjects = cohort.load_cohort(study)

@@ -86,7 +86,7 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 
 # %%
 images, references, index = slices.open_slices(study.slices)
-row = int(index.lesion_density_pct.idxmax())
+row = int(index.lesion_density_pct[index.split == "training"].idxmax())
 image, mask = slices.network_input(images[[row]]), references[row].astype(bool)
 pieces, count = label(mask)
 sizes = np.bincount(pieces.ravel())[1:]

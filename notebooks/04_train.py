@@ -68,7 +68,7 @@ print(
 # %%
 generator = inference.load_generator(study.model(loss, seed) / "model.keras")
 checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
-chosen = checked.sort_values("lesion_density_pct").groupby("subject").tail(1).index[:3]
+chosen = checked.sort_values("lesion_density_pct", ascending=False).groupby("subject").head(1).index[:3]
 drawn = np.asarray(generator(slices.network_input(images[chosen]), training=False))[..., 0]
 pictures = {}
 for number, row in enumerate(chosen):

@@ -132,7 +132,7 @@ tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.L
 # %%
 for split in splits:
     figures.show(
-        figures.lesion_map(per_lesion, split).update_layout(title=f"{split} subjects, seed {seed}"),
+        figures.lesion_map(per_lesion, split, seed).update_layout(title=f"{split} subjects, seed {seed}"),
         "Seen from the feet, each scan about the middle of its lesions; the larger the dot, the larger the lesion.",
     )
 
@@ -146,7 +146,7 @@ for split in splits:
 samples, middle_and_worst = [], []
 for split, some in trained.groupby("split", sort=False):
     order = some.groupby("subject").dice.mean().sort_values().index
-    for which, name in {"middle": order[len(order) // 2], "worst": order[0]}.items():
+    for name, which in {order[(len(order) - 1) // 2]: "middle", order[0]: "worst"}.items():
         middle_and_worst.append((split, name))
         samples.append(evaluation.sample(study, subjects, name, names, seed) | {"title": f"{split}, {which}: {name}"})
 figures.prediction_samples(samples)
@@ -190,7 +190,7 @@ if len(tables["generalisation_gap"]):
     )
 
 # %% [markdown]
-# ## All trainings side by side
+# ## All trainings of one seed side by side
 
 # %%
 histories = {loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss in names}

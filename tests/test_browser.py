@@ -23,8 +23,8 @@ def page_file(tmp_path_factory):
     """A page with a slice viewer of two subjects and a lesion explorer; Dice misses everything, Siamese nothing."""
     folder = tmp_path_factory.mktemp("browser")
     random = np.random.default_rng(0)
-    for name in ("7", "<b>8"):
-        write_subject(folder / "data" / "test" / "C" / name, *small_scan(random, (40, 44, 12)))
+    for name, shape in (("7", (40, 44, 12)), ("<b>8", (36, 60, 12))):
+        write_subject(folder / "data" / "test" / "C" / name, *small_scan(random, shape))
     subjects, rows, scans = read_challenge(folder / "data"), [], []
     for row in subjects.itertuples():
         flair, reference = (viewers.canonical(path) for path in (row.flair, row.reference))
@@ -71,6 +71,20 @@ def changes(page, act, selector: str = AXIAL) -> bool:
     return picture(page, selector) != before
 
 
+def proportion(page) -> float:
+    box = page.locator(AXIAL).bounding_box()
+    return box["height"] / box["width"]
+
+
+def test_viewers_are_drawn_for_printing(page_file):
+    with open_browser(offline=True) as (page, troubles):
+        page.set_viewport_size({"width": 1200, "height": 10})
+        page.goto(page_file.as_uri())
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.wait_for_selector(".explorer[data-shown]", state="attached")
+        assert page.locator(".viewer[data-ready]").count() == 1 and not troubles
+
+
 def test_every_control_of_the_slice_viewer_changes_the_picture(page):
     def slide(title, value):
         slider = page.locator(f'.viewer input[title="{title}"]').first
@@ -93,8 +107,10 @@ def test_every_control_of_the_slice_viewer_changes_the_picture(page):
     for name in ("coronal", "sagittal"):
         selector = f".viewer-plane.{name} canvas"
         assert changes(page, slide(f"{name} slice", 8), selector), name
+    assert proportion(page) == pytest.approx(40 / 38, rel=0.02)  # a head of 36 x 38 voxels, with a voxel of margin
     assert changes(page, lambda: choose('.viewer select[title="subject"]', "subject <b>8"))
     assert page.get_attribute(".viewer", "data-ready") == "subject <b>8"
+    assert proportion(page) == pytest.approx(56 / 34, rel=0.02), "the second scan keeps its own proportions"
 
 
 def test_keys_and_wheel_scroll_once_the_picture_is_clicked(page):

@@ -4,7 +4,8 @@ import pytest
 from conftest import SHARED, small_scan, write_subject
 
 from wmhlib import slices
-from wmhlib.cohort import assign_splits, read_challenge
+from wmhlib.cohort import assign_splits, load_cohort, read_challenge
+from wmhlib.study import open_study
 
 
 def test_reads_centres_with_and_without_a_scanner_folder(challenge):
@@ -104,3 +105,28 @@ def test_every_oddity_of_the_challenges_release(tmp_path):
 def test_the_dot_that_windows_drops_changes_no_centre(tmp_path):
     write_subject(tmp_path / "test/Amsterdam/Philips_VU .PETMR_01/160", *small_scan(np.random.default_rng(0)))
     assert read_challenge(tmp_path).centre.item() == "Amsterdam/Philips"
+
+
+def test_further_folders_are_external_throughout(challenge, settings, write_config, tmp_path):
+    random = np.random.default_rng(0)
+    write_subject(tmp_path / "more" / "training" / "D" / "900", *small_scan(random))
+    settings["data"]["external"] = [str(tmp_path / "more")]
+    cohort = load_cohort(open_study(write_config(settings))).set_index("subject")
+    assert cohort.loc["900"].split == "external" and cohort.loc["900"].centre == "D" and len(cohort) == 8 + 2 + 1
+    write_subject(tmp_path / "more" / "training" / "D" / "0", *small_scan(random))
+    with pytest.raises(ValueError, match="Subject 0 stands in two of the folders"):
+        load_cohort(open_study(write_config(settings)))
+
+
+def test_a_study_without_training_or_unseen_subjects_is_refused(challenge, settings, write_config, tmp_path):
+    random = np.random.default_rng(0)
+    write_subject(tmp_path / "one" / "training" / "D" / "1", *small_scan(random))
+    settings["split"] = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
+    with pytest.raises(ValueError, match="has no holdout or external subject in .*one"):
+        load_cohort(open_study(write_config(settings), tmp_path / "one"))
+    write_subject(tmp_path / "two" / "test" / "D" / "1", *small_scan(random))
+    with pytest.raises(ValueError, match="has no training subject in .*two"):
+        load_cohort(open_study(write_config(settings), tmp_path / "two"))
+    settings["split"]["training"] = 1
+    with pytest.raises(ValueError, match="no subject to draw training from: all of them are external"):
+        load_cohort(open_study(write_config(settings), tmp_path / "two"))

@@ -76,6 +76,17 @@ def test_observers_are_scored_where_the_data_has_them(study, challenge):
     assert list(observed.subject) == [row.subject] and observed.dice.iloc[0] == 1 and observed.seed.iloc[0] == 0
 
 
+def test_a_scan_without_lesions_can_be_a_sample(study, tmp_path):
+    subjects = unseen(study)
+    row = subjects.iloc[0]
+    reference = nibabel.load(row.reference)
+    empty = tmp_path / "empty.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(0 * np.asarray(reference.dataobj), reference.affine), empty)
+    subjects.loc[subjects.subject == row.subject, "reference"] = str(empty)
+    shown = evaluation.sample(study, subjects, row.subject, ["dice"], 1)
+    assert not shown["masks"]["reference"].any() and shown["grey"].max() > 0.5
+
+
 @pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden pairs beside the project")
 def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
     from wmhlib.metrics import challenge_metrics, lesion_records, volumes_ml

@@ -55,6 +55,9 @@ def test_detection_by_size_draws_intervals_in_the_losss_colour():
     rows = [("external", "siamese", "below 10 mm³", 0.0, 12, 0.5, 0.4, 0.7)]
     table = pd.DataFrame(rows, columns=["split", "loss", "size", "from_mm3", "lesions", "detected", "low", "high"])
     figure = figures.detection_by_size(table, "external")
+    more = pd.concat([table, table.assign(loss="observer_o3", size="30 to 100 mm³", from_mm3=30.0)])
+    observer = figures.detection_by_size(more, "external").data[1]
+    assert 0.9 < observer.x[0] < 1.1, "the bin that only one of them has is in its own place"
     bars = figure.data[0].error_y
     assert bars.array[0] == pytest.approx(0.2) and bars.arrayminus[0] == pytest.approx(0.1)
     assert (
@@ -75,11 +78,11 @@ def test_volume_agreement_has_a_panel_a_loss():
 def test_every_loss_keeps_its_colour(table):
     split = pd.concat([table, table.assign(split="holdout", centre="<A>", subject="h" + table.subject)])
     drawn = [
-        figures.by_centre(statistics.summary(split, by="centre")),
+        figures.by_centre(statistics.summary(split, by_centre=True)),
         figures.generalisation_gap(statistics.generalisation_gap(split)),
     ]
     assert all({COLOURS["dice"], COLOURS["siamese"]} <= colours(figure) for figure in drawn)
-    assert drawn[0].layout.xaxis.ticktext[0] == "&lt;A&gt;<br>n = 3"
+    assert drawn[0].layout.xaxis.ticktext == ("&lt;A&gt;<br>holdout, n = 3", "C<br>external, n = 3")
 
 
 def test_the_lesion_map_tells_found_missed_and_false_apart():
@@ -87,7 +90,7 @@ def test_the_lesion_map_tells_found_missed_and_false_apart():
     table = pd.DataFrame(rows, columns=["kind", "found", "x_mm"]).assign(
         loss="dice", seed=1, split="external", subject="s", y_mm=0.0, volume_mm3=27.0
     )
-    figure = figures.lesion_map(table, "external")
+    figure = figures.lesion_map(table, "external", seed=1)
     assert {trace.name: trace.x[0] for trace in figure.data} == {"missed": 5, "found": -5, "false": 35}
 
 

@@ -69,5 +69,52 @@ def test_captions_do_without_what_is_not_there():
     table = scores(dice=[0.5, 0.6], siamese=[0.6, 0.7])
     assert "2 subjects" in findings.slopes_caption(statistics.summary(table), statistics.comparisons(table), "external")
     assert "0 empty, 0 at 100 %" in findings.density_caption(table, "external")
-    assert findings.gap_caption(pd.DataFrame(columns=["metric", "loss", "low"])).endswith("No interval excludes zero.")
-    assert np.isfinite(len(findings.centres_caption(statistics.summary(table, by="centre"))))
+    assert "no interval excludes zero" in findings.gap_caption(pd.DataFrame(columns=["metric", "loss", "low"]))
+    assert "Lowest mean Dice: Dice at C (external, 2 subject(s)), 0.55" in findings.centres_caption(
+        statistics.summary(table, by_centre=True)
+    )
+
+
+def test_equal_losses_share_the_lead_and_find_the_same_lesions():
+    said = found(scores(dice=[0.5, 0.5, 0.5], siamese=[0.5, 0.5, 0.5]))
+    assert "Dice and Siamese share the highest mean Dice (0.50)." in said[0]
+    rows = [("external", loss, 0.0, "below 10 mm³", 20, 0.4) for loss in ("dice", "siamese")]
+    detection = pd.DataFrame(rows, columns=["split", "loss", "from_mm3", "size", "lesions", "detected"])
+    assert findings.detection_caption(detection, "external").startswith("All losses find the same lesions")
+
+
+def test_no_loss_is_called_best_by_a_mean_that_leaves_subjects_out():
+    table = scores(dice=[0.5, 0.5, 0.5], siamese=[0.5, 0.5, 0.1])
+    table.loc[0, "dice"] = np.nan
+    assert (
+        found(table)[0] == "On the external subjects, Dice is undefined for 1 masks, so no loss is called best in it."
+    )
+
+
+def test_a_tiny_p_is_not_called_zero():
+    table = scores(dice=[0.2 + 0.01 * n for n in range(20)], siamese=[0.6 + 0.01 * n for n in range(20)])
+    assert any("p < 0.001" in sentence for sentence in found(table))
+
+
+def test_gaps_on_either_side_of_zero_are_named():
+    rows = [("dice", "dice", 0.3, 0.1, 0.5), ("dice", "siamese", -0.3, -0.5, -0.1)]
+    gap = pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
+    said = findings.gap_caption(gap)
+    assert said.endswith("the interval lies right of zero for Dice and left of zero for Siamese.")
+
+
+def test_one_subject_has_a_bias_and_no_limits():
+    volumes = pd.DataFrame(
+        {"loss": "dice", "seed": 1, "split": "external", "subject": ["a"], "reference_ml": 1.0, "predicted_ml": 3.0}
+    )
+    said = findings.agreement_caption(statistics.volume_agreement(volumes), "external")
+    assert "Dice +2.0 ml. Dashed" in said and "nan" not in said
+
+
+def test_a_study_without_any_lesion_or_gap_still_speaks():
+    table = scores(dice=[0.0, 0.0, 0.0], siamese=[0.0, 0.0, 0.0])
+    lesions = pd.DataFrame(columns=["kind", "split", "loss", "seed", "subject", "volume_mm3", "found"])
+    detection = statistics.detection_by_size(lesions)
+    false = statistics.false_detections(lesions, table)
+    assert findings.small_lesions(detection, false, "external") == [] and (false.per_scan == 0).all()
+    assert findings.detection_caption(detection, "external") == "No lesion to find."

@@ -1,10 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import scores
 from scipy import stats
 
 from wmhlib import statistics
+from wmhlib.figures import COLOURS
+from wmhlib.study import ROOT
 
 
 def test_mean_sd_and_count_by_hand():
@@ -43,7 +46,8 @@ def test_undefined_values_are_left_out_and_counted():
     table.loc[0, "hd95_mm"] = np.nan
     row = statistics.summary(table).iloc[0]
     assert row.hd95_mm_mean == 5 and row.hd95_mm_undefined == 1
-    assert statistics.spread(np.array([[np.nan, np.nan], [1, np.nan], [3, 5]]))["mean"] == 3
+    seeds = np.array([[np.nan, np.nan], [1, np.nan], [3, 5], [2, 2]])
+    assert statistics.spread(seeds)["mean"] == pytest.approx(7 / 3), "seeds first, then subjects"
     assert np.isnan(statistics.spread(np.full((4, 2), np.nan))["mean"])
 
 
@@ -125,3 +129,14 @@ def test_the_gap_is_holdout_less_external():
     both = pd.concat([scores(dice=[0.8, 0.7, 0.9]).assign(split="holdout"), scores(dice=[0.5, 0.6, 0.4, 0.5])])
     found = statistics.generalisation_gap(both).set_index("metric").loc["dice"]
     assert found.gap == pytest.approx(0.3) and 0 < found.low < 0.3 < found.high
+
+
+def test_a_centre_in_both_data_sets_is_two_rows():
+    both = pd.concat([scores(dice=[0.9, 0.9, 0.9]).assign(split="holdout"), scores(dice=[0.1, 0.1, 0.1])])
+    found = statistics.summary(both, by_centre=True).set_index(["split", "centre"]).dice_mean
+    assert found.to_dict() == {("holdout", "C"): pytest.approx(0.9), ("external", "C"): pytest.approx(0.1)}
+
+
+def test_what_the_schema_can_train_has_a_name_and_a_colour():
+    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
+    assert set(schema["properties"]["losses"]["properties"]) <= set(statistics.LOSSES) & set(COLOURS)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from wmhlib.bids import is_bids, read_bids
 from wmhlib.phantom import write_cohort
 from wmhlib.study import Study
 
@@ -104,6 +105,8 @@ def assign_splits(cohort: pd.DataFrame, training: int | None, validation: int, h
     turn = 0
     for split, count in (("holdout", holdout), ("validation", validation), ("training", training)):
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
+            if not waiting:
+                raise ValueError(f"There is no subject to draw {split} from: all of them are external.")
             if count is None:
                 centre = max(waiting, key=lambda name: len(waiting[name]))
             else:
@@ -120,7 +123,30 @@ def assign_splits(cohort: pd.DataFrame, training: int | None, validation: int, h
 
 
 def load_cohort(study: Study) -> pd.DataFrame:
-    """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it."""
+    """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it.
+
+    Subjects of the folders under `data.external` are external, whatever these folders say of them.
+    """
     if phantom := study.config["data"].get("phantom"):
         write_cohort(study.data, phantom["subjects"], phantom["seed"], scale=phantom["scale"])
-    return assign_splits(read_challenge(study.data), **study.config["split"])
+    tables = [read_folder(study.data)]
+    for folder in study.external:
+        tables.append(read_folder(folder).assign(split="external"))
+    cohort = pd.concat(tables, ignore_index=True)
+    repeated = cohort.subject[cohort.subject.duplicated()]
+    if len(repeated):
+        folders = ", ".join(map(str, (study.data, *study.external)))
+        raise ValueError(f"Subject {repeated.iloc[0]} stands in two of the folders {folders}: rename one of them.")
+    cohort = assign_splits(cohort, **study.config["split"])
+    for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
+        if not cohort.split.isin(splits).any():
+            raise ValueError(
+                f"The study {study.name} has no {needed} subject in {study.data}: put scans there (training/ for those "
+                "that train, test/ for external ones), or change the counts under split."
+            )
+    return cohort
+
+
+def read_folder(root: Path) -> pd.DataFrame:
+    """List the subjects of a folder, be it a BIDS data set or in the challenge's layout."""
+    return (read_bids if is_bids(root) else read_challenge)(root)

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, summary
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, shown, summary
 
 FOLDER = Path(__file__).parent / "context"
 
 DATASETS = {"holdout": "MICCAI holdout", "external": "CAIN"}
 """The paper's data set that stands where ours does."""
-
-MEANS = [f"{metric}_mean" for metric in METRICS]
 
 
 def paper_tables() -> pd.DataFrame:
@@ -43,6 +41,8 @@ def rank_score(means: pd.DataFrame) -> pd.Series:
     """
     teams, places = leaderboard(), []
     for metric, (_, more_is_better) in METRICS.items():
+        if f"{metric}_mean" not in teams:
+            continue  # a figure that the challenge does not rank
         worst, best = teams[f"{metric}_mean"].agg(["min", "max"] if more_is_better else ["max", "min"])
         places.append(((means[f"{metric}_mean"] - best) / (worst - best)).clip(0, 1))
     return sum(places) / len(places)
@@ -91,22 +91,22 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
     best = best_rows(table)
 
     def cell(row: pd.Series, metric: str) -> str:
-        digits = 1 if metric in ("hd95_mm", "avd_pct") else 2
-        text = f"{row[f'{metric}_mean']:.{digits}f}" if np.isfinite(row[f"{metric}_mean"]) else "—"
-        if np.isfinite(row[f"{metric}_sd"]):
-            text += f" ± {row[f'{metric}_sd']:.{digits}f}"
-        if np.isfinite(row[f"{metric}_low"]):
-            text += f" [{row[f'{metric}_low']:.{digits}f}, {row[f'{metric}_high']:.{digits}f}]"
+        mean, sd, low, high = (row[f"{metric}_{part}"] for part in ("mean", "sd", "low", "high"))
+        text = shown(metric, mean) if np.isfinite(mean) else "—"
+        if np.isfinite(sd):
+            text += f" ± {shown(metric, sd)}"
+        if np.isfinite(low):
+            text += f" [{shown(metric, low)}, {shown(metric, high)}]"
         if row[f"{metric}_undefined"] > 0:
             text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
         return text + (" ★" if row.name in best[metric] else "")
 
-    shown = table.drop(index=table.index[table.source == "leaderboard"][teams:])
+    rows = table.drop(index=table.index[table.source == "leaderboard"][teams:])
     lines = [
         {"Data": row.dataset, "Source": row.source, "Masks by": row.label}
         | {"Subjects": f"{row.subjects:.0f}" if np.isfinite(row.subjects) else "—"}
         | {f"{name} {'↑' if better else '↓'}": cell(row, metric) for metric, (name, better) in METRICS.items()}
         | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
-        for _, row in shown.iterrows()
+        for _, row in rows.iterrows()
     ]
     return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"])

@@ -42,9 +42,10 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     The challenge's release keeps them as `additional_annotations/<observer>/training/<site>[/<scanner>]/<id>/result.nii.gz`.
     They lack label 2; scoring cuts the reference's out of both masks.
     """
-    rows = []
-    for observer, row in itertools.product(("observer_o3", "observer_o4"), unseen.itertuples()):
-        place = Path(row.reference).parent.relative_to(study.data.resolve())
+    rows, root = [], study.data.resolve()
+    own = [row for row in unseen.itertuples() if Path(row.reference).is_relative_to(root)]
+    for observer, row in itertools.product(("observer_o3", "observer_o4"), own):
+        place = Path(row.reference).parent.relative_to(root)
         mask = study.data / "additional_annotations" / observer / place / "result.nii.gz"
         if mask.is_file():
             rows.append((observer, row.subject, mask))
@@ -114,7 +115,7 @@ def summarise(scored: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return scored | {
         "table1": context.table1(per_subject),
         "summary": statistics.summary(per_subject),
-        "centres": statistics.summary(per_subject, by="centre"),
+        "centres": statistics.summary(per_subject, by_centre=True),
         "comparisons": statistics.comparisons(per_subject),
         "volume_agreement": statistics.volume_agreement(scored["volumes"]),
         "detection_by_size": statistics.detection_by_size(per_lesion),
@@ -157,23 +158,24 @@ def caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
         f"{len(study.config['seeds'])} seed(s) a loss. Mean ± SD over subjects, seeds averaged first; in brackets the 95 % "
         f"bootstrap interval of the mean over subjects and seeds; ★ the best mean. {findings.undefined(tables['summary'])} "
         "The rank score (0 best, 1 worst of the challenge's teams) is approximate, and compares only for scans of the "
-        f"challenge. VGG19: {vgg19_origin(study)['source']}."
+        "challenge." + (f" VGG19: {vgg19_origin(study)['source']}." if "siamese" in study.config["losses"] else "")
     )
 
 
 def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
-    """One row of Figure 4: the slice of a subject with the largest reference area, with square pixels.
+    """One row of Figure 4: the slice of a subject with the largest reference area (most tissue, where there is no lesion),
+    cut to the head, with square pixels.
 
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """
     row = subjects.set_index("subject").loc[name]
     flair, reference = slices.read_flair(row.flair), np.asarray(slices.read_reference(row.reference).dataobj) > 0
     volume = flair.get_fdata(dtype=np.float32)
-    k = int(reference.sum(axis=(0, 1)).argmax())
-    filled = volume[..., k] > 0.2  # past the noise of air
-    box = tuple(slice(part[0], part[-1] + 1) for part in (np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))))
+    areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > slices.TISSUE).sum(axis=(0, 1))
+    k = int(areas.argmax())
+    box = slices.box_of(volume[..., [k]], "head")
     spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.round(np.array([side.stop - side.start for side in box]) * spacing / spacing.min()).astype(int)
+    shape = np.round(np.array(volume[box].shape[:2]) * spacing / spacing.min()).astype(int)
     masks = {"reference": reference} | {
         loss: np.asarray(slices.canonical(study.mask(loss, seed, name)).dataobj) > 0 for loss in losses
     }

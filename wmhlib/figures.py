@@ -1,4 +1,4 @@
-"""Plotly figures from saved tables and arrays; nothing is computed here that a table does not hold.
+"""Plotly figures from saved tables and arrays; no statistic is computed here beyond means over seeds and bins.
 
 One colour a loss in every figure (Okabe and Ito's palette, told apart by colour-blind readers), units on every axis.
 """
@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
-from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
 
@@ -38,10 +38,6 @@ COLOURS = {
 
 DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
 """Bins of positive class density; the first is the paper's own (Figure 5), the others are spaced evenly in ratio."""
-
-
-def _present(table: pd.DataFrame) -> list[str]:
-    return [loss for loss in LOSSES if loss in set(table.loss)]
 
 
 def show(figure: go.Figure, caption: str) -> None:
@@ -93,7 +89,7 @@ def metric_panels(per_subject: pd.DataFrame, split: str) -> go.Figure:
     titles = [f"{name} {'↑' if better else '↓'}" for name, better in METRICS.values()]
     figure = make_subplots(1, len(METRICS), subplot_titles=titles, horizontal_spacing=0.045)
     for column, metric in enumerate(METRICS, start=1):
-        for loss in _present(subjects):
+        for loss in present(subjects):
             some = subjects[subjects.loss == loss]
             figure.add_trace(
                 go.Box(
@@ -118,7 +114,7 @@ def volume_difference_by_density(per_subject: pd.DataFrame, split: str) -> go.Fi
     subjects["bin"] = pd.cut(density, DENSITY_EDGES_PCT, labels=names, include_lowest=True)
     counts = subjects.drop_duplicates("subject").bin.value_counts()
     figure = go.Figure()
-    for loss in _present(subjects):
+    for loss in present(subjects):
         some = subjects[subjects.loss == loss]
         figure.add_trace(
             go.Box(
@@ -140,7 +136,7 @@ def paired_slopes(
 ) -> go.Figure:
     """Every subject's figure under every loss, joined by a line (seeds averaged), with the mean of each loss."""
     subjects = over_seeds(per_subject[per_subject.split == split])
-    losses = [loss for loss in _present(subjects) if loss not in UNTRAINED]
+    losses = [loss for loss in present(subjects) if loss not in UNTRAINED]
     figure = make_subplots(1, len(metrics), subplot_titles=[METRICS[metric][0] for metric in metrics])
     names = [LOSSES[loss] for loss in losses]
     for column, metric in enumerate(metrics, start=1):
@@ -163,20 +159,19 @@ def paired_slopes(
 def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
     """Share of lesions found by lesion volume, one line a loss, with 95 % intervals."""
     here = table[table.split == split].sort_values("from_mm3")
+    sizes = here.groupby("from_mm3").agg(name=("size", "first"), lesions=("lesions", "max"))
+    places = {low: number for number, low in enumerate(sizes.index)}
     figure = go.Figure()
-    losses = _present(here)
+    losses = present(here)
     for number, loss in enumerate(losses):
         some = here[here.loss == loss]
         dash = "dot" if loss in UNTRAINED else "solid"
         figure.add_scatter(
-            x=np.arange(len(some)) + (number - (len(losses) - 1) / 2) * 0.06, y=some.detected, name=LOSSES[loss],
+            x=some.from_mm3.map(places) + (number - (len(losses) - 1) / 2) * 0.06, y=some.detected, name=LOSSES[loss],
             mode="lines+markers", line={"color": COLOURS[loss], "dash": dash}, error_y=_error_bars(some, "detected"),
             hovertemplate="%{y:.0%}",
         )  # fmt: skip
-    ticks = here[here.loss == losses[0]] if losses else here
-    labels = [
-        f"{row.size_name}<br>n = {row.lesions}" for row in ticks.rename(columns={"size": "size_name"}).itertuples()
-    ]
+    labels = [f"{row.name}<br>n = {row.lesions}" for row in sizes.itertuples()]
     figure.update_xaxes(title="volume of the reference lesion", tickvals=list(range(len(labels))), ticktext=labels)
     figure.update_yaxes(title="share of lesions found", tickformat=".0%", range=[0, 1.04])
     figure.update_layout(height=480, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
@@ -187,7 +182,7 @@ def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> 
     """Bland-Altman: predicted less reference volume against their mean, one panel a loss, with bias and limits."""
     each = volumes[volumes.split == split].groupby(["loss", "subject"])[["reference_ml", "predicted_ml"]].mean()
     limits = table[table.split == split].set_index("loss")
-    losses = [loss for loss in _present(limits.reset_index()) if loss not in UNTRAINED]
+    losses = [loss for loss in present(limits.reset_index()) if loss not in UNTRAINED]
     figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses], shared_yaxes=True)
     for column, loss in enumerate(losses, start=1):
         some, row = each.loc[loss], limits.loc[loss]
@@ -209,20 +204,21 @@ def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> 
 def by_centre(centres: pd.DataFrame, metric: str = "dice") -> go.Figure:
     """A figure's mean by centre, one point a loss, with 95 % intervals."""
     figure = go.Figure()
-    places = list(dict.fromkeys(centres.centre))
-    losses = _present(centres)
+    places = list(dict.fromkeys(zip(centres.split, centres.centre, strict=True)))
+    losses = present(centres)
     for number, loss in enumerate(losses):
         some = centres[centres.loss == loss]
+        at = [places.index(place) for place in zip(some.split, some.centre, strict=True)]
         figure.add_scatter(
-            x=[places.index(name) + (number - (len(losses) - 1) / 2) * 0.09 for name in some.centre],
+            x=np.array(at) + (number - (len(losses) - 1) / 2) * 0.09,
             y=some[f"{metric}_mean"], mode="markers", name=LOSSES[loss], marker={"color": COLOURS[loss], "size": 10},
             error_y=_error_bars(some, f"{metric}_mean", f"{metric}_low", f"{metric}_high"), hovertemplate="%{y:.3f}",
         )  # fmt: skip
-    counts = centres.groupby("centre").subjects.max()
-    labels = [f"{html.escape(name)}<br>n = {counts[name]}" for name in places]
+    counts = centres.groupby(["split", "centre"]).subjects.max()
+    labels = [f"{html.escape(place[1])}<br>{place[0]}, n = {counts[place]}" for place in places]
     figure.update_xaxes(tickvals=list(range(len(places))), ticktext=labels)
     figure.update_yaxes(title=METRICS[metric][0], rangemode="tozero")
-    figure.update_layout(height=440, margin={"t": 40}, legend={"orientation": "h", "y": -0.2})
+    figure.update_layout(height=440, margin={"t": 40}, legend={"orientation": "h", "y": -0.25})
     return figure
 
 
@@ -232,7 +228,7 @@ def generalisation_gap(table: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, len(metrics), subplot_titles=[METRICS[name][0] for name in metrics], shared_yaxes=True)
     for column, metric in enumerate(metrics, start=1):
         here = table[table.metric == metric].set_index("loss", drop=False)
-        losses = _present(here)[::-1]
+        losses = present(here)[::-1]
         for loss in losses:
             some = here.loc[[loss]]
             figure.add_scatter(
@@ -246,14 +242,14 @@ def generalisation_gap(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def lesion_map(per_lesion: pd.DataFrame, split: str) -> go.Figure:
-    """Where lesions were found, missed and invented, seen from above, one panel a loss.
+def lesion_map(per_lesion: pd.DataFrame, split: str, seed: int) -> go.Figure:
+    """Where lesions were found, missed and invented under one seed, seen from the feet, one panel a loss.
 
     Millimetres in each scan's own space, about the centre of the subject's reference lesions, since scans are not
-    registered to one another. One seed, the first.
+    registered to one another.
     """
     here = per_lesion[(per_lesion.split == split) & ~per_lesion.loss.isin(UNTRAINED)]
-    here = here[here.seed == here.seed.min()]
+    here = here[here.seed == seed]
     centre = here[here.kind == "reference"].groupby("subject")[["x_mm", "y_mm"]].mean()
     here = here.join(centre.add_suffix("_centre"), on="subject")
     kinds = {
@@ -261,7 +257,7 @@ def lesion_map(per_lesion: pd.DataFrame, split: str) -> go.Figure:
         "found": (here.kind == "reference") & (here.found == True),  # noqa: E712
         "false": here.kind == "false detection",
     }
-    losses = _present(here)
+    losses = present(here)
     figure = make_subplots(1, len(losses), subplot_titles=[LOSSES[loss] for loss in losses])
     for column, loss in enumerate(losses, start=1):
         for kind, chosen in kinds.items():

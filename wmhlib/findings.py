@@ -8,48 +8,51 @@ below 0.05 after Holm's correction for the losses compared in that figure; other
 import numpy as np
 import pandas as pd
 
-from wmhlib.statistics import LOSSES, METRICS, UNTRAINED
+from wmhlib.statistics import LOSSES, METRICS, SMALL_MM3, UNTRAINED, shown
 
-WHERE = {"holdout": "held-out subjects of the training centres", "external": "the unseen centre"}
+WHERE = {"holdout": "the held-out subjects", "external": "the external subjects"}
 LEVEL = 0.05
-SMALL_MM3 = 30.0
-"""Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
 
 
-def _amount(metric: str, value: float) -> str:
-    return f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
-
-
-def shown(row: pd.Series) -> bool:
+def holds(row: pd.Series) -> bool:
     """Whether a comparison's interval excludes zero and its corrected p lies below 0.05."""
     return bool((row.low > 0 or row.high < 0) and row.p_holm < LEVEL)
+
+
+def _name(metric: str) -> str:
+    return METRICS[metric][0].replace("Lesion", "lesion")
 
 
 def _by(row) -> str:
     """One shown difference in words: figure, size, interval, p."""
     bounds = sorted((abs(row.low), abs(row.high)))
-    size, low, high = (_amount(row.metric, value) for value in (abs(row.difference), *bounds))
-    name = METRICS[row.metric][0].replace("Lesion", "lesion")
-    return f"{name} by {size} ({low} to {high}, p = {row.p_holm:.3f})"
+    size, low, high = (shown(row.metric, value) for value in (abs(row.difference), *bounds))
+    p = f"p = {row.p_holm:.3f}" if row.p_holm >= 0.001 else "p < 0.001"
+    return f"{_name(row.metric)} by {size} ({low} to {high}, {p})"
 
 
 def leaders(table: pd.DataFrame, split: str) -> list[str]:
-    """Which trained loss has the best mean Dice and lesion recall of a split, and the mean of the next."""
+    """Which trained loss has the best mean Dice and lesion recall of a split; none where a mean leaves subjects out."""
     here = table[(table.split == split) & ~table.loss.isin(UNTRAINED)].set_index("loss")
     sentences = []
     for metric in ("dice", "lesion_recall") if len(here) else ():
-        order = here[f"{metric}_mean"].dropna().sort_values(ascending=False)
-        if not len(order):
+        if count := int(here[f"{metric}_undefined"].sum()):
+            sentences.append(
+                f"On {WHERE[split]}, {_name(metric)} is undefined for {count} masks, so no loss is called best in it."
+            )
             continue
-        text = f"On {WHERE[split]}, {LOSSES[order.index[0]]} has the highest mean {METRICS[metric][0].replace('Lesion', 'lesion')}"
-        best = here.loc[order.index[0]]
-        text += f" ({_amount(metric, order.iloc[0])}"
-        if np.isfinite(best[f"{metric}_low"]):
-            bounds = (_amount(metric, best[f"{metric}_{end}"]) for end in ("low", "high"))
+        order = here[f"{metric}_mean"].sort_values(ascending=False)
+        best = here[here[f"{metric}_mean"] == order.iloc[0]]
+        text = f"On {WHERE[split]}, {' and '.join(LOSSES[loss] for loss in best.index)} "
+        text += (
+            f"{'has' if len(best) == 1 else 'share'} the highest mean {_name(metric)} ({shown(metric, order.iloc[0])}"
+        )
+        if len(best) == 1 and np.isfinite(best[f"{metric}_low"].iloc[0]):
+            bounds = (shown(metric, best[f"{metric}_{end}"].iloc[0]) for end in ("low", "high"))
             text += f", 95 % interval {' to '.join(bounds)}"
         text += ")"
-        if len(order) > 1:
-            text += f", before {LOSSES[order.index[1]]} ({_amount(metric, order.iloc[1])})"
+        if len(order) > len(best):
+            text += f", before {LOSSES[order.index[len(best)]]} ({shown(metric, order.iloc[len(best)])})"
         sentences.append(text + ".")
     return sentences
 
@@ -63,7 +66,7 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
     if here.p.isna().all():
         return [f"On {WHERE[split]}, {here.subjects.max():.0f} subject(s) are too few to compare losses."]
     sentences = []
-    for rival, rows in here[here.apply(shown, axis=1)].groupby("loss", sort=False):
+    for rival, rows in here[here.apply(holds, axis=1)].groupby("loss", sort=False):
         ahead = (rows.difference < 0) == rows.metric.map(lambda metric: METRICS[metric][1])
         parts = [
             f"{verb} in {'; in '.join(_by(row) for row in some.itertuples())}"
@@ -114,7 +117,7 @@ def floor(table: pd.DataFrame, split: str) -> list[str]:
 
 
 def gaps(gap: pd.DataFrame) -> list[str]:
-    """Which loss loses least Dice on the unseen centre."""
+    """Which loss loses least Dice on the external subjects."""
     here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
     if not len(here) or not np.isfinite(here.gap.iloc[0]):
         return []
@@ -122,7 +125,7 @@ def gaps(gap: pd.DataFrame) -> list[str]:
     for row in here.itertuples():
         text = f"{LOSSES[row.loss]} {row.gap:+.2f}"
         parts.append(text + (f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""))
-    return [f"Dice lost from holdout to the unseen centre, least first: {', '.join(parts)}."]
+    return [f"Dice lost from the held-out to the external subjects, least first: {', '.join(parts)}."]
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -149,7 +152,9 @@ def slopes_caption(table: pd.DataFrame, comparison: pd.DataFrame, split: str) ->
     here = comparison[(comparison.split == split) & (comparison.metric == "dice")]
     parts = [f"{LOSSES[row.loss]} {row.share_above:.0%}" for row in here.itertuples() if np.isfinite(row.share_above)]
     text = f"Each line is one of {table[table.split == split].subjects.max():.0f} subjects, seeds averaged; the thick one is the mean."
-    return text + (f" Share of subjects with a higher Dice than under Siamese: {', '.join(parts)}." if parts else "")
+    if parts:
+        text += f" Share of subjects with a higher Dice than under Siamese (ties count half): {', '.join(parts)}."
+    return text
 
 
 def detection_caption(detection: pd.DataFrame, split: str) -> str:
@@ -159,8 +164,11 @@ def detection_caption(detection: pd.DataFrame, split: str) -> str:
         return "No lesion to find."
     by_size = here.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
     enough = by_size[by_size.index.isin(_often(here))] if len(_often(here)) else by_size
-    apart = (enough.max(axis=1) - enough.min(axis=1)).idxmax()
+    gaps_by_size = enough.max(axis=1) - enough.min(axis=1)
+    apart = gaps_by_size.idxmax()
     row = by_size.loc[apart]
+    if not gaps_by_size[apart] > 0:
+        return "All losses find the same lesions, at every size. Bars are 95 % intervals; n counts lesions."
     return (
         f"The losses lie furthest apart for lesions {_of_size(apart[1])}: {LOSSES[row.idxmax()]} finds {row.max():.0%}, "
         f"{LOSSES[row.idxmin()]} {row.min():.0%}. Bars are 95 % intervals; n counts lesions."
@@ -179,30 +187,39 @@ def _of_size(name: str) -> str:
 
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
     """Of volume agreement: bias, limits and ICC of every loss."""
-    parts = [
-        f"{LOSSES[row.loss]} {row.bias_ml:+.1f} ml (limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}"
-        + (f", ICC {row.icc:.2f})" if np.isfinite(row.icc) else ")")
-        for row in agreement[agreement.split == split].itertuples()
-    ]
+    parts = []
+    for row in agreement[(agreement.split == split) & ~agreement.loss.isin(UNTRAINED)].itertuples():
+        known = []
+        if np.isfinite(row.lower_limit_ml):
+            known.append(f"limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}")
+        if np.isfinite(row.icc):
+            known.append(f"ICC {row.icc:.2f}")
+        parts.append(f"{LOSSES[row.loss]} {row.bias_ml:+.1f} ml" + (f" ({', '.join(known)})" if known else ""))
     return f"Bias, predicted less reference: {'; '.join(parts)}. Dashed: bias; dotted: 95 % limits of agreement."
 
 
 def centres_caption(centres: pd.DataFrame) -> str:
     """Of the breakdown by centre: the centre and loss that do worst."""
-    here = centres[~centres.loss.isin(UNTRAINED)]
+    here = centres[~centres.loss.isin(UNTRAINED) & centres.dice_mean.notna()]
+    bars = "Bars are 95 % intervals, absent below three subjects."
+    if not len(here):
+        return bars
     worst = here.loc[here.dice_mean.idxmin()]
-    return (
-        f"Lowest mean Dice: {LOSSES[worst.loss]} at {worst.centre} ({worst.dice_mean:.2f}, {worst.subjects} subject(s)). "
-        "Bars are 95 % intervals, absent below three subjects."
-    )
+    where = f"{worst.centre} ({worst.split}, {worst.subjects} subject(s))"
+    return f"Lowest mean Dice: {LOSSES[worst.loss]} at {where}, {worst.dice_mean:.2f}. {bars}"
 
 
 def gap_caption(gap: pd.DataFrame) -> str:
-    """Of the generalisation gap: whose interval excludes zero."""
+    """Of the generalisation gap in Dice: whose interval excludes zero, and on which side."""
     here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)]
-    clear = [LOSSES[row.loss] for row in here.itertuples() if row.low > 0]
-    text = "Right of zero a loss does worse on the unseen centre than on the holdout. "
-    return text + (f"The interval excludes zero for {', '.join(clear)}." if clear else "No interval excludes zero.")
+    worse, better = (
+        [LOSSES[row.loss] for row in here.itertuples() if clear(row)]
+        for clear in (lambda row: row.low > 0, lambda row: row.high < 0)
+    )
+    text = "Right of zero a loss does worse on the external subjects than on the held-out ones. "
+    parts = [f"the interval lies right of zero for {', '.join(worse)}"] * bool(worse)
+    parts += [f"{'' if worse else 'the interval lies '}left of zero for {', '.join(better)}"] * bool(better)
+    return text + f"In Dice, {' and '.join(parts) if parts else 'no interval excludes zero'}."
 
 
 def density_caption(per_subject: pd.DataFrame, split: str) -> str:

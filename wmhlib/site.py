@@ -57,7 +57,7 @@ def write_site(study: Study) -> Path:
     record = run_record(study)
     write_json(study.folder / "run.json", record)
     banner = None
-    if record["vgg19"]["weights"] == "random":
+    if record["vgg19"]["weights"] == "random" and "siamese" in study.config["losses"]:
         banner = f"The Siamese loss used random VGG19 features, not ImageNet's: {record['vgg19']['source']}."
     pages = page_list(study)
     links = [("index.html", study.name), *((f"{name}.html", title) for name, title, _ in pages)]

@@ -27,7 +27,14 @@ METRICS = {
     "lesion_recall": ("Lesion recall", True),
     "lesion_f1": ("Lesion F1", True),
 }
-"""The challenge's five figures: the name a reader sees, and whether more is better."""
+"""The challenge's five figures: the name a reader sees, and whether more is better. (One more needs a column in
+`wmhlib/context/*.csv` too, or a place among those that are not ranked in `wmhlib.context.rank_score`.)"""
+
+
+def shown(metric: str, value: float) -> str:
+    """A figure as a reader sees it: lengths and per cents with one digit, shares with two."""
+    return f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
+
 
 LOSSES = {
     "dice": "Dice",
@@ -41,12 +48,16 @@ LOSSES = {
 }
 """What makes masks, by the names a reader sees, in the order every table and legend keeps."""
 
-UNTRAINED = ("global_threshold", "observer_o3", "observer_o4")
+OBSERVERS = ("observer_o3", "observer_o4")
+UNTRAINED = ("global_threshold", *OBSERVERS)
 """Rows of a table that no loss trained: the floor and the human ceiling."""
 
 SPLITS = ("holdout", "external")
 
-SIZE_EDGES_MM3 = (0.0, 10.0, 30.0, 100.0, 300.0, np.inf)
+SMALL_MM3 = 30.0
+"""Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
+
+SIZE_EDGES_MM3 = (0.0, 10.0, SMALL_MM3, 100.0, 300.0, np.inf)
 """Bins of lesion volume, even in ratio (half a decade each). Below 10 mm3 a lesion has one to three of the challenge's
 voxels (2.8 to 3.0 mm3); the median lesion of 32 real scans lies between 6 and 118 mm3, so the middle bins hold most."""
 
@@ -62,7 +73,8 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
     values
         (subjects, seeds); NaN where undefined.
     weights
-        Of the same shape, for a weighted mean, such as lesions a subject for a detection rate.
+        Of the same shape, for a weighted mean over everything, such as lesions for a detection rate. Without weights,
+        a subject's seeds are averaged first and every subject counts the same.
     minus
         (other subjects, seeds): then the mean of `values` less the mean of `minus` is what is estimated.
 
@@ -73,7 +85,8 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
         of the BCa interval (Efron 1987, doi:10.1080/01621459.1987.10478410), NaN with fewer than three subjects;
         `subjects`, those with a value.
     """
-    weights = np.ones_like(values, dtype=float) if weights is None else weights.astype(float)
+    pooled = weights is not None
+    weights = weights.astype(float) if pooled else np.ones_like(values, dtype=float)
     groups = [(values, weights)] + ([] if minus is None else [(minus, np.ones_like(minus, dtype=float))])
     groups = [(v, np.where(np.isnan(v), 0, w)) for v, w in groups]
     groups = [(np.nan_to_num(v), w) for v, w in groups]
@@ -89,7 +102,13 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
         means = []
         for (v, w), row in zip(groups, rows, strict=True):
             place = (row[..., :, None], columns[..., None, :])  # (resample, subject, seed)
-            means.append((v[place] * w[place]).sum(axis=(-2, -1)) / w[place].sum(axis=(-2, -1)))
+            sums, sizes = (v[place] * w[place]).sum(axis=-1), w[place].sum(axis=-1)
+            if not pooled:  # a subject's seeds are averaged first
+                sums, sizes = (
+                    np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0),
+                    (sizes > 0).astype(float),
+                )
+            means.append(sums.sum(axis=-1) / sizes.sum(axis=-1))
         return means[0] if len(means) == 1 else means[0] - means[1]
 
     samples = [np.arange(count) for count in counts] + ([np.arange(seeds)] if seeds > 1 else [])
@@ -110,12 +129,18 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
     return found
 
 
+def _table(rows: list[dict], columns: str) -> pd.DataFrame:
+    """Rows as a table, which has its columns even where there is no row."""
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns.split())
+
+
 def wide(table: pd.DataFrame, column: str) -> np.ndarray:
     """A column of a table as (subjects, seeds), NaN where there is no row."""
     return table.pivot(index="subject", columns="seed", values=column).to_numpy(dtype=float)
 
 
-def _present(table: pd.DataFrame) -> list[str]:
+def present(table: pd.DataFrame) -> list[str]:
+    """What made masks in a table with a column `loss`, in the order every table and legend keeps."""
     return [loss for loss in LOSSES if loss in set(table.loss)]
 
 
@@ -125,27 +150,28 @@ def over_seeds(per_subject: pd.DataFrame) -> pd.DataFrame:
     return per_subject.drop(columns="seed").groupby(keys, sort=False).mean(numeric_only=True).reset_index()
 
 
-def summary(per_subject: pd.DataFrame, by: str = "split") -> pd.DataFrame:
-    """Mean, SD and 95 % interval of every figure, per split (or centre, with `by="centre"`) and loss.
+def summary(per_subject: pd.DataFrame, by_centre: bool = False) -> pd.DataFrame:
+    """Mean, SD and 95 % interval of every figure, per split (and centre, if asked) and loss.
 
     Returns
     -------
     DataFrame
-        `<by>, loss, subjects, seeds`, and per metric `_mean, _sd, _low, _high, _undefined` (subject-seed pairs without
-        a value).
+        `split, loss, subjects, seeds` (and `centre`), and per metric `_mean, _sd, _low, _high, _undefined` (subject-seed
+        pairs without a value).
     """
+    keys = ["split", "centre"] if by_centre else ["split"]
     rows = []
-    order = [split for split in SPLITS if split in set(per_subject.split)]
-    for place in order if by == "split" else sorted(per_subject[by].unique()):
-        here = per_subject[per_subject[by] == place]
-        for loss in _present(here):
-            some = here[here.loss == loss]
-            row = {by: place, "loss": loss, "subjects": some.subject.nunique(), "seeds": some.seed.nunique()}
-            for metric in METRICS:
-                found = spread(wide(some, metric))
-                row |= {f"{metric}_{name}": found[name] for name in ("mean", "sd", "low", "high")}
-                row[f"{metric}_undefined"] = int(some[metric].isna().sum())
-            rows.append(row)
+    for split in (split for split in SPLITS if split in set(per_subject.split)):
+        for place, here in per_subject[per_subject.split == split].groupby(keys):
+            for loss in present(here):
+                some = here[here.loss == loss]
+                row = dict(zip(keys, place, strict=True)) | {"loss": loss}
+                row |= {"subjects": some.subject.nunique(), "seeds": some.seed.nunique()}
+                for metric in METRICS:
+                    found = spread(wide(some, metric))
+                    row |= {f"{metric}_{name}": found[name] for name in ("mean", "sd", "low", "high")}
+                    row[f"{metric}_undefined"] = int(some[metric].isna().sum())
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -189,7 +215,7 @@ def comparisons(per_subject: pd.DataFrame, against: str = "siamese") -> pd.DataF
     tables = []
     for split, metric in itertools.product(SPLITS, METRICS):
         here = per_subject[per_subject.split == split]
-        losses = [loss for loss in _present(here) if loss not in (against, *UNTRAINED)]
+        losses = [loss for loss in present(here) if loss not in (against, *UNTRAINED)]
         if against not in set(here.loss) or not losses:
             continue
         rows = [
@@ -222,7 +248,7 @@ def volume_agreement(volumes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for split in SPLITS:
         here = volumes[volumes.split == split]
-        for loss in _present(here):
+        for loss in present(here):
             some = here[here.loss == loss].assign(gap=lambda table: table.predicted_ml - table.reference_ml)
             found = spread(wide(some, "gap"))
             each = some.groupby("subject")[["reference_ml", "predicted_ml", "gap"]].mean()
@@ -260,12 +286,12 @@ def generalisation_gap(per_subject: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for metric in METRICS:
-        for loss in _present(per_subject[~per_subject.loss.isin(UNTRAINED[1:])]):
+        for loss in present(per_subject[~per_subject.loss.isin(OBSERVERS)]):
             parts = [per_subject[(per_subject.loss == loss) & (per_subject.split == split)] for split in SPLITS]
             if all(len(part) for part in parts):
                 found = spread(wide(parts[0], metric), minus=wide(parts[1], metric))
                 rows.append({"metric": metric, "loss": loss, "gap": found["mean"]} | _bounds(found))
-    return pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
+    return _table(rows, "metric loss gap low high")
 
 
 def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
@@ -284,7 +310,7 @@ def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for split in SPLITS:
         here = lesions[lesions.split == split]
-        for loss in _present(here):
+        for loss in present(here):
             for number, (low, high) in enumerate(zip(SIZE_EDGES_MM3, SIZE_EDGES_MM3[1:], strict=False)):
                 some = here[(here.loss == loss) & (here.bin == number)]
                 if not len(some):
@@ -297,7 +323,7 @@ def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
                     | {"lesions": len(some) // some.seed.nunique(), "detected": found["mean"]}
                     | _bounds(found)
                 )
-    return pd.DataFrame(rows)
+    return _table(rows, "split loss size from_mm3 lesions detected low high")
 
 
 def false_detections(per_lesion: pd.DataFrame, per_subject: pd.DataFrame) -> pd.DataFrame:
@@ -309,7 +335,7 @@ def false_detections(per_lesion: pd.DataFrame, per_subject: pd.DataFrame) -> pd.
     rows = []
     for split in SPLITS:
         here = scans[scans.split == split]
-        for loss in _present(here):
+        for loss in present(here):
             some = here[here.loss == loss]
             number = spread(wide(some, "size"))
             rows.append(

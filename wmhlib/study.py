@@ -35,6 +35,7 @@ class Study:
     config: dict
     config_path: Path
     data: Path
+    external: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -69,8 +70,8 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
     config
         A YAML file, relative to the working directory or to the project's folder.
     data
-        A folder in the WMH Challenge's layout that replaces `data.root` (empty: keep it). The synthetic cohort
-        is then not made.
+        A folder, in the WMH Challenge's layout or BIDS, that replaces everything under `data` (empty: keep it). The
+        synthetic cohort is then not made.
 
     Raises
     ------
@@ -91,14 +92,15 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
         raise ValueError(f"{path}, at {where}: {error.message}; config/schema.yaml says what may stand there.")
     if str(data):
         settings["data"] = {"root": str(_find(data, "data folder"))}
-    root = Path(settings["data"]["root"])
+    folders = [Path(name) for name in (settings["data"]["root"], *settings["data"].get("external", ()))]
+    root, *external = (folder if folder.is_absolute() else ROOT / folder for folder in folders)
     size, depth = settings["preprocessing"]["size_px"], settings["generator"]["depth"]
     if size % 2**depth:
         raise ValueError(
             f"{path}: preprocessing.size_px is {size}, which {depth} max pools do not divide evenly; "
             f"choose a multiple of {2**depth}, such as {max(1, round(size / 2**depth)) * 2**depth}."
         )
-    return Study(settings["study"], settings, path, root if root.is_absolute() else ROOT / root)
+    return Study(settings["study"], settings, path, root, tuple(external))
 
 
 def _find(name: str | Path, what: str) -> Path:

@@ -20,7 +20,7 @@ from skimage.transform import resize
 
 from wmhlib.figures import COLOURS, png_uri
 from wmhlib.slices import canonical, read_flair, read_reference
-from wmhlib.statistics import LOSSES, METRICS
+from wmhlib.statistics import LOSSES, METRICS, shown
 
 MIME = "application/vnd.wmhlib.viewer+json"
 """Output that an exported page draws: `{"kind": "slices" or "lesions", …}`; JupyterLab takes the widget beside it."""
@@ -83,10 +83,10 @@ def pack_scan(
             raise ValueError(f"Mask {name} of {title} has shape {mask.shape}, the FLAIR {flair.shape}.")
     if not flair.any():
         raise ValueError(f"The FLAIR of {title} holds no voxel other than zero: nothing to show.")
-    shown = np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())])
+    filled_voxels = np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())])
     box = []
     for axis in range(3):
-        filled = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
+        filled = np.flatnonzero(filled_voxels.any(axis=tuple({0, 1, 2} - {axis})))
         box.append(slice(max(int(filled[0]) - 1, 0), int(filled[-1]) + 2))
     flair, cut = flair[tuple(box)], {name: mask[tuple(box)] != 0 for name, mask in masks.items()}
     low, high = float(flair.min()), float(np.percentile(flair[flair > 0], 99.9)) if (flair > 0).any() else flair.max()
@@ -147,7 +147,7 @@ def _label(name: str) -> str:
 
 
 def _figure(metric: str, value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
+    return "undefined" if np.isnan(value) else shown(metric, value)
 
 
 def _opening(masks: dict[str, np.ndarray]) -> list[int]:
@@ -273,6 +273,7 @@ def pack_lesions(
         index=["subject", "lesion"], columns="loss", values="found"
     )
     table = own.drop_duplicates(["subject", "lesion"]).drop(columns="found").merge(found, on=["subject", "lesion"])
+    table = table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)])
     apart = table[list(losses)].max(axis=1) - table[list(losses)].min(axis=1)
     order = table.assign(apart=apart).sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
     table = table.loc[order]

@@ -48,7 +48,8 @@
 
   // A viewer without a kernel: every scan it can show is in the page.
   function look(place) {
-    const source = place.querySelector("script");
+    const source = place.querySelector(":scope > script");
+    if (!source) return; // drawn already
     const packed = JSON.parse(source.textContent);
     source.remove();
     const root = document.createElement("div");
@@ -66,13 +67,13 @@
     }, { rootMargin: "800px" });
     places.forEach((place) => near.observe(place));
   }
+  addEventListener("beforeprint", () => { figures.forEach(draw); places.forEach(look); });
 
   if (figures.length) {
     const near = new IntersectionObserver((entries) => {
       for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
     }, { rootMargin: "800px" });
     figures.forEach((figure) => near.observe(figure));
-    addEventListener("beforeprint", () => figures.forEach(draw));
     dark.addEventListener("change", () => {
       for (const [figure, wish] of wishes) Plotly.relayout(figure.querySelector(".js-plotly-plot"), colours(wish));
     });

@@ -37,7 +37,7 @@ function colourParts(hex) {
 // Draws `scan` into `root`; returns a function that replaces the scan by another. `names` are the subjects to choose
 // among and `choose` is called with the one wanted.
 function mountViewer(root, names, choose) {
-  let scan, grey, masks, position, shown, drawTime = 0;
+  let scan, grey, masks, position, shown, latest = 0;
   const planes = {};
   const subject = element("select", { title: "subject" }, ...names.map((name) => element("option", { textContent: name })));
   const loss = element("select", { title: "whose mask" });
@@ -130,7 +130,8 @@ function mountViewer(root, names, choose) {
     }
     const wide = width * scan.spacing[across], high = height * scan.spacing[up];
     const pixels = Math.round((canvas.parentElement.clientWidth || 360) * (window.devicePixelRatio || 1));
-    if (canvas.width !== pixels) { canvas.width = pixels; canvas.height = Math.round(pixels * high / wide); }
+    const tall = Math.round(pixels * high / wide);
+    if (canvas.width !== pixels || canvas.height !== tall) { canvas.width = pixels; canvas.height = tall; }
     const pen = canvas.getContext("2d");
     sheet.width = width;
     sheet.height = height;
@@ -189,12 +190,14 @@ function mountViewer(root, names, choose) {
     key.replaceChildren(...entries);
     read(position);
     for (const row of figures.querySelectorAll("tr[data-name]")) row.classList.toggle("chosen", row.dataset.name === loss.value);
-    drawTime = performance.now() - started;
-    root.dataset.drawMs = drawTime.toFixed(1);
+    root.dataset.drawMs = (performance.now() - started).toFixed(1);
   }
 
   return async function show(next) {
-    [grey, masks] = await Promise.all([unpackVolume(next.grey, next.shape, next.columns), unpackVolume(next.codes, next.shape, next.columns)]);
+    const turn = ++latest;
+    const volumes = await Promise.all([next.grey, next.codes].map((uri) => unpackVolume(uri, next.shape, next.columns)));
+    if (turn !== latest) return; // another subject was chosen meanwhile
+    [grey, masks] = volumes;
     const before = loss.value;
     scan = next;
     position = [...scan.opening];

@@ -1,0 +1,126 @@
+"""BIDS in and out: the table that a data set gives, and derivatives that the official validator accepts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import small_scan
+
+from wmhlib import bids
+
+AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
+
+
+def write(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, AFFINE), path)
+
+
+def describe(folder, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {"Name": "A set", "BIDSVersion": "1.9.0"} | more
+    (folder / "dataset_description.json").write_text(json.dumps(described))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two subjects, one of them with two sessions; masks in a derivative; a brain mask that is no lesion."""
+    root, masks = tmp_path / "set", tmp_path / "set" / "derivatives" / "manual"
+    describe(root)
+    describe(masks, DatasetType="derivative", GeneratedBy=[{"Name": "manual"}])
+    random = np.random.default_rng(0)
+    for stem, folder in (("sub-01", "sub-01"), ("sub-02_ses-a", "sub-02/ses-a"), ("sub-02_ses-b", "sub-02/ses-b")):
+        flair, reference = small_scan(random)
+        write(root / folder / "anat" / f"{stem}_FLAIR.nii.gz", flair)
+        write(masks / folder / "anat" / f"{stem}_label-WMH_mask.nii.gz", reference)
+        write(masks / folder / "anat" / f"{stem}_label-brain_mask.nii.gz", reference)
+    (root / "participants.tsv").write_text("participant_id\tcentre\tsplit\nsub-01\tAlder\tn/a\nsub-02\tn/a\texternal\n")
+    return root
+
+
+def test_a_data_set_reads_into_the_cohort_table(root):
+    table = bids.read_bids(root)
+    assert bids.is_bids(root) and not bids.is_bids(root / "sub-01")
+    assert table.subject.tolist() == ["01", "02_ses-a", "02_ses-b"]
+    assert table.centre.tolist() == ["Alder", "A set", "A set"] and table.split.tolist() == ["", "external", "external"]
+    for row in table.itertuples():
+        assert row.flair.endswith("_FLAIR.nii.gz") and row.reference.endswith("_label-WMH_mask.nii.gz")
+        stem = "sub-" + row.subject
+        assert stem in row.flair and stem in row.reference
+
+
+def test_the_study_reads_it_as_any_other_folder(root, settings, write_config):
+    from wmhlib.cohort import load_cohort
+    from wmhlib.study import open_study
+
+    settings["split"] = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
+    table = load_cohort(open_study(write_config(settings), root)).set_index("subject")
+    assert table.split.to_dict() == {"01": "training", "02_ses-a": "external", "02_ses-b": "external"}
+
+
+def test_what_is_missing_is_named(root, tmp_path):
+    mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz"
+    shutil.copy(mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
+    with pytest.raises(
+        ValueError, match=r"sub-01_FLAIR\.nii\.gz has .*label-WMH.* and .*label-lesion|label-lesion.* and .*label-WMH"
+    ):
+        bids.read_bids(root)
+    mask.unlink()
+    mask.with_name("sub-01_label-lesion_mask.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"sub-01_FLAIR\.nii\.gz has no lesion mask: expected one derivatives/"):
+        bids.read_bids(root)
+    describe(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"No FLAIR in .*empty: expected sub-<label>/anat"):
+        bids.read_bids(tmp_path / "empty")
+    for text in ("{", "[]", '{"BIDSVersion": "1.9.0"}'):
+        (tmp_path / "empty" / "dataset_description.json").write_text(text)
+        with pytest.raises(ValueError, match=r"dataset_description\.json is not JSON with a Name .*: correct it"):
+            bids.read_bids(tmp_path / "empty")
+
+
+def test_participants_without_ids_are_refused(root):
+    (root / "participants.tsv").write_text("name\nsub-01\n")
+    with pytest.raises(ValueError, match=r"participants\.tsv has no column participant_id, only name"):
+        bids.read_bids(root)
+
+
+@pytest.fixture
+def derivative(tmp_path):
+    """Predictions of two subjects, one of them called as no BIDS label may be."""
+    _, reference = small_scan(np.random.default_rng(0))
+    mask = nibabel.Nifti1Image(reference.astype(np.uint8), AFFINE)
+    for subject in ("01_ses-2", "p_<7>/../x"):
+        bids.write_derivative(tmp_path / "out", subject, mask, "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz", "a network")
+    return tmp_path / "out"
+
+
+def test_predictions_are_named_and_described(derivative):
+    files = sorted(path.relative_to(derivative).as_posix() for path in derivative.rglob("*") if path.is_file())
+    assert files == [
+        "dataset_description.json",
+        "sub-01/ses-2/anat/sub-01_ses-2_space-orig_label-WMH_mask.json",
+        "sub-01/ses-2/anat/sub-01_ses-2_space-orig_label-WMH_mask.nii.gz",
+        "sub-p7x/anat/sub-p7x_space-orig_label-WMH_mask.json",
+        "sub-p7x/anat/sub-p7x_space-orig_label-WMH_mask.nii.gz",
+    ]
+    image = nibabel.load(derivative / files[2])
+    assert np.array_equal(image.affine, AFFINE) and image.get_data_dtype() == np.uint8
+    assert json.loads((derivative / files[1]).read_text())["Type"] == "Lesion"
+    with pytest.raises(ValueError, match="no letter or digit"):
+        bids.write_derivative(derivative, "///", image, "scan", "a network")
+
+
+def test_the_official_validator_accepts_them(derivative):
+    validator = Path(sys.executable).parent / "bids-validator-deno"
+    done = subprocess.run([validator, "--json", derivative], capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert set(found["summary"]["subjects"]) == {"01", "p7x"}
+    assert [issue for issue in found["issues"]["issues"] if issue["severity"] == "error"] == []
+    (derivative / "sub-01" / "ses-2" / "anat" / "sub-01_mask.txt").write_text("not BIDS")
+    done = subprocess.run([validator, "--json", derivative], capture_output=True, text=True, timeout=120)
+    assert "error" in {issue["severity"] for issue in json.loads(done.stdout)["issues"]["issues"]}
