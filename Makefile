@@ -3,10 +3,11 @@ PYTHON ?= python3
 CONFIG ?= config/demo.yaml
 DATA   ?=
 CORES  ?= 2
+OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report test lab check lock sync
+.PHONY: setup report test lab data check lock sync
 
 report: setup
 	$(BIN)/python -m wmhlib.study "$(CONFIG)" --data "$(DATA)" --cores $(CORES)
@@ -16,6 +17,10 @@ test: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
+
+# The WMH Challenge's scans, into data/wmh-challenge; again to go on. OPTIONS: --t1 --orig --root DIR --workers N
+data: setup
+	$(BIN)/python -m wmhlib.download $(OPTIONS)
 
 setup: .venv/installed
 

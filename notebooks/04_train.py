@@ -28,8 +28,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from tqdm import tqdm
 
-from wmhlib import cohort, figures, inference, slices, statistics, training
-from wmhlib.study import open_study
+from wmhlib import cohort, figures, inference, segmentation, slices, statistics, training
+from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
@@ -58,6 +58,14 @@ print(
     f"Epoch {kept.epoch} of {len(history)} is kept: validation Dice {kept.validation_dice:.3f}; "
     f"{record['seconds']:.0f} s on {', '.join(record['devices'])}."
 )
+
+# %% [markdown]
+# What the training scans were like is kept beside the model: notebook 7 warns of scans that are unlike them.
+
+# %%
+seen = segmentation.training_range(subjects[subjects.split == "training"])
+write_json(study.model(loss, seed) / "training_range.json", seen)
+print(segmentation.about_range(seen))
 
 # %% [markdown]
 # ## What has it learnt?

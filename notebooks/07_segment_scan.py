@@ -1,0 +1,81 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7 · Segment scans of your own
+#
+# White matter hyperintensities (WMH) are bright spots in the brain's white matter on a FLAIR scan. A network trained
+# in this project looks at a scan slice by slice and says for each voxel how likely it is to be one. This notebook
+# does that for one scan, for several or for a whole folder, and gives for each a mask to lay over the scan, the count
+# of its lesions and their volume, and a picture to judge the mask by.
+#
+# **This is no medical device.** It is research code, tested on few scans and approved by nobody: look at every mask,
+# and do not use its figures to diagnose or treat anyone.
+
+# %% tags=["parameters"]
+scans = ""  # a FLAIR file, a folder, a pattern such as "scans/*.nii.gz", or several of these with ":" between
+model = ""  # a model.keras; empty: the first one trained with the Siamese loss, in any study
+out = ""  # the folder for the results, relative to the project's; empty: data/segmented
+
+# %%
+import pandas as pd
+from IPython.display import Image, display
+
+from wmhlib import segmentation
+
+# %% [markdown]
+# ## Which network, which scans?
+#
+# The model file is read in Keras's safe mode, which runs no code from it. Of a folder, every NIfTI with FLAIR in its
+# name is taken, or every NIfTI where none has; earlier results (`…_mask.nii.gz`, `…_probability.nii.gz`) are passed
+# over.
+#
+# A network knows the kind of scan it was trained on. Where the training left its range beside the model, each scan is
+# compared with it: voxel spacing, matrix, brightness of tissue, how much of the head is covered. A scan outside is
+# segmented all the same, with a warning in its row.
+
+# %%
+path, network, trained_on = segmentation.open_network(model)
+found = segmentation.find_scans(scans)
+print(f"Network: {path}\nScans: {len(found)}\n{segmentation.about_range(trained_on)}")
+
+# %% [markdown]
+# ## Segment
+#
+# One scan at a time, so memory does not grow with their number. Each is brought to the network's slices as in
+# training (notebook 2); the probabilities are brought back to the scan's own grid and cut at one half there. A scan
+# that cannot be read or segmented is reported and does not stop the others.
+
+# %%
+table = segmentation.segment_scans(network, found, out, trained_on)
+assert len(table) == len(found), "every scan has its row, whatever became of it"
+for row in table[table.status == "failed"].itertuples():
+    print(f"Failed: {row.reason}")
+print(f"{(table.status == 'done').sum()} of {len(table)} scans segmented; volumes.csv lies with the results.")
+
+# %% [markdown]
+# ## How many lesions, how much?
+#
+# A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. The same table is `volumes.csv`.
+# The mask is 0 or 1 and the probability map 0 to 1, both on the scan's own grid, so they overlay it in any viewer.
+
+# %%
+with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
+    display(table.drop(columns="mask").round(3).astype(object).where(table.notna(), ""))
+
+# %% [markdown]
+# ## Look at each
+#
+# The first 12 scans that were segmented; the pictures of all lie beside their masks. Each shows the three axial
+# slices with most lesion, the mask outlined, or three evenly spaced ones where nothing was found. Look for outlines
+# on the ventricles' edges, the skull or the scalp, for bright spots without an outline, and for a head that does not
+# stand upright: such masks are to be discarded, whatever their volume.
+
+# %%
+for picture in segmentation.pictures(table, most=12):
+    display(Image(filename=str(picture), alt=f"{picture.stem}: three axial slices with the mask outlined"))

@@ -1,0 +1,475 @@
+"""The download, against a Dataverse of our own on 127.0.0.1 that can be told to misbehave."""
+
+import collections
+import contextlib
+import hashlib
+import http.server
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from wmhlib import download
+from wmhlib.download import fetch, listing, wanted
+
+PHILIPS = "Amsterdam/Philips_VU .PETMR_01./160"
+KEPT = [
+    "training/Utrecht/0/pre/FLAIR.nii.gz",
+    "training/Utrecht/0/wmh.nii.gz",
+    f"test/{PHILIPS}/pre/FLAIR.nii.gz",
+    f"test/{PHILIPS}/wmh.nii.gz",
+    "additional_annotations/observer_o3/training/Utrecht/0/result.nii.gz",
+    "additional_annotations/observer_o4/training/Utrecht/0/result.nii.gz",
+]
+OTHER = [
+    "training/Utrecht/0/pre/T1.nii.gz",
+    "training/Utrecht/0/pre/3DT1.nii.gz",
+    "training/Utrecht/0/orig/FLAIR.nii.gz",
+    "training/Utrecht/0/orig/T1.nii.gz",
+    "training/Utrecht/0/orig/3DT1.nii.gz",
+    "readme.pdf",
+]
+FLAIR = KEPT[0]
+
+
+class Dataverse:
+    """Files by path; `faults` holds, by path, what goes wrong at each coming request; `sent` what was sent so far."""
+
+    def __init__(self, contents: dict[str, bytes]):
+        self.contents = contents
+        self.faults = collections.defaultdict(list)
+        self.asked = []  # (path, Range header or "")
+        self.sent = collections.Counter()  # path to bytes
+        self.released = threading.Event()  # ends every stall
+        self.files = [self.entry(number, path) for number, path in enumerate(contents)]
+
+    def entry(self, number: int, path: str) -> dict:
+        content = self.contents[path]
+        folder, _, name = path.rpartition("/")
+        checksum = {"type": "SHA-1", "value": hashlib.sha1(content).hexdigest()}
+        data = {"id": number, "filename": name, "filesize": len(content), "checksum": checksum}
+        return ({"directoryLabel": folder} if folder else {}) | {"dataFile": data}
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        url = urllib.parse.urlparse(request.path)
+        if url.path == "/api/datasets/:persistentId/":
+            path = "listing"
+            version = {"versionNumber": 1, "versionMinorNumber": 0, "files": self.files}
+            content = json.dumps({"status": "OK", "data": {"latestVersion": version}}).encode()
+        else:
+            path = list(self.contents)[int(url.path.removeprefix("/api/access/datafile/"))]
+            content = self.contents[path]
+        asked = request.headers.get("Range", "")
+        self.asked.append((path, asked))
+        fault = self.faults[path].pop(0) if self.faults[path] else ""
+        if fault == "silent":
+            return self.released.wait(20)
+        if fault.isdigit():
+            request.send_response(int(fault))
+            request.send_header("Retry-After", "0")
+            request.send_header("Location", request.path)  # followed after a 303
+            request.end_headers()
+            return None
+        if fault == "wrong":
+            content = content[::-1]
+        if fault == "longer":
+            content += bytes(50_000_000)
+        if fault == "truncated":
+            content = content[: len(content) // 2]
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no ranges" else 0
+        if asked and first >= len(content):
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(content)}")
+            request.end_headers()
+            return None
+        shift = 1 if fault == "shifted" else 0
+        request.send_response(206 if first else 200)
+        if first:
+            request.send_header("Content-Range", f"bytes {first - shift}-{len(content) - 1}/{len(content)}")
+        body = content[first - shift :]
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        half = len(body) // 2 if fault in ("cut", "stalled") else len(body)
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, half, 50_000):
+                self.sent[path] += request.wfile.write(body[start : min(start + 50_000, half)])
+            if fault == "stalled":
+                self.released.wait(20)
+        return None
+
+
+@contextlib.contextmanager
+def serving(dataverse: Dataverse):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            dataverse.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        dataverse.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def contents(paths) -> dict[str, bytes]:
+    """Different bytes under every path, some 300 kB."""
+    return {path: hashlib.shake_256(path.encode()).digest(300_000 + number) for number, path in enumerate(paths)}
+
+
+@pytest.fixture
+def dataverse() -> Dataverse:
+    return Dataverse(contents(KEPT + OTHER))
+
+
+@pytest.fixture
+def server(dataverse, monkeypatch):
+    monkeypatch.setattr(download, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(dataverse) as address:
+        yield address
+
+
+def get(server: str, root: Path, **options) -> list[str]:
+    return fetch(wanted(listing(server)), root, server, **options)
+
+
+def below(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def assert_complete(root: Path, dataverse: Dataverse, paths=KEPT) -> None:
+    """Every wanted file is here, whole, and nothing else but the manifest."""
+    assert below(root) == {*paths, "manifest.json"}
+    for path in paths:
+        assert (root / path).read_bytes() == dataverse.contents[path]
+
+
+def test_what_a_study_needs_arrives_under_its_listed_paths_and_the_manifest_says_so(dataverse, server, tmp_path):
+    assert get(server, tmp_path) == []
+    assert_complete(tmp_path, dataverse)
+    assert (tmp_path / "test" / "Amsterdam" / "Philips_VU .PETMR_01." / "160" / "wmh.nii.gz").is_file()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["server"] == server and manifest["licence"] == "CC BY-NC 4.0"
+    assert "10.1109/TMI.2019.2905770" in manifest["citation"]
+    assert [row["path"] for row in manifest["files"]] == sorted(KEPT)
+    row = next(row for row in manifest["files"] if row["path"] == FLAIR)
+    content = dataverse.contents[FLAIR]
+    assert (row["size"], row["sha1"], row["id"]) == (len(content), hashlib.sha1(content).hexdigest(), 0)
+    assert (row["doi"], row["version"]) == ("doi:10.34894/AECRSD", "1.0")
+    assert len(row["date"]) == len("2022-12-21")
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, []),
+        ({"t1": True}, ["pre/T1"]),
+        ({"orig": True}, ["orig/FLAIR"]),
+        ({"t1": True, "orig": True}, ["pre/T1", "orig/FLAIR", "orig/T1"]),
+    ],
+)
+def test_the_options_add_t1_and_orig_and_never_3dt1(server, options, more):
+    chosen = {file.path for file in wanted(listing(server), **options)}
+    assert chosen == {*KEPT, *(f"training/Utrecht/0/{name}.nii.gz" for name in more)}
+
+
+def test_a_dataset_without_scans_is_refused(dataverse, server):
+    dataverse.files = dataverse.files[-1:]
+    with pytest.raises(ValueError, match="None of 1 files listed is"):
+        wanted(listing(server))
+
+
+def test_licence_and_citation_are_shown_before_the_first_file_is_asked_for(dataverse, server, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("builtins.print", lambda text, **_: shown.append((text, len(dataverse.asked))))
+    get(server, tmp_path)
+    (notice, asked_before), *_ = shown
+    assert asked_before == 1  # the listing
+    assert all(part in notice for part in ("CC BY-NC 4.0", "10.1109/TMI.2019.2905770", "10.34894/AECRSD"))
+
+
+def test_progress_counts_bytes_to_the_exact_total_whatever_happens(dataverse, server, tmp_path, monkeypatch):
+    bars = []
+    plain = download.tqdm
+    monkeypatch.setattr(download, "tqdm", lambda **options: bars.append(plain(**options)) or bars[-1])
+    for path, fault in zip(KEPT, ["cut", "wrong", "truncated", "stalled", "500", ""], strict=True):
+        dataverse.faults[path] = [fault]
+    dataverse.faults[KEPT[0]].append("no ranges")
+    assert get(server, tmp_path) == []
+    assert bars[0].n == bars[0].total == sum(len(dataverse.contents[path]) for path in KEPT)
+    assert bars[0].unit == "B"
+
+
+def test_a_finished_file_is_never_fetched_again_with_or_without_the_manifest(dataverse, server, tmp_path):
+    get(server, tmp_path)
+    before = (tmp_path / "manifest.json").read_text()
+    for manifest in (before, None, "{broken", '{"files": [{"path": 1}]}'):
+        if manifest is None:
+            (tmp_path / "manifest.json").unlink()
+        else:
+            (tmp_path / "manifest.json").write_text(manifest)
+        dataverse.asked.clear()
+        assert get(server, tmp_path) == []
+        assert [path for path, _ in dataverse.asked] == ["listing"]
+        assert (tmp_path / "manifest.json").read_text() == before
+    assert_complete(tmp_path, dataverse)
+
+
+def test_a_file_of_the_right_size_and_wrong_content_is_fetched_when_the_manifest_does_not_name_it(
+    dataverse, server, tmp_path
+):
+    (tmp_path / FLAIR).parent.mkdir(parents=True)
+    (tmp_path / FLAIR).write_bytes(bytes(len(dataverse.contents[FLAIR])))
+    assert get(server, tmp_path) == []
+    assert_complete(tmp_path, dataverse)
+
+
+def test_a_file_that_shrank_or_that_the_dataset_replaced_is_fetched_again_and_only_that(dataverse, server, tmp_path):
+    get(server, tmp_path)
+    (tmp_path / KEPT[1]).write_bytes(b"half")
+    dataverse.contents[FLAIR] = dataverse.contents[FLAIR][::-1]
+    dataverse.files[0] = dataverse.entry(0, FLAIR)
+    dataverse.faults[FLAIR] = ["404"]
+    assert len(get(server, tmp_path)) == 1
+    assert FLAIR not in (tmp_path / "manifest.json").read_text()  # what lies there is not what is listed
+    (tmp_path / KEPT[1]).write_bytes(b"half")
+    dataverse.asked.clear()
+    assert get(server, tmp_path) == []
+    assert sorted(path for path, _ in dataverse.asked) == sorted(["listing", FLAIR, KEPT[1]])
+    assert_complete(tmp_path, dataverse)
+    rows = {row["path"]: row for row in json.loads((tmp_path / "manifest.json").read_text())["files"]}
+    assert rows[FLAIR]["sha1"] == hashlib.sha1(dataverse.contents[FLAIR]).hexdigest()
+
+
+def test_the_manifest_keeps_files_of_an_earlier_run_with_more_options(server, tmp_path):
+    fetch(wanted(listing(server), t1=True), tmp_path, server)
+    get(server, tmp_path)
+    assert "training/Utrecht/0/pre/T1.nii.gz" in (tmp_path / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["429"],
+        ["500"],
+        ["503", "502", "504"],
+        ["silent"],
+        ["cut"],
+        ["cut", "cut", "500", "cut"],
+        ["stalled"],
+        ["truncated"],
+        ["cut", "no ranges"],
+        ["cut", "shifted", "wrong"],
+        ["wrong"],
+        ["longer"],
+        ["cut", "truncated", "wrong"],
+    ],
+)
+def test_what_goes_wrong_once_is_overcome(dataverse, server, tmp_path, faults):
+    dataverse.faults[FLAIR] = list(faults)
+    assert get(server, tmp_path) == []
+    assert dataverse.faults[FLAIR] == []
+    assert dataverse.sent[FLAIR] < 25_000_000  # what is longer than listed is not read to its end
+    assert_complete(tmp_path, dataverse)
+
+
+def test_a_cut_connection_goes_on_where_it_broke_also_when_sent_elsewhere(dataverse, server, tmp_path):
+    dataverse.faults[FLAIR] = ["cut", "303"]
+    get(server, tmp_path)
+    half = len(dataverse.contents[FLAIR]) // 2
+    assert [asked for path, asked in dataverse.asked if path == FLAIR] == ["", f"bytes={half}-", f"bytes={half}-"]
+    assert dataverse.sent[FLAIR] == len(dataverse.contents[FLAIR])
+
+
+@pytest.mark.parametrize("fault", ["shifted", "truncated"])
+def test_a_part_that_cannot_be_gone_on_with_is_dropped_at_once(dataverse, server, tmp_path, fault):
+    dataverse.faults[FLAIR] = ["cut", fault]
+    get(server, tmp_path)
+    half = len(dataverse.contents[FLAIR]) // 2
+    assert [asked for path, asked in dataverse.asked if path == FLAIR] == ["", f"bytes={half}-", ""]
+
+
+def test_waits_grow_and_follow_the_server(monkeypatch):
+    monkeypatch.setattr(download, "BACKOFF_S", 2)
+    retry = download._session(1).get_adapter("https://a").max_retries
+    waits = []
+    while len(waits) < 4:
+        retry = retry.increment("GET", "/", error=download.urllib3.exceptions.ReadTimeoutError(None, "/", "silent"))
+        waits.append(retry.get_backoff_time())
+    assert waits[1:] == [4, 8, 16]
+    assert retry.respect_retry_after_header and retry.retry_after_max == 60
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("404", "the server answered 404"),
+        ("403", "the server answered 403"),
+        ("429", "the server answered 429"),
+        ("500", "the server answered 500"),
+        ("silent", "timed out"),
+        ("truncated", "bytes came in"),
+        ("wrong", "SHA-1 {reversed} came twice"),
+        ("longer", "came twice"),
+    ],
+)
+def test_what_stays_wrong_is_one_sentence_and_all_other_files_arrive(
+    dataverse, server, tmp_path, monkeypatch, fault, found
+):
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    dataverse.faults[FLAIR] = [fault] * 20
+    (problem,) = get(server, tmp_path)
+    content = dataverse.contents[FLAIR]
+    expected = hashlib.sha1(content).hexdigest() if "twice" in found else f"{len(content)} bytes"
+    assert problem.startswith(f"{FLAIR}: ") and f"expected {expected}" in problem and "\n" not in problem
+    assert found.format(reversed=hashlib.sha1(content[::-1]).hexdigest()).lower() in problem.lower()
+    assert not (tmp_path / FLAIR).exists()
+    if fault in ("wrong", "longer"):
+        assert not (tmp_path / f"{FLAIR}.part").exists()
+    for path in KEPT[1:]:
+        assert (tmp_path / path).read_bytes() == dataverse.contents[path]
+    assert FLAIR not in (tmp_path / "manifest.json").read_text()
+    dataverse.faults.clear()
+    assert get(server, tmp_path) == []
+    assert_complete(tmp_path, dataverse)
+
+
+def test_an_error_of_the_server_leaves_what_was_received(dataverse, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    dataverse.faults[FLAIR] = ["cut"] + ["500"] * 20
+    half = len(dataverse.contents[FLAIR]) // 2
+    assert len(get(server, tmp_path)) == 1
+    assert (tmp_path / f"{FLAIR}.part").stat().st_size == half
+
+
+def test_a_server_that_goes_away_is_not_asked_for_every_file(dataverse, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "GIVE_UP_AFTER", 2)
+    for path in KEPT[1:]:
+        dataverse.faults[path] = ["404"]
+    *failed, last = get(server, tmp_path, workers=1)
+    assert last.startswith(f"{len(KEPT) - 1 - len(failed)} more: not tried")
+    assert 2 <= len(failed) < len(KEPT) - 1
+    assert (tmp_path / FLAIR).is_file() and FLAIR in (tmp_path / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["../../x", "/etc", "training/../../x", "training//x", "./training", "C:/x", "..\\x", "\\\\host\\x", "a\0b", "/"],
+)
+def test_a_listing_that_leads_outside_the_folder_is_refused(dataverse, server, tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataverse.files[-1]["directoryLabel"] = folder
+    with pytest.raises(ValueError, match="expected one inside the folder") as raised:
+        get(server, tmp_path / "data")
+    assert repr(f"{folder}/readme.pdf") in str(raised.value)
+    assert below(tmp_path) == set() and [path for path, _ in dataverse.asked] == ["listing"]
+
+
+@pytest.mark.parametrize("name", ["", "..", "/etc/passwd", "../x", "C:x"])
+def test_a_file_name_that_leads_outside_the_folder_is_refused(dataverse, server, name):
+    dataverse.files[-1]["dataFile"]["filename"] = name
+    with pytest.raises(ValueError, match="expected one inside the folder"):
+        listing(server)
+
+
+@pytest.mark.parametrize(
+    "checksum", [None, {}, {"type": "MD5", "value": "0" * 40}, {"type": "SHA-1"}, {"type": "SHA-1", "value": "../x"}]
+)
+def test_a_file_that_cannot_be_verified_is_refused(dataverse, server, checksum):
+    dataverse.files[0]["dataFile"]["checksum"] = checksum
+    with pytest.raises(ValueError, match="expected one of type SHA-1") as raised:
+        listing(server)
+    assert str(raised.value).startswith(FLAIR)
+    del dataverse.files[0]["dataFile"]["checksum"]
+    with pytest.raises(ValueError, match="expected one of type SHA-1"):
+        listing(server)
+
+
+def test_a_path_listed_twice_is_refused(dataverse, server):
+    dataverse.files.append(dataverse.files[0])
+    with pytest.raises(ValueError, match=f"lists {FLAIR} twice"):
+        listing(server)
+
+
+def test_what_is_no_dataverse_is_refused(dataverse, server, monkeypatch):
+    dataverse.files = None
+    with pytest.raises(ValueError, match="no Dataverse listing .* check --server"):
+        listing(server)
+    with pytest.raises(ValueError, match="check --server"):
+        listing("no address")
+    dataverse.faults["listing"] = ["404"]
+    with pytest.raises(OSError, match="the server answered 404"):
+        listing(server)
+    with pytest.raises(OSError, match="refused.*check the network"):
+        listing("http://127.0.0.1:9")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_fetched(dataverse, server, tmp_path, monkeypatch):
+    needed = sum(len(dataverse.contents[path]) for path in KEPT)
+    part = tmp_path / "data" / f"{FLAIR}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(dataverse.contents[FLAIR][:100_000])
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 100_001))
+    with pytest.raises(OSError, match="has room for .* still to be fetched: free some space"):
+        get(server, tmp_path / "data")
+    assert [path for path, _ in dataverse.asked] == ["listing"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 100_000))
+    assert get(server, tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, with_signal):
+    """Ended by force, or by Ctrl-C, while one file is half here and the others are whole."""
+    dataverse.faults[FLAIR] = ["stalled"]
+    script = "import sys; from wmhlib import download; download.CHUNK = 10_000; download.main(sys.argv[1:])"
+    arguments = ["--root", tmp_path, "--server", server, "--workers", "2"]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
+    part, half = tmp_path / f"{FLAIR}.part", len(dataverse.contents[FLAIR]) // 2
+    deadline = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size == half and all((tmp_path / path).exists() for path in KEPT[1:])):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(with_signal)
+    if with_signal == signal.SIGINT:  # which lets the file under way end
+        dataverse.released.set()
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == (-signal.SIGKILL if with_signal == signal.SIGKILL else 1)
+    assert "Traceback" not in said
+    if with_signal == signal.SIGINT:
+        assert said.endswith("Interrupted: the same command goes on from here.\n")
+        assert FLAIR in (tmp_path / "manifest.json").read_text()
+    dataverse.released.set()
+    assert get(server, tmp_path) == []
+    assert_complete(tmp_path, dataverse)
+    assert (FLAIR, f"bytes={half}-") in dataverse.asked
+    del dataverse.sent["listing"]
+    assert dataverse.sent == {path: len(dataverse.contents[path]) for path in KEPT}
+
+
+def test_the_command_says_what_is_missing_and_ends_with_1(dataverse, server, tmp_path, capsys):
+    dataverse.faults[FLAIR] = ["404"]
+    with pytest.raises(SystemExit) as ended:
+        download.main(["--root", str(tmp_path), "--server", server])
+    assert FLAIR in ended.value.code and ended.value.code.startswith("Of 6 files")
+    download.main(["--root", str(tmp_path), "--server", server, "--t1"])
+    assert "7 files, 2.1 MB, are complete" in capsys.readouterr().out
+    dataverse.files[0]["directoryLabel"] = "../../x"
+    with pytest.raises(SystemExit) as ended:
+        download.main(["--root", str(tmp_path), "--server", server])
+    assert ended.value.code.startswith("Nothing was fetched. ")

@@ -1,0 +1,452 @@
+"""Scans that a network has never seen: results that overlay them, a row for each, and a word on what is unlike."""
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import tracemalloc
+
+import keras
+import nbformat
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED, small_scan
+from nibabel import orientations
+from PIL import Image
+
+from wmhlib import segmentation, slices
+from wmhlib.generator import dense_unet
+from wmhlib.study import ROOT, write_json
+
+SHAPE = (17, 18, 9)
+OBLIQUE = nibabel.affines.from_matvec(
+    nibabel.eulerangles.euler2mat(0.1, -0.2, 0.15) @ np.diag([1.1, 0.9, 3.0]), [-12.5, 7.25, 31]
+)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> keras.Model:
+    return dense_unet(32, 4, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def bright() -> keras.Model:
+    """A network that answers with the image itself: its mask is whatever is brighter than half the maximum."""
+    image = keras.Input((32, 32, 3), name="whole")
+    return keras.Model(image, keras.layers.Rescaling(1 / 255, 103.939 / 255)(image[..., :1]))
+
+
+def stored(codes="RAS", affine=None, seed=0, dtype=np.float32) -> nibabel.Nifti1Image:
+    """A small scan along `codes` with codes, units and a description of its own."""
+    image = nibabel.Nifti1Image(
+        small_scan(np.random.default_rng(seed), SHAPE)[0].astype(dtype), np.diag([-1, -1, 3, 1.0])
+    )
+    if affine is not None:
+        image = nibabel.Nifti1Image(image.dataobj, affine)
+    turn = orientations.axcodes2ornt(codes)
+    image = image.as_reoriented(orientations.ornt_transform(orientations.io_orientation(image.affine), turn))
+    image.set_sform(image.affine, 2)
+    image.set_qform(image.affine, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"Jane Doe 1950-01-01"
+    image.header["aux_file"] = b"Doe"
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Jane Doe"))
+    return image
+
+
+def write(folder, *names, **keywords):
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        nibabel.save(stored(seed=number, **keywords), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PSL"])
+@pytest.mark.parametrize("affine", [None, OBLIQUE], ids=["straight", "oblique"])
+def test_results_overlay_the_scan(bright, tmp_path, codes, affine):
+    folder = write(tmp_path / "in", "a FLAIR.nii.gz", codes=codes, affine=affine, dtype=np.int16)
+    scan = nibabel.load(folder / "a FLAIR.nii.gz")
+    table = segmentation.segment_scans(bright, segmentation.find_scans(folder), tmp_path / "out", {})
+    results = {
+        "mask": (tmp_path / "out" / "a_FLAIR_mask.nii.gz", np.uint8),
+        "probability": (tmp_path / "out" / "a_FLAIR_probability.nii.gz", np.float32),
+    }
+    values = {}
+    for kind, (path, dtype) in results.items():
+        image = nibabel.load(path)
+        assert image.shape == scan.shape and np.array_equal(image.affine, scan.affine)
+        assert image.get_data_dtype() == dtype and nibabel.aff2axcodes(image.affine) == tuple(codes)
+        for field in scan.header:
+            if field.startswith(("qform", "sform", "quatern", "qoffset", "srow")):
+                assert np.array_equal(image.header[field], scan.header[field]), field
+        assert np.array_equal(image.header.get_zooms(), scan.header.get_zooms())
+        assert image.header.get_xyzt_units() == ("mm", "sec")
+        assert (image.header["cal_min"], image.header["cal_max"]) == (0, 1)
+        raw = gzip.decompress(path.read_bytes())
+        assert b"Doe" not in raw and np.frombuffer(raw[112:120], "<f4").tolist() == [1, 0], "no scale, no name"
+        values[kind] = np.asarray(image.dataobj)
+    there = np.asarray(scan.dataobj) > 0.5 * np.asarray(scan.dataobj).max()
+    mask = values["mask"] > 0
+    assert set(np.unique(values["mask"])) == {0, 1} and 0 <= values["probability"].min()
+    assert values["probability"].max() <= 1 and np.array_equal(mask, values["probability"] >= 0.5)
+    assert 2 * (mask & there).sum() / (mask.sum() + there.sum()) > 0.8, "drawn where the scan is bright"
+    row = table.iloc[0]
+    assert row.status == "done" and row.lesions == 1, "one bright block"
+    assert np.isclose(row.volume_ml, mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) / 1000)
+    assert row.largest_lesion_ml == row.volume_ml and row["mask"] == str(results["mask"][0])
+    assert Image.open(tmp_path / "out" / "a_FLAIR.png").size[0] > 900
+
+
+def test_a_grid_is_kept_whatever_its_codes(untrained, tmp_path):
+    """A file with no orientation, one with a qform alone, and a NIfTI-2 whose offset float32 cannot hold."""
+    bare, turned = stored(), stored()
+    bare.header["qform_code"] = bare.header["sform_code"] = 0
+    turned.header["sform_code"] = 0
+    far = OBLIQUE.copy()
+    far[0, 3] = 1 / 3 + 1e6
+    images = {"bare": bare, "qform": turned}
+    for name, image in images.items():
+        nibabel.save(nibabel.Nifti1Image(image.dataobj, None, image.header), tmp_path / f"{name}.nii")
+    nibabel.save(nibabel.Nifti2Image(np.asarray(bare.dataobj), far), tmp_path / "second.nii")
+    table = segmentation.segment_scans(untrained, segmentation.find_scans(tmp_path), tmp_path / "out", {})
+    assert list(table.status) == ["done"] * 3, table.reason.tolist()
+    for name in ("bare", "qform", "second"):
+        scan = nibabel.load(tmp_path / f"{name}.nii")
+        mask = nibabel.load(tmp_path / "out" / f"{name}_mask.nii.gz")
+        assert np.array_equal(mask.affine, scan.affine), name
+        assert mask.header["sform_code"] == scan.header["sform_code"], name
+        assert mask.header["qform_code"] == scan.header["qform_code"], name
+    assert "does not say how the head lies" in table.warnings[0] and not any(table.warnings[1:])
+
+
+def test_lesions_are_counted_with_corners(bright, tmp_path):
+    """Two voxels that share a corner are one lesion; one two slices away is another. Voxels of 2 x 3 x 4 mm."""
+    values = np.full((32, 32, 9), 10, np.float32)
+    for place in ((5, 5, 2), (6, 6, 3), (20, 20, 7), (21, 20, 7), (20, 21, 7)):
+        values[place] = 100
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 3, 4, 1.0])), tmp_path / "one.nii")
+    row = segmentation.segment_scans(bright, [tmp_path / "one.nii"], tmp_path / "out", {}).iloc[0]
+    assert row.lesions == 2 and np.isclose(row.volume_ml, 0.12) and np.isclose(row.largest_lesion_ml, 0.072)
+
+
+def bad_scans(folder):
+    path = folder / "short_FLAIR.nii.gz"
+    noise = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(noise, np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    for name, values in {"time": np.ones((4, 5, 6, 2)), "nan": np.full((4, 5, 6), np.nan)}.items():
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{name}_FLAIR.nii.gz")
+    flat = nibabel.Nifti1Image(noise, np.eye(4))
+    flat.header["sform_code"], flat.header["srow_x"] = 1, 0  # no voxel has a volume
+    nibabel.save(nibabel.Nifti1Image(noise, None, flat.header), folder / "zero_FLAIR.nii.gz")
+
+
+def test_a_failing_scan_does_not_stop_the_rest(untrained, tmp_path):
+    folder, out = write(tmp_path / "in", "a_FLAIR.nii.gz", "z_FLAIR.nii.gz"), tmp_path / "out"
+    bad_scans(folder)
+    out.mkdir()
+    (out / "nan_FLAIR_mask.nii.gz").write_bytes(b"of an earlier run")
+    found = segmentation.find_scans(f"{folder}{os.pathsep}{tmp_path / 'nowhere.nii'}")
+    table = segmentation.segment_scans(untrained, found, out, {})
+    read = pd.read_csv(out / "volumes.csv")
+    assert list(read.columns) == ["scan", "status", "reason", *segmentation.COLUMNS[3:]]
+    assert list(read.scan) == list(table.scan) == list(map(str, found))
+    reasons = {row.scan.split("/")[-1]: row.reason for row in read.itertuples() if row.status == "failed"}
+    assert set(reasons) == {
+        "short_FLAIR.nii.gz",
+        "time_FLAIR.nii.gz",
+        "nan_FLAIR.nii.gz",
+        "zero_FLAIR.nii.gz",
+        "nowhere.nii",
+    }
+    for name, words in {"short": "fetch or export", "time": "has 4 dimensions", "nan": "NaN"}.items():
+        assert words in reasons[f"{name}_FLAIR.nii.gz"]
+    assert reasons["nowhere.nii"].startswith("No scan at ") and all("\n" not in text for text in reasons.values())
+    assert list(read[read.status == "done"].scan) == [str(folder / f"{name}_FLAIR.nii.gz") for name in "az"]
+    failed = read[read.status == "failed"]
+    assert failed[["lesions", "volume_ml", "mask"]].isna().all(axis=None)
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["volumes.csv", *(f"{name}_FLAIR{end}" for name in "az" for end in segmentation.RESULTS.values())]
+    ), "no half a result, and none of an earlier run"
+    assert segmentation.pictures(table) == [out / "a_FLAIR.png", out / "z_FLAIR.png"]
+    assert segmentation.pictures(table, most=1) == [out / "a_FLAIR.png"]
+
+
+def test_the_table_is_on_disk_after_every_scan(untrained, tmp_path, monkeypatch):
+    folder = write(tmp_path / "in", "a.nii", "b.nii")
+    whole = segmentation.segment_scan
+
+    def stop_at_b(network, path, *others):
+        if path.name == "b.nii":
+            raise KeyboardInterrupt
+        return whole(network, path, *others)
+
+    monkeypatch.setattr(segmentation, "segment_scan", stop_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        segmentation.segment_scans(untrained, segmentation.find_scans(folder), tmp_path / "out", {})
+    assert len(pd.read_csv(tmp_path / "out" / "volumes.csv")) == 1
+
+
+def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
+    folder = write(
+        tmp_path / "in", "b_flair.nii", "a_FLAIR.nii.gz", "T1.nii.gz", "a_FLAIR_mask.nii.gz", "._x_FLAIR.nii"
+    )
+    deep = write(folder / "deep [1]", "c-FLAIR.nii.gz", "T1.nii.gz")
+    (folder / "FLAIR.txt").write_text("no scan")
+
+    def names(scans):
+        return [path.name for path in segmentation.find_scans(scans)]
+
+    assert names(folder) == ["a_FLAIR.nii.gz", "b_flair.nii", "c-FLAIR.nii.gz"]
+    assert names(deep) == ["c-FLAIR.nii.gz"], "brackets of a folder are no pattern"
+    assert names(f"{folder}/T*.nii.gz") == ["T1.nii.gz"]
+    assert names(f"{folder}/**/T*.nii.gz") == ["T1.nii.gz", "T1.nii.gz"]
+    both = os.pathsep.join([str(deep / "T1.nii.gz"), str(folder / "b_flair.nii"), f"{folder}/*.nii"])
+    assert names(both) == ["T1.nii.gz", "b_flair.nii"], "each once, in the order given"
+    (deep / "c-FLAIR.nii.gz").unlink()
+    assert names(deep) == ["T1.nii.gz"], "every NIfTI, where none is called FLAIR"
+    odd = write(tmp_path / f"with{os.pathsep}it", "d.nii")
+    assert names(odd / "d.nii") == ["d.nii"]
+    monkeypatch.chdir(folder)
+    assert names("T1.nii.gz") == ["T1.nii.gz"]
+
+
+@pytest.mark.parametrize("scans", ["", "nowhere", "*.nothing", "empty", "a.nii:b.nii"])
+def test_no_scan_is_one_sentence(tmp_path, monkeypatch, scans):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^No scan at .*: give a NIfTI file, a folder") as caught:
+        segmentation.find_scans(scans)
+    assert "\n" not in str(caught.value)
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>.nii",
+    "..nii",
+    "....FLAIR....nii",
+    "a b,c\n=1+1.nii",
+    "Åse's (2) FLAIR.nii",
+    "A_B.nii",
+    "a b.nii",
+    "x" * 240 + ".nii",
+    os.fsdecode(b"\xff\xfe.nii"),
+]
+
+
+def test_names_of_results_are_safe(untrained, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = stored()
+    for name in HOSTILE:
+        (folder / name).write_bytes(image.to_bytes())
+    scans, out = [folder / name for name in HOSTILE], tmp_path / "out"
+    table = segmentation.segment_scans(untrained, scans, out, {})
+    assert list(table.status) == ["done"] * len(HOSTILE), table.reason.tolist()
+    names = [path.stem for path in segmentation.pictures(table, most=99)]
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert not set("<>/\\&\"' \n,:=") & set(name) and ".." not in name and not name.startswith((".", "-"))
+        assert len(name) <= 53 and (out / f"{name}_mask.nii.gz").is_file() and (out / f"{name}.png").is_file()
+    assert names[5:7] == ["A_B", "a_b-2"], "collisions are numbered, in whichever case"
+    assert len(list(out.iterdir())) == 3 * len(HOSTILE) + 1 and sorted(tmp_path.iterdir()) == [folder, out]
+    assert len(pd.read_csv(out / "volumes.csv")) == len(HOSTILE)
+    json.dumps(table.to_dict(), default=str).encode("utf-8")
+
+
+def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    scans = [tmp_path / "A" / "1" / "FLAIR.nii.gz", tmp_path / "A" / "2" / "FLAIR.nii.gz", tmp_path / "other.nii"]
+    assert segmentation.safe_names(scans) == ["A_1_FLAIR", "A_2_FLAIR", "other"]
+
+
+def test_results_never_land_among_the_scans(untrained, tmp_path):
+    folder = write(tmp_path / "in", "a.nii", "a_mask.nii.gz")
+    before = (folder / "a_mask.nii.gz").read_bytes()
+    with pytest.raises(ValueError, match="name another folder"):
+        segmentation.segment_scans(untrained, segmentation.find_scans(folder), folder, {})
+    assert (folder / "a_mask.nii.gz").read_bytes() == before
+    with pytest.raises(OSError, match="cannot be written to"):
+        segmentation.segment_scans(untrained, segmentation.find_scans(folder), folder / "a.nii", {})
+
+
+def test_a_model_that_is_none_is_one_sentence(untrained, tmp_path, monkeypatch):
+    (tmp_path / "text.keras").write_text("not a network")
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    image = keras.Input((32, 32, 3))
+    keras.Model(image, keras.layers.Lambda(lambda x: x[..., :1])(image)).save(tmp_path / "code.keras")
+    keras.Model(image, keras.layers.Conv2D(8, 1)(image)).save(tmp_path / "features.keras")
+    flat = keras.Input((32, 32, 1))
+    keras.Model(flat, keras.layers.Conv2D(1, 1)(flat)).save(tmp_path / "grey.keras")
+    pair = [keras.Input((32, 32, 3)), keras.Input((32, 32, 3))]
+    keras.Model(pair, keras.layers.Conv2D(1, 1)(keras.layers.Add()(pair))).save(tmp_path / "pair.keras")
+    for name, words in {
+        "text.keras": "cannot be loaded as a network in safe mode",
+        "code.keras": "cannot be loaded as a network in safe mode",
+        "model.h5": "is not a model.keras",
+        "features.keras": "is needed",
+        "grey.keras": r"takes \(None, 32, 32, 1\)",
+        "pair.keras": "is needed",
+    }.items():
+        with pytest.raises(ValueError, match=words) as caught:
+            segmentation.open_network(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="run notebook 04_train"):
+        segmentation.open_network(tmp_path / "nowhere.keras")
+    monkeypatch.setattr(segmentation, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="run `make report` first"):
+        segmentation.open_network("")
+    where = tmp_path / "reports" / "b" / "models" / "siamese" / "seed-1" / "model.keras"
+    where.parent.mkdir(parents=True)
+    untrained.save(where)
+    path, network, trained_on = segmentation.open_network("")
+    assert path == where and network.input_shape == (None, 32, 32, 3) and trained_on == {}
+    assert segmentation.about_range(trained_on).startswith("No training_range.json")
+    (where.parent / "training_range.json").write_text('{"scans": 3, "matrix": [1]}')
+    with pytest.raises(ValueError, match="two numbers for each measure"):
+        segmentation.open_network(path)
+
+
+def test_the_training_range_is_what_the_scans_are(tmp_path):
+    """Two scans worked out by hand; the second with twice the spacing, half as bright, over half the slices."""
+    first = np.zeros((10, 20, 8), np.float32)
+    first[:5, :10] = 50
+    first[0, 0, 0] = 100
+    second = np.zeros((10, 20, 8), np.float32)
+    second[:5, :10, 2:6] = 25
+    second[0, 0, 3] = 100
+    for name, values, spacing in (("a", first, [1, 1.5, 3, 1]), ("b", second, [2, 2, 3, 1])):
+        nibabel.save(nibabel.Nifti1Image(values, np.diag(spacing)), tmp_path / f"{name}.nii")
+    cohort = pd.DataFrame({"flair": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]})
+    found = segmentation.training_range(cohort)
+    assert found == {
+        "scans": 2,
+        "in_plane_spacing_mm": [1, 2],
+        "slice_spacing_mm": [3, 3],
+        "matrix": [10, 20],
+        "median_tissue_intensity": [0.25, 0.5],
+        "tissue_coverage_pct": [12.5, 25],
+        "tissue_height_mm": [12, 24],
+    }
+    write_json(tmp_path / "training_range.json", found)
+    assert json.loads((tmp_path / "training_range.json").read_text()) == found
+    assert "slice spacing 3 mm, in-plane matrix 10 to 20 voxels" in segmentation.about_range(found)
+    with pytest.raises(ValueError, match="No training subject"):
+        segmentation.training_range(cohort[:0])
+
+
+def test_a_scan_outside_the_training_range_is_warned_of(untrained, tmp_path):
+    cohort = pd.DataFrame({"flair": [str(write(tmp_path / "in", "a.nii") / "a.nii")]})
+    trained_on = segmentation.training_range(cohort)
+
+    def warned(values, spacing=(1, 1, 3)):
+        image = nibabel.Nifti1Image(values, np.diag([*spacing, 1.0]))
+        texts = segmentation.range_warnings(slices.read_flair(image), trained_on)
+        assert all(text.endswith(".") and ";" not in text for text in texts)
+        return [text.split(" is ")[0] for text in texts]
+
+    usual = small_scan(np.random.default_rng(5), SHAPE)[0]
+    assert warned(usual) == [] and warned(usual, (1.2, 0.8, 3.6)) == [], "within 25 %"
+    assert warned(usual, (1.3, 1, 3)) == warned(usual, (1, 0.7, 3)) == ["In-plane spacing"]
+    assert warned(usual, (1, 1, 6)) == ["Slice spacing", "Height of tissue from the lowest to the highest slice"]
+    spiked = usual.copy()
+    spiked[8, 8, 4] *= 10
+    assert warned(spiked) == ["Median tissue intensity as a share of the maximum"]
+    half = usual.copy()
+    half[..., 4:] = 0
+    assert "Height of tissue from the lowest to the highest slice" in warned(half)
+    assert "Tissue's share of the volume" in warned(half)
+    wide = np.pad(usual, ((0, 0), (10, 10), (0, 0)))
+    assert "In-plane matrix" in warned(wide)
+    assert segmentation.range_warnings(slices.read_flair(nibabel.Nifti1Image(half, np.eye(4))), {}) == []
+
+    nibabel.save(nibabel.Nifti1Image(half, np.diag([1, 1, 3, 1.0])), tmp_path / "in" / "half.nii")
+    table = segmentation.segment_scans(
+        untrained, segmentation.find_scans(tmp_path / "in"), tmp_path / "out", trained_on
+    )
+    assert table.status.eq("done").all() and table.warnings[0] == "" and table.warnings[1].count("; ") == 1
+    assert (
+        "Height of tissue from the lowest to the highest slice is 9 mm, expected 15.8 to 26.2 mm" in table.warnings[1]
+    )
+
+
+def test_the_picture_shows_the_slices_with_most_lesion_and_loses_no_voxel():
+    values = np.full((40, 60, 9), 0.4, np.float32)
+    values[0, 0, 0] = 1
+    flair = nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 3.0, 1.0]))
+    mask = np.zeros(values.shape, bool)
+    mask[10, 50, 7] = True
+    mask[20:24, 20:24, 2] = mask[20:23, 20:23, 5] = True
+    drawn = np.asarray(segmentation.quality_picture(flair, mask, "<b>"))
+    tiles = np.split(drawn[44:].astype(int), 3, axis=1)
+    assert tiles[0].shape == (288, 384, 3), "80 x 60 mm in square pixels"
+    orange = [np.argwhere(tile[..., 0] - tile[..., 2] > 100) for tile in tiles]  # slices 2, 5, 7
+    assert all(len(places) for places in orange)
+    rows, columns = orange[2].mean(axis=0)
+    assert abs(rows - (60 - 50.5) * 4.8) < 3 and abs(columns - (40 - 10.5) * 9.6) < 5, "anterior up, right is left"
+    blank = np.asarray(segmentation.quality_picture(flair, np.zeros(values.shape, bool), "none"))
+    assert not (blank[44:, ..., 0].astype(int) - blank[44:, ..., 2] > 100).any()
+    assert segmentation.quality_picture(flair.slicer[..., :1], mask[..., :1], "one slice").size[0] == 384
+
+
+def test_memory_stays_flat_over_a_hundred_scans(tmp_path):
+    """What is held after a hundred scans is what is held after ten, but for their rows."""
+    smallest = dense_unet(32, 4, 1, 1)
+    folder = write(tmp_path / "in", *(f"{number:03d}.nii" for number in range(100)))
+    scans = segmentation.find_scans(folder)
+    segmentation.segment_scans(smallest, scans[:3], tmp_path / "warm", {})
+    held, peaks, resident = [], [], []
+    tracemalloc.start()
+    for some in (scans[:10], scans):
+        tracemalloc.reset_peak()
+        table = segmentation.segment_scans(smallest, some, tmp_path / str(len(some)), {})
+        used, peak = tracemalloc.get_traced_memory()
+        held, peaks = [*held, used], [*peaks, peak]
+        resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    tracemalloc.stop()
+    assert len(table) == 100 and table.status.eq("done").all()
+    assert peaks[1] - peaks[0] < 1e6 and held[1] - held[0] < 1e6, "a scan is 22 kB as float64; 90 of them 2 MB"
+    assert resident[1] - resident[0] < 60e6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, bright):
+    folder = tmp_path_factory.mktemp("model")
+    bright.save(folder / "model.keras")
+    return folder / "model.keras"
+
+
+def test_the_notebook_segments_what_it_is_given(model, tmp_path):
+    folder = write(tmp_path / "in <b>", "a_FLAIR.nii.gz", "b_FLAIR.nii.gz")
+    (folder / "c_FLAIR.nii.gz").write_bytes(b"no scan")
+    cohort = pd.DataFrame({"flair": [str(folder / "a_FLAIR.nii.gz")]})
+    write_json(model.with_name("training_range.json"), segmentation.training_range(cohort))
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "07_segment_scan.ipynb")]
+    command += [str(tmp_path / "out.ipynb"), "-p", "scans", str(folder), "-p", "model", str(model)]
+    command += ["-p", "out", str(tmp_path / "results")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    table = pd.read_csv(tmp_path / "results" / "volumes.csv")
+    assert list(table.status) == ["done", "done", "failed"] and table.lesions[:2].tolist() == [1, 1]
+    outputs = [output for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells for output in cell.get("outputs", [])]
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == 2 and shown[0].metadata["image/png"]["alt"].startswith("a_FLAIR: ")
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Trained on 1 scan(s)" in text and "c_FLAIR.nii.gz cannot be read" in text and "2 of 3 scans" in text
+    page = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    assert "in &lt;b&gt;" in page and "<b>" not in page
+
+
+@pytest.mark.skipif(not (SHARED / "real" / "unlabelled").is_dir(), reason="no real scans lie beside the project")
+def test_a_real_scan_comes_back_on_its_own_grid(untrained, tmp_path):
+    path = sorted((SHARED / "real" / "unlabelled").glob("*.nii.gz"))[0]
+    table = segmentation.segment_scans(untrained, [path], tmp_path, {})
+    assert table.status[0] == "done", table.reason[0]
+    scan = nibabel.load(path)
+    for result in map(nibabel.load, tmp_path.glob("*.nii.gz")):
+        assert result.shape == scan.shape and np.array_equal(result.affine, scan.affine)
+        assert all(result.header[field] == scan.header[field] for field in ("sform_code", "qform_code"))
+        assert np.array_equal(result.header.get_zooms(), scan.header.get_zooms())
+    assert len(list(tmp_path.iterdir())) == 4

@@ -1,0 +1,332 @@
+"""New scans through a trained network, one at a time, with whatever a person needs to trust or discard each mask.
+
+In flow NIfTI files and a `model.keras`; out flow, per scan, `<name>_mask.nii.gz` (uint8 0/1) and
+`<name>_probability.nii.gz` (float32 0-1) on the scan's own grid, `<name>.png` to look at, and a row of `volumes.csv`. A
+lesion is a 26-connected component, as in `wmhlib.metrics`; volumes are in ml, spacings in mm. A scan unlike those the
+network was trained on is segmented all the same, and its row says what is unlike.
+"""
+
+import glob
+import json
+import os
+import re
+from pathlib import Path
+
+import cc3d
+import keras
+import nibabel
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+from skimage.transform import resize
+from tqdm import tqdm
+
+from wmhlib.figures import outlined
+from wmhlib.inference import THRESHOLD, load_generator, probability, save_image
+from wmhlib.slices import TISSUE, read_flair
+from wmhlib.study import ROOT, replacing
+
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "warnings", "mask"]
+RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png"}
+"""What a scan's name is followed by in its results; a search for scans passes the first two over."""
+
+TOLERANCE = 0.25
+"""A scan may lie this share below or above what the training scans span before a warning is given (a convention)."""
+
+MEASURES = {
+    "in_plane_spacing_mm": ("In-plane spacing", " mm"),
+    "slice_spacing_mm": ("Slice spacing", " mm"),
+    "matrix": ("In-plane matrix", " voxels"),
+    "median_tissue_intensity": ("Median tissue intensity as a share of the maximum", ""),
+    "tissue_coverage_pct": ("Tissue's share of the volume", " %"),
+    "tissue_height_mm": ("Height of tissue from the lowest to the highest slice", " mm"),
+}
+"""What is compared with the training scans: the name a reader sees and its unit."""
+
+
+def find_scans(scans: str | Path) -> list[Path]:
+    """A file, a folder, a glob, or several of these separated by `os.pathsep`, as files in order, each once.
+
+    A folder or glob stands for the NIfTI files in it or below it, but for hidden files and earlier results
+    (`*_mask.nii.gz`, `*_probability.nii.gz`); of a folder only those with FLAIR in their name, if there are any. Paths
+    are relative to the working directory, else to the project. What is not there is kept among others, so that it
+    is reported.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing of it is there.
+    """
+    text, found = str(scans).strip(), []
+    for piece in [text] if os.path.exists(text) else filter(None, text.split(os.pathsep)):
+        path = next((base for base in (Path(piece).expanduser(), ROOT / piece) if base.exists()), None)
+        if path and path.is_file():
+            found.append(path)
+        elif path:
+            inside = _search(f"{glob.escape(str(path))}/**/*")
+            found += [one for one in inside if "flair" in one.name.lower()] or inside
+        else:
+            found += _search(str(Path(piece).expanduser())) or _search(str(ROOT / piece)) or [Path(piece)]
+    found = list({os.path.abspath(path): path for path in found}.values())
+    if not any(path.is_file() for path in found):
+        raise FileNotFoundError(
+            f"No scan at {text!r}: give a NIfTI file, a folder with .nii or .nii.gz files, a pattern such as "
+            f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}."
+        )
+    return found
+
+
+def _search(pattern: str) -> list[Path]:
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    own = (RESULTS["mask"], RESULTS["probability"])
+    scans = [path for path in paths if path.name.endswith((".nii", ".nii.gz")) and path.is_file()]
+    return [path for path in scans if not path.name.endswith(own)]
+
+
+def safe_names(scans: list[Path]) -> list[str]:
+    """A name for each scan's results: letters, digits, `_`, `-` and single dots, at most 50 characters, none twice.
+
+    It is the file's name; where several scans share that, the folders that tell them apart stand before it; where this
+    is not enough, a number stands behind it.
+    """
+    stems = [re.sub(r"\.nii(\.gz)?$", "", path.name) for path in scans]
+    places = [os.path.abspath(path.parent) for path in scans]
+    top, names = os.path.commonpath(places), []
+    for stem, place in zip(stems, places, strict=True):
+        text = os.path.join(os.path.relpath(place, top), stem) if stems.count(stem) > 1 else stem
+        base = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", text))[-50:].strip("._-") or "scan"
+        name, number = base, 2
+        while name.lower() in map(str.lower, names):
+            name, number = f"{base}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def open_network(model: str | Path = "") -> tuple[Path, keras.Model, dict]:
+    """Where the network is, the network, and the range of its training scans (empty where none lies beside it).
+
+    Parameters
+    ----------
+    model
+        A `model.keras`; empty: the first one trained with the Siamese loss in any study.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none; the message says what to run.
+    ValueError
+        It is no network of this project, or its `training_range.json` cannot be read.
+    """
+    trained = sorted(ROOT.glob("reports/*/models/siamese/seed-*/model.keras"))
+    if not str(model) and not trained:
+        raise FileNotFoundError("No trained model below reports/: run `make report` first, or name a model.keras.")
+    path = Path(model).expanduser() if str(model) else trained[0]
+    path = path if path.exists() else ROOT / path
+    if path.is_file() and path.suffix != ".keras":
+        raise ValueError(f"{path} is not a model.keras, the only kind that can be loaded in safe mode: name one.")
+    try:
+        network = load_generator(path)
+        sides = network.input_shape, network.output_shape
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(f"{path} cannot be loaded as a network in safe mode ({_sentence(error)[:150]}).") from None
+    size = sides[0][1] if isinstance(sides[0], tuple) and len(sides[0]) == 4 else None
+    if not isinstance(size, int) or sides != ((None, size, size, 3), (None, size, size, 1)):
+        raise ValueError(
+            f"{path} takes {sides[0]} and gives {sides[1]}; a network that takes (None, size, size, 3) and gives "
+            "(None, size, size, 1) is needed, as notebook 04_train makes."
+        )
+    beside = path.with_name("training_range.json")
+    try:
+        trained_on = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        about_range(trained_on)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{beside} does not hold two numbers for each measure: remove it or train again.") from None
+    return path, network, trained_on
+
+
+def measures(flair: nibabel.Nifti1Image) -> dict[str, tuple[float, float]]:
+    """Lowest and highest of each of `MEASURES` in one FLAIR as `read_flair` gives it."""
+    volume, spacing = np.asarray(flair.dataobj), nibabel.affines.voxel_sizes(flair.affine)
+    tissue = volume > TISSUE
+    filled = np.flatnonzero(tissue.mean(axis=(0, 1)) > 0.01)  # a slice with less is noise
+    values = {
+        "in_plane_spacing_mm": spacing[:2],
+        "slice_spacing_mm": spacing[2:],
+        "matrix": volume.shape[:2],
+        "median_tissue_intensity": [np.median(volume[tissue])],
+        "tissue_coverage_pct": [tissue.mean() * 100],
+        "tissue_height_mm": [(filled[-1] - filled[0] + 1) * spacing[2] if len(filled) else 0],
+    }
+    return {name: (float(min(some)), float(max(some))) for name, some in values.items()}
+
+
+def training_range(cohort: pd.DataFrame) -> dict:
+    """Lowest and highest of each of `MEASURES` over the FLAIRs of a cohort's rows, and their number, `scans`.
+
+    Meant for training subjects; what `training_range.json` beside a model holds. Errors as in `read_flair`; ValueError
+    for no rows.
+    """
+    if cohort.empty:
+        raise ValueError("No training subject is given: there is no range to tell.")
+    every = [measures(read_flair(path)) for path in cohort.flair]
+    spans = {name: [min(one[name][0] for one in every), max(one[name][1] for one in every)] for name in MEASURES}
+    return {"scans": len(every)} | spans
+
+
+def about_range(trained_on: dict) -> str:
+    """What a reader should know of the range before any warning."""
+    if not trained_on:
+        return "No training_range.json lies beside the model: no scan is compared with those it was trained on."
+    spans = [f"{text.lower()} {_span(*trained_on[name])}{unit}" for name, (text, unit) in MEASURES.items()]
+    return f"Trained on {int(trained_on['scans'])} scan(s): {', '.join(spans)}. Beyond by {TOLERANCE:.0%}: a warning."
+
+
+def _span(low: float, high: float) -> str:
+    ends = f"{low:.3g}", f"{high:.3g}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def range_warnings(flair: nibabel.Nifti1Image, trained_on: dict) -> list[str]:
+    """A sentence for each measure of a FLAIR (as `read_flair` gives it) that lies outside the training scans' range by
+    more than `TOLERANCE`; none where the range is empty."""
+    found = []
+    for name, (low, high) in measures(flair).items() if trained_on else ():
+        allowed = trained_on[name][0] * (1 - TOLERANCE), trained_on[name][1] * (1 + TOLERANCE)
+        if low < allowed[0] or high > allowed[1]:
+            text, unit = MEASURES[name]
+            found.append(f"{text} is {_span(low, high)}{unit}, expected {_span(*allowed)}{unit}.")
+    return found
+
+
+def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> nibabel.Nifti1Image:
+    """Values of a scan's shape as a NIfTI with its affine, codes, voxel sizes and units, and nothing else of it.
+
+    Values are stored as they are (their dtype, no scale), to be shown from 0 to 1.
+    """
+    if not isinstance(scan.header, nibabel.Nifti1Header):
+        return nibabel.Nifti1Image(values, scan.affine)
+    kind = nibabel.Nifti2Image if isinstance(scan.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    header = kind.header_class()
+    header.set_data_shape(values.shape)
+    header["pixdim"][:4], header["xyzt_units"] = scan.header["pixdim"][:4], scan.header["xyzt_units"]
+    for field in scan.header:
+        if field.startswith(("qform_", "sform_", "quatern_", "qoffset_", "srow_")):
+            header[field] = scan.header[field]
+    header.set_data_dtype(values.dtype)
+    header["cal_min"], header["cal_max"] = 0, 1
+    return kind(values, scan.affine, header)
+
+
+def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
+    """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
+
+    `flair` is as `read_flair` gives it, `mask` boolean and of its shape. Slices are seen from the feet, with square
+    pixels fine enough that no voxel of the mask is lost.
+    """
+    volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
+    count = min(3, len(area))
+    evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
+    chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
+    extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
+    shape = np.maximum(np.round(extent / extent.max() * max(side, *volume.shape[:2])), 1).astype(int)
+    high = np.percentile(volume[volume > TISSUE], 99.8)
+    drawn = [
+        outlined(
+            resize(np.minimum(volume[..., k] / high, 1), shape, order=1),
+            {"siamese": resize(mask[..., k], shape, order=0)},
+            int(shape.max()),
+        )
+        for k in chosen
+    ]
+    picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
+    pen = ImageDraw.Draw(picture)
+    pen.text((6, 4), title, "white", font_size=14)
+    slices = ", ".join(str(k + 1) for k in chosen)
+    pen.text((6, 24), f"axial slices {slices} of {len(area)}, seen from the feet", "white", font_size=12)
+    return picture
+
+
+def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained_on: dict) -> dict:
+    """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
+
+    Errors as in `read_flair`.
+    """
+    flair, scan = read_flair(path), nibabel.load(path)
+    warnings = range_warnings(flair, trained_on)
+    if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
+        warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
+    values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
+    mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
+    save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
+    straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
+    with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
+        quality_picture(flair, straight, name).save(temporary)
+    save_image(mask, out / f"{name}{RESULTS['mask']}")
+    labels, count = cc3d.connected_components(straight, connectivity=26, return_N=True)
+    voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    return {
+        "lesions": count,
+        "volume_ml": int(voxels.sum()) * voxel_ml,
+        "largest_lesion_ml": int(voxels.max(initial=0)) * voxel_ml,
+        "warnings": "; ".join(text.rstrip(".") for text in warnings),
+        "mask": str(out / f"{name}{RESULTS['mask']}"),
+    }
+
+
+def segment_scans(network: keras.Model, scans: list[Path], out: str | Path, trained_on: dict) -> pd.DataFrame:
+    """Segment scans one after another into a folder and write `volumes.csv` there after each.
+
+    `out` is relative to the project's folder; empty: `data/segmented`. Nothing of a scan is kept but its row.
+
+    Returns
+    -------
+    DataFrame
+        What `volumes.csv` holds: one row a scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in
+        one sentence, and no results, not even those of an earlier run.
+
+    Raises
+    ------
+    ValueError
+        A scan lies in the folder itself, where results could take the place of what is there.
+    OSError
+        The folder cannot be made.
+    """
+    out = ROOT / Path(out or "data/segmented").expanduser()
+    if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
+        raise ValueError(f"Scans lie in {out}, where results would be written beside them: name another folder as out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
+    rows, names = [], safe_names(scans)
+    for path, name in zip(tqdm(scans, "segment", unit="scan"), names, strict=True):
+        row = dict.fromkeys(COLUMNS) | {"scan": str(path), "status": "done"}
+        try:
+            row |= segment_scan(network, path, name, out, trained_on)
+        except Exception as error:  # whatever is wrong with one scan, the others are segmented
+            row |= {"status": "failed", "reason": _sentence(error)}
+            for suffix in RESULTS.values():
+                (out / f"{name}{suffix}").unlink(missing_ok=True)
+        rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
+        table = pd.DataFrame(rows, columns=COLUMNS).astype({"lesions": "Int64"})
+        with replacing(out / "volumes.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    return table
+
+
+def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
+    """Where the quality-control pictures of the first scans that were segmented lie."""
+    done = table[table.status == "done"].head(most)
+    return [Path(mask.removesuffix(RESULTS["mask"]) + RESULTS["picture"]) for mask in done["mask"]]
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {text}"
+
+
+def _readable(text: str) -> str:
+    """Text that any file or page can hold, whatever bytes a file's name is made of."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
