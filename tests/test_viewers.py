@@ -134,6 +134,18 @@ def test_a_lesion_is_one_row_with_the_share_of_seeds_that_found_it(lesions):
     assert lesions["rows"][0]["volume"] == pytest.approx(27 * 3)
 
 
+def test_of_many_lesions_those_are_listed_on_which_losses_disagree(lesions, monkeypatch):
+    assert lesions["all"] == 1
+    rows = [
+        ("large, found by both", 900.0, 1.0, 1.0),
+        ("small, missed by one", 30.0, 1.0, 0.0),
+        ("middling", 90.0, 0, 0),
+    ]
+    table = pd.DataFrame(rows, columns=["name", "volume_mm3", "dice", "siamese"])
+    monkeypatch.setattr(viewers, "LISTED_LESIONS", 2)
+    assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[1][0], rows[0][0]]
+
+
 def test_the_lesion_is_in_the_middle_of_its_picture(lesions):
     picture = lesions["rows"][0] | {"shape": [viewers.SIDE_PX, viewers.SIDE_PX, 1], "columns": 1}
     codes = unpacked(picture, "codes")[..., 0]

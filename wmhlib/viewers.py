@@ -35,8 +35,8 @@ GREY_BITS = 0b11111110
 SIDE_MM, SIDE_PX = 64, 80
 """Width of the explorer's pictures."""
 
-LISTED_LESIONS = 600
-"""Lesions the explorer holds pictures of (about 3 MB): those on which losses disagree first, then the largest."""
+LISTED_LESIONS = 400
+"""Lesions the explorer lists (about 2 MB of pictures): those on which losses disagree first, then the largest."""
 
 
 def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
@@ -273,10 +273,10 @@ def pack_lesions(
         index=["subject", "lesion"], columns="loss", values="found"
     )
     table = own.drop_duplicates(["subject", "lesion"]).drop(columns="found").merge(found, on=["subject", "lesion"])
-    table = table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)])
-    apart = table[list(losses)].max(axis=1) - table[list(losses)].min(axis=1)
-    order = table.assign(apart=apart).sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
-    table = table.loc[order]
+    count = len(table)
+    table = most_telling(
+        table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)]), losses
+    )
     rows = []
     for subject in subjects[subjects.subject.isin(table.subject)].itertuples():
         flair = read_flair(subject.flair)
@@ -309,8 +309,18 @@ def pack_lesions(
         "seed": seed,
         "side_mm": SIDE_MM,
         "side_px": SIDE_PX,
+        "all": count,
         "rows": rows,
     }
+
+
+def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
+    """At most `LISTED_LESIONS` rows: those first whose share found (a column a loss) differs most between losses, then the
+    largest."""
+    found = lesions[list(losses)]
+    order = lesions.assign(apart=found.max(axis=1) - found.min(axis=1))
+    order = order.sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
+    return lesions.loc[order]
 
 
 def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:

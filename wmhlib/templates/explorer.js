@@ -56,7 +56,8 @@ function mountExplorer(root, data) {
       return line;
     });
     table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
-    count.textContent = `${kept.length} of ${data.rows.length} lesions` + (kept.length > 300 ? ", the first 300 listed" : "");
+    const listed = data.all > data.rows.length ? ` listed here, those on which losses disagree first (all ${data.all}: per_lesion.csv)` : "";
+    count.textContent = `${kept.length} of ${data.rows.length} lesions${listed}` + (kept.length > 300 ? "; the first 300 below" : "");
     if (!kept.includes(state.chosen)) { state.chosen = kept[0] || null; if (table.tBodies[0].rows[0]) table.tBodies[0].rows[0].className = "chosen"; show(); }
     root.dataset.rows = kept.length;
   }
