@@ -21,6 +21,7 @@
 scans = ""  # a FLAIR file, a folder, a pattern such as "scans/*.nii.gz", or several of these with ":" between
 model = ""  # a model.keras; empty: the first one trained with the Siamese loss, in any study
 out = ""  # the folder for the results, relative to the project's; empty: data/segmented
+bids = ""  # a folder where the masks are written as a BIDS derivative as well; empty: nowhere
 
 # %%
 import pandas as pd
@@ -57,6 +58,8 @@ assert len(table) == len(found), "every scan has its row, whatever became of it"
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
 print(f"{(table.status == 'done').sum()} of {len(table)} scans segmented; volumes.csv lies with the results.")
+if bids:
+    segmentation.write_bids(table, bids, path)
 
 # %% [markdown]
 # ## How many lesions, how much?

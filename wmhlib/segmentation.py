@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from skimage.transform import resize
 from tqdm import tqdm
 
+from wmhlib.bids import write_derivative
 from wmhlib.figures import outlined
 from wmhlib.inference import THRESHOLD, load_generator, probability, save_image
 from wmhlib.slices import TISSUE, read_flair
@@ -314,6 +315,19 @@ def segment_scans(network: keras.Model, scans: list[Path], out: str | Path, trai
         with replacing(out / "volumes.csv") as temporary:
             table.to_csv(temporary, index=False)
     return table
+
+
+def write_bids(table: pd.DataFrame, root: str | Path, model: Path) -> None:
+    """Write the masks of a table of `segment_scans` into a BIDS derivative at `root`.
+
+    A scan called `sub-<label>[_ses-<label>]…` keeps its labels; any other becomes a subject of its results' name.
+    Errors as in `wmhlib.bids.write_derivative`.
+    """
+    for row in table[table.status == "done"].itertuples():
+        named = re.search(r"sub-([0-9a-zA-Z]+)(?:_ses-([0-9a-zA-Z]+))?", Path(row.scan).name)
+        name = Path(row.mask).name.removesuffix(RESULTS["mask"])
+        subject = "_ses-".join(filter(None, named.groups())) if named else name
+        write_derivative(Path(root), subject, nibabel.load(row.mask), Path(row.scan).name, f"the network {model.name}")
 
 
 def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
