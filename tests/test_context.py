@@ -4,10 +4,11 @@ import pytest
 from conftest import SHARED, scores
 
 from wmhlib import context
+from wmhlib.statistics import summary
 
 
 def test_table_1_has_the_papers_rows_below_ours_then_people_and_teams():
-    table = context.table1(scores(dice=[0.2, 0.4, 0.6], siamese=[0.5, 0.6, 0.7]))
+    table = context.table1(summary(scores(dice=[0.2, 0.4, 0.6], siamese=[0.5, 0.6, 0.7])))
     assert list(table.source) == ["this study"] * 2 + ["paper"] * 4 + ["observers"] * 3 + ["leaderboard"] * 16
     paper = table[(table.source == "paper") & (table.loss == "siamese")].iloc[0]
     assert (paper.dataset, paper.dice_mean, paper.dice_sd) == ("CAIN", 0.52, 0.18)
@@ -21,7 +22,7 @@ def test_the_rank_score_agrees_with_the_published_one_as_far_as_rounding_lets_it
 def test_undefined_figures_are_counted_in_their_cell_and_get_no_star():
     table = scores(dice=[0.0, 0.5, 0.5], siamese=[0.1, 0.2, 0.3])
     table.loc[0, "hd95_mm"] = np.nan
-    shown = context.readable(context.table1(table))
+    shown = context.readable(context.table1(summary(table)))
     assert "(1 undefined)" in shown.iloc[0]["HD95 (mm) ↓"] and "★" not in "".join(shown["HD95 (mm) ↓"])
     assert shown.iloc[0]["Dice ↑"].endswith("★") and "★" not in shown.iloc[1]["Dice ↑"]
 

@@ -59,20 +59,19 @@ def read_bids(root: str | Path) -> pd.DataFrame:
         masks = layout.get(suffix="mask", extension=[".nii", ".nii.gz"], scope="derivatives")
     if not scans:
         raise FileNotFoundError(f"No FLAIR in {root}: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz.")
+    masks = [(mask.path, mask.get_entities()) for mask in masks if mask.get_entities().get("label") in LABELS]
     people = {row["participant_id"]: row for row in _participants(root)}
     rows = []
     for scan in scans:
         entities = scan.get_entities()
-        same = {key: entities.get(key) for key in ("subject", "session", "run", "acquisition")}
         fitting = [
-            mask
-            for mask in masks
-            if mask.get_entities().get("label") in LABELS
-            and all(mask.get_entities().get(key) in (value, None) for key, value in same.items())
-            and mask.get_entities().get("session") == entities.get("session")
+            path
+            for path, own in masks
+            if all(own.get(key) == entities.get(key) for key in ("subject", "session"))
+            and all(own.get(key) in (entities.get(key), None) for key in ("run", "acquisition"))
         ]
         if len(fitting) != 1:
-            found = "no lesion mask" if not fitting else " and ".join(mask.path for mask in fitting)
+            found = "no lesion mask" if not fitting else " and ".join(fitting)
             kind = FileNotFoundError if not fitting else ValueError
             raise kind(
                 f"{scan.path} has {found}: expected one derivatives/<name>/sub-{entities['subject']}/anat/"
@@ -83,7 +82,7 @@ def read_bids(root: str | Path) -> pd.DataFrame:
         session = f"_ses-{entities['session']}" if "session" in entities else ""
         run = f"_run-{entities['run']}" if "run" in entities else ""
         split = "external" if person.get("split") == "external" else ""
-        rows.append((f"{entities['subject']}{session}{run}", centre, split, scan.path, fitting[0].path))
+        rows.append((f"{entities['subject']}{session}{run}", centre, split, scan.path, fitting[0]))
     columns = ["subject", "centre", "split", "flair", "reference"]
     return pd.DataFrame(rows, columns=columns).sort_values(["split", "centre", "subject"], ignore_index=True)
 

@@ -1,6 +1,6 @@
 """Table 1 with what it is to be read beside: the paper, the challenge's leaderboard, human observers.
 
-In flows `per_subject.csv`; out flow `table1.csv` and the form a reader sees. The rows beside ours are transcribed with
+In flows the summary of `per_subject.csv`; out flow `table1.csv` and the form a reader sees. The rows beside ours are transcribed with
 their sources in `wmhlib/context/*.csv`. They were measured on other scans and are there for orientation.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, shown, summary
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, shown
 
 FOLDER = Path(__file__).parent / "context"
 
@@ -48,14 +48,15 @@ def rank_score(means: pd.DataFrame) -> pd.Series:
     return sum(places) / len(places)
 
 
-def table1(per_subject: pd.DataFrame) -> pd.DataFrame:
+def table1(own: pd.DataFrame) -> pd.DataFrame:
     """Table 1 of the paper for this study, with the paper's own rows below each data set's, then people and teams.
+
+    `own` is what `wmhlib.statistics.summary` gives, per split.
 
     Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`, and
     `rank_score_approximate`.
     """
-    own, paper = summary(per_subject), paper_tables()
-    parts = []
+    paper, parts = paper_tables(), []
     for split, dataset in DATASETS.items():
         here = own[own.split == split].rename(columns={"split": "dataset"})
         if len(here):

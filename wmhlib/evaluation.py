@@ -44,7 +44,7 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     """
     rows, root = [], study.data.resolve()
     own = [row for row in unseen.itertuples() if Path(row.reference).is_relative_to(root)]
-    for observer, row in itertools.product(("observer_o3", "observer_o4"), own):
+    for observer, row in itertools.product(statistics.OBSERVERS, own):
         place = Path(row.reference).parent.relative_to(root)
         mask = study.data / "additional_annotations" / observer / place / "result.nii.gz"
         if mask.is_file():
@@ -112,9 +112,10 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def summarise(scored: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Every table that figures and sentences read, from what `score` gives; all are saved under `tables/`."""
     per_subject, per_lesion = scored["per_subject"], scored["per_lesion"]
+    summary = statistics.summary(per_subject)
     return scored | {
-        "table1": context.table1(per_subject),
-        "summary": statistics.summary(per_subject),
+        "table1": context.table1(summary),
+        "summary": summary,
         "centres": statistics.summary(per_subject, by_centre=True),
         "comparisons": statistics.comparisons(per_subject),
         "volume_agreement": statistics.volume_agreement(scored["volumes"]),

@@ -2,7 +2,7 @@
 
 In flow the tables of `wmhlib.statistics`; out flow what the report says in words: the findings of its front page, and a
 caption for every figure. A difference counts as shown where its 95 % interval excludes zero *and* the paired test stays
-below 0.05 after Holm's correction for the losses compared in that figure; otherwise the sentence says that the losses cannot be told apart.
+below 0.05 after Holm's correction for the losses compared in that figure; where nothing is shown, the sentence says so.
 """
 
 import numpy as np
@@ -69,11 +69,10 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
     for rival, rows in here[here.apply(holds, axis=1)].groupby("loss", sort=False):
         ahead = (rows.difference < 0) == rows.metric.map(lambda metric: METRICS[metric][1])
         parts = [
-            f"{verb} in {'; in '.join(_by(row) for row in some.itertuples())}"
-            for verb, some in (("better than", rows[ahead]), ("worse than", rows[~ahead]))
+            f"{how} than {LOSSES[rival]} loss in {'; in '.join(_by(row) for row in some.itertuples())}"
+            for how, some in (("better", rows[ahead]), ("worse", rows[~ahead]))
             if len(some)
         ]
-        parts = [part.replace(" than in", f" than {LOSSES[rival]} loss in", 1) for part in parts]
         sentences.append(f"On {WHERE[split]}, {against} loss is {'; and '.join(parts)}.")
     if sentences:
         return sentences

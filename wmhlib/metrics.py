@@ -153,7 +153,7 @@ def _masks(reference: Mask, result: Mask) -> tuple[np.ndarray, np.ndarray, tuple
             "lie on one grid: resample the result to the reference."
         )
     found = values >= (1 if values.dtype.kind in "iub" else 0.5)
-    box = _box((labels != 0) | found)
+    box = box_around((labels != 0) | found)
     order = "F" if labels.flags.f_contiguous else "C"  # as stored: turning axes is slow
     labels, found = np.array(labels[box], np.float32, order=order), np.array(found[box], order=order)
     present = labels.ravel(order)
@@ -187,7 +187,7 @@ def _name(mask: Mask) -> str:
     return str(mask) if isinstance(mask, str | Path) else (mask.get_filename() or "(image in memory)")
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
+def box_around(mask: np.ndarray) -> tuple[slice, ...]:
     """The bounds of a mask with one voxel of margin where the volume has one; nothing for an empty mask."""
     box = [slice(None)] * 3
     for axis in np.argsort(mask.strides)[::-1]:  # slowest first: little is left for the costlier ones

@@ -229,9 +229,8 @@ def comparisons(per_subject: pd.DataFrame, against: str = "siamese") -> pd.DataF
         if tested.any():
             table.loc[tested, "p_holm"] = multipletests(table.p[tested], method="holm")[1]
         tables.append(table)
-    return (
-        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["split", "metric", "loss", "against"])
-    )
+    columns = "split metric loss against difference low high subjects effect_size p share_above p_holm"
+    return pd.concat(tables, ignore_index=True) if tables else _table([], columns)
 
 
 def volume_agreement(volumes: pd.DataFrame) -> pd.DataFrame:
@@ -277,7 +276,7 @@ def intraclass_correlation(measures: np.ndarray) -> float:
 
 
 def generalisation_gap(per_subject: pd.DataFrame) -> pd.DataFrame:
-    """What a loss loses on the unseen centre: mean on holdout less mean on external subjects, per metric and loss.
+    """What a loss loses on the external subjects: mean on holdout less mean on external subjects, per metric and loss.
 
     Returns
     -------

@@ -19,6 +19,7 @@ from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
 from wmhlib.figures import COLOURS, png_uri
+from wmhlib.metrics import box_around
 from wmhlib.slices import canonical, read_flair, read_reference
 from wmhlib.statistics import LOSSES, METRICS, shown
 
@@ -46,6 +47,14 @@ def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
     padded = np.zeros((nx, ny, rows * columns), volume.dtype)
     padded[..., :nz] = volume
     return padded.reshape(nx, ny, rows, columns).transpose(2, 1, 3, 0).reshape(rows * ny, columns * nx)
+
+
+def mask_codes(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Boolean masks of one shape as uint8, one bit each, the first the lowest."""
+    codes = np.zeros(shape, np.uint8)
+    for bit, mask in enumerate(masks):
+        codes |= mask.astype(np.uint8) << bit
+    return codes
 
 
 def pack_scan(
@@ -83,19 +92,12 @@ def pack_scan(
             raise ValueError(f"Mask {name} of {title} has shape {mask.shape}, the FLAIR {flair.shape}.")
     if not flair.any():
         raise ValueError(f"The FLAIR of {title} holds no voxel other than zero: nothing to show.")
-    filled_voxels = np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())])
-    box = []
-    for axis in range(3):
-        filled = np.flatnonzero(filled_voxels.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(max(int(filled[0]) - 1, 0), int(filled[-1]) + 2))
-    flair, cut = flair[tuple(box)], {name: mask[tuple(box)] != 0 for name, mask in masks.items()}
+    box = box_around(np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())]))
+    flair, cut = flair[box], [mask[box] != 0 for mask in masks.values()]
     low, high = float(flair.min()), float(np.percentile(flair[flair > 0], 99.9)) if (flair > 0).any() else flair.max()
     opening = _opening(cut)
 
     grey = np.clip((flair - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
-    codes = sum(
-        (mask.astype(np.uint8) << bit for bit, mask in enumerate(cut.values())), np.zeros(flair.shape, np.uint8)
-    )
     factor = min(max_pixels / max(flair.shape[:2]), 1)
     to_full = np.eye(4)
     if factor < 1:
@@ -104,15 +106,7 @@ def pack_scan(
         to_full[:2, :2], to_full[:2, 3] = np.diag(steps), (steps - 1) / 2
         grey = resize(grey, (*size, flair.shape[2]), order=1, anti_aliasing=True)
         opening = [int(min(opening[n] / steps[n], size[n] - 1)) for n in (0, 1)] + [opening[2]]
-        codes = (
-            sum(
-                (resize(mask.astype(np.float32), grey.shape, order=1, anti_aliasing=False) >= 0.5).astype(np.uint8)
-                << bit
-                for bit, mask in enumerate(cut.values())
-            )
-            if cut
-            else np.zeros(grey.shape, np.uint8)
-        )
+        cut = [resize(mask.astype(np.float32), grey.shape, order=1, anti_aliasing=False) >= 0.5 for mask in cut]
     whole = affine @ nibabel.affines.from_matvec(np.eye(3), [part.start for part in box]) @ to_full
     window = np.percentile(grey[grey > 0.05], [0.5, 99.8]) if (grey > 0.05).any() else (0, 1)
     columns = int(np.ceil(np.sqrt(grey.shape[2])))
@@ -131,7 +125,7 @@ def pack_scan(
         "affine": whole.round(4).tolist(),
         "columns": columns,
         "grey": png_uri(sheet((grey * 255).astype(np.uint8) & GREY_BITS, columns)),
-        "codes": png_uri(sheet(codes, columns)),
+        "codes": png_uri(sheet(mask_codes(cut, grey.shape), columns)),
         "low": low,
         "high": high,
         "window": [int(window[0] * 255 * 0.8), int(min(window[1] * 255, 255))],
@@ -150,9 +144,9 @@ def _figure(metric: str, value: float) -> str:
     return "undefined" if np.isnan(value) else shown(metric, value)
 
 
-def _opening(masks: dict[str, np.ndarray]) -> list[int]:
+def _opening(masks: list[np.ndarray]) -> list[int]:
     """The voxel to open at: in the slice with most of the first mask, the one nearest its middle; else the scan's middle."""
-    first = next(iter(masks.values()), None)
+    first = masks[0] if masks else None
     if first is None or not first.any():
         shape = np.array(first.shape if first is not None else (2, 2, 2))
         return (shape // 2).tolist()
@@ -289,7 +283,6 @@ def pack_lesions(
         for _, lesion in table[table.subject == subject.subject].iterrows():
             centre = nibabel.affines.apply_affine(own_grid, [lesion.i, lesion.j, lesion.slice])
             grey, *cut = _patches(volumes, flair.affine, centre)
-            codes = sum(((mask > 0.5).astype(np.uint8) << bit for bit, mask in enumerate(cut)))
             rows.append(
                 {
                     "subject": lesion.subject,
@@ -299,7 +292,7 @@ def pack_lesions(
                     "mm": [round(float(lesion[axis]), 1) for axis in ("x_mm", "y_mm", "z_mm")],
                     "found": [round(float(lesion[loss]), 3) for loss in losses],
                     "grey": png_uri((np.clip(grey / high, 0, 1) * 255).astype(np.uint8) & GREY_BITS),
-                    "codes": png_uri(codes.astype(np.uint8)),
+                    "codes": png_uri(mask_codes([mask > 0.5 for mask in cut], grey.shape)),
                 }
             )
     return {
