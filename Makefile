@@ -18,7 +18,8 @@ test: setup
 lab: setup
 	$(BIN)/jupyter lab notebooks
 
-# The WMH Challenge's scans, into data/wmh-challenge; again to go on. OPTIONS: --t1 --orig --root DIR --workers N
+# The public data sets, each into its folder of data/; again to go on.
+# OPTIONS: wmh-challenge ljubljana-ms (default: both) --t1 --orig --root DIR --workers N
 data: setup
 	$(BIN)/python -m wmhlib.download $(OPTIONS)
 

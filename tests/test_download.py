@@ -1,4 +1,4 @@
-"""The download, against a Dataverse of our own on 127.0.0.1 that can be told to misbehave."""
+"""The download, against a Dataverse and a GitHub of our own on 127.0.0.1 that can be told to misbehave."""
 
 import collections
 import contextlib
@@ -14,10 +14,17 @@ import time
 import urllib.parse
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+import yaml
 
-from wmhlib import download
-from wmhlib.download import fetch, listing, wanted
+from wmhlib import cohort, download
+from wmhlib.download import fetch, fetch_for, listing
+from wmhlib.sources import COMMIT, REPOSITORY, SERVERS, SOURCES
+from wmhlib.study import ROOT, Study, open_study
+
+CHALLENGE, LJUBLJANA = SOURCES["wmh-challenge"], SOURCES["ljubljana-ms"]
 
 PHILIPS = "Amsterdam/Philips_VU .PETMR_01./160"
 KEPT = [
@@ -57,15 +64,16 @@ class Dataverse:
         data = {"id": number, "filename": name, "filesize": len(content), "checksum": checksum}
         return ({"directoryLabel": folder} if folder else {}) | {"dataFile": data}
 
-    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        url = urllib.parse.urlparse(request.path)
-        if url.path == "/api/datasets/:persistentId/":
-            path = "listing"
+    def find(self, address: str) -> tuple[str, bytes]:
+        """The path, or `listing`, that an address stands for, and its content."""
+        if address == "/api/datasets/:persistentId/":
             version = {"versionNumber": 1, "versionMinorNumber": 0, "files": self.files}
-            content = json.dumps({"status": "OK", "data": {"latestVersion": version}}).encode()
-        else:
-            path = list(self.contents)[int(url.path.removeprefix("/api/access/datafile/"))]
-            content = self.contents[path]
+            return "listing", json.dumps({"status": "OK", "data": {"latestVersion": version}}).encode()
+        path = list(self.contents)[int(address.removeprefix("/api/access/datafile/"))]
+        return path, self.contents[path]
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        path, content = self.find(urllib.parse.urlparse(request.path).path)
         asked = request.headers.get("Range", "")
         self.asked.append((path, asked))
         fault = self.faults[path].pop(0) if self.faults[path] else ""
@@ -105,6 +113,26 @@ class Dataverse:
         return None
 
 
+class GitHub(Dataverse):
+    """The same for a repository at its pinned commit: the tree of its API, and its raw files."""
+
+    def __init__(self, contents: dict[str, bytes]):
+        super().__init__(contents)
+        self.truncated = False
+
+    def entry(self, _, path: str) -> dict:
+        content = self.contents[path]
+        sha = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return {"path": path, "type": "blob", "sha": sha, "size": len(content)}
+
+    def find(self, address: str) -> tuple[str, bytes]:
+        if address == f"/repos/{REPOSITORY}/git/trees/{COMMIT}":
+            folder = {"path": "cross_sectional", "type": "tree", "sha": "0" * 40}
+            return "listing", json.dumps({"tree": [folder, *self.files], "truncated": self.truncated}).encode()
+        path = address.removeprefix(f"/{REPOSITORY}/{COMMIT}/")
+        return path, self.contents[path]
+
+
 @contextlib.contextmanager
 def serving(dataverse: Dataverse):
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -136,16 +164,24 @@ def dataverse() -> Dataverse:
 
 
 @pytest.fixture
-def server(dataverse, monkeypatch):
+def quick(monkeypatch):
     monkeypatch.setattr(download, "BACKOFF_S", 0.001)
     monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server(dataverse, quick):
     with serving(dataverse) as address:
         yield address
 
 
-def get(server: str, root: Path, **options) -> list[str]:
-    return fetch(wanted(listing(server)), root, server, **options)
+def listed(server: str, source=CHALLENGE):
+    return listing(source, dict.fromkeys(SERVERS, server))
+
+
+def get(server: str, root: Path, source=CHALLENGE, **options) -> list[str]:
+    return fetch(source, source.wanted(listed(server, source)), root, **options)
 
 
 def below(root: Path) -> set[str]:
@@ -164,13 +200,14 @@ def test_what_a_study_needs_arrives_under_its_listed_paths_and_the_manifest_says
     assert_complete(tmp_path, dataverse)
     assert (tmp_path / "test" / "Amsterdam" / "Philips_VU .PETMR_01." / "160" / "wmh.nii.gz").is_file()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["server"] == server and manifest["licence"] == "CC BY-NC 4.0"
-    assert "10.1109/TMI.2019.2905770" in manifest["citation"]
+    assert manifest["licence"] == "CC BY-NC 4.0" and "10.1109/TMI.2019.2905770" in manifest["citation"]
+    assert (manifest["name"], manifest["origin"]) == ("wmh-challenge", "doi:10.34894/AECRSD")
+    assert manifest["complete"] is True
     assert [row["path"] for row in manifest["files"]] == sorted(KEPT)
     row = next(row for row in manifest["files"] if row["path"] == FLAIR)
     content = dataverse.contents[FLAIR]
-    assert (row["size"], row["sha1"], row["id"]) == (len(content), hashlib.sha1(content).hexdigest(), 0)
-    assert (row["doi"], row["version"]) == ("doi:10.34894/AECRSD", "1.0")
+    assert (row["size"], row["checksum"]) == (len(content), f"SHA-1:{hashlib.sha1(content).hexdigest()}")
+    assert (row["url"], row["version"]) == (f"{server}/api/access/datafile/0", "1.0")
     assert len(row["date"]) == len("2022-12-21")
 
 
@@ -184,14 +221,14 @@ def test_what_a_study_needs_arrives_under_its_listed_paths_and_the_manifest_says
     ],
 )
 def test_the_options_add_t1_and_orig_and_never_3dt1(server, options, more):
-    chosen = {file.path for file in wanted(listing(server), **options)}
+    chosen = {file.path for file in CHALLENGE.wanted(listed(server), **options)}
     assert chosen == {*KEPT, *(f"training/Utrecht/0/{name}.nii.gz" for name in more)}
 
 
 def test_a_dataset_without_scans_is_refused(dataverse, server):
     dataverse.files = dataverse.files[-1:]
     with pytest.raises(ValueError, match="None of 1 files listed is"):
-        wanted(listing(server))
+        CHALLENGE.wanted(listed(server))
 
 
 def test_licence_and_citation_are_shown_before_the_first_file_is_asked_for(dataverse, server, tmp_path, monkeypatch):
@@ -253,11 +290,11 @@ def test_a_file_that_shrank_or_that_the_dataset_replaced_is_fetched_again_and_on
     assert sorted(path for path, _ in dataverse.asked) == sorted(["listing", FLAIR, KEPT[1]])
     assert_complete(tmp_path, dataverse)
     rows = {row["path"]: row for row in json.loads((tmp_path / "manifest.json").read_text())["files"]}
-    assert rows[FLAIR]["sha1"] == hashlib.sha1(dataverse.contents[FLAIR]).hexdigest()
+    assert rows[FLAIR]["checksum"] == f"SHA-1:{hashlib.sha1(dataverse.contents[FLAIR]).hexdigest()}"
 
 
 def test_the_manifest_keeps_files_of_an_earlier_run_with_more_options(server, tmp_path):
-    fetch(wanted(listing(server), t1=True), tmp_path, server)
+    fetch(CHALLENGE, CHALLENGE.wanted(listed(server), t1=True), tmp_path)
     get(server, tmp_path)
     assert "training/Utrecht/0/pre/T1.nii.gz" in (tmp_path / "manifest.json").read_text()
 
@@ -324,7 +361,7 @@ def test_waits_grow_and_follow_the_server(monkeypatch):
         ("500", "the server answered 500"),
         ("silent", "timed out"),
         ("truncated", "bytes came in"),
-        ("wrong", "SHA-1 {reversed} came twice"),
+        ("wrong", "SHA-1:{reversed} came twice"),
         ("longer", "came twice"),
     ],
 )
@@ -335,7 +372,7 @@ def test_what_stays_wrong_is_one_sentence_and_all_other_files_arrive(
     dataverse.faults[FLAIR] = [fault] * 20
     (problem,) = get(server, tmp_path)
     content = dataverse.contents[FLAIR]
-    expected = hashlib.sha1(content).hexdigest() if "twice" in found else f"{len(content)} bytes"
+    expected = f"SHA-1:{hashlib.sha1(content).hexdigest()}" if "twice" in found else f"{len(content)} bytes"
     assert problem.startswith(f"{FLAIR}: ") and f"expected {expected}" in problem and "\n" not in problem
     assert found.format(reversed=hashlib.sha1(content[::-1]).hexdigest()).lower() in problem.lower()
     assert not (tmp_path / FLAIR).exists()
@@ -365,6 +402,7 @@ def test_a_server_that_goes_away_is_not_asked_for_every_file(dataverse, server, 
     assert last.startswith(f"{len(KEPT) - 1 - len(failed)} more: not tried")
     assert 2 <= len(failed) < len(KEPT) - 1
     assert (tmp_path / FLAIR).is_file() and FLAIR in (tmp_path / "manifest.json").read_text()
+    assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
 
 
 @pytest.mark.parametrize(
@@ -384,7 +422,7 @@ def test_a_listing_that_leads_outside_the_folder_is_refused(dataverse, server, t
 def test_a_file_name_that_leads_outside_the_folder_is_refused(dataverse, server, name):
     dataverse.files[-1]["dataFile"]["filename"] = name
     with pytest.raises(ValueError, match="expected one inside the folder"):
-        listing(server)
+        listed(server)
 
 
 @pytest.mark.parametrize(
@@ -393,30 +431,30 @@ def test_a_file_name_that_leads_outside_the_folder_is_refused(dataverse, server,
 def test_a_file_that_cannot_be_verified_is_refused(dataverse, server, checksum):
     dataverse.files[0]["dataFile"]["checksum"] = checksum
     with pytest.raises(ValueError, match="expected one of type SHA-1") as raised:
-        listing(server)
+        listed(server)
     assert str(raised.value).startswith(FLAIR)
     del dataverse.files[0]["dataFile"]["checksum"]
     with pytest.raises(ValueError, match="expected one of type SHA-1"):
-        listing(server)
+        listed(server)
 
 
 def test_a_path_listed_twice_is_refused(dataverse, server):
     dataverse.files.append(dataverse.files[0])
     with pytest.raises(ValueError, match=f"lists {FLAIR} twice"):
-        listing(server)
+        listed(server)
 
 
 def test_what_is_no_dataverse_is_refused(dataverse, server, monkeypatch):
     dataverse.files = None
-    with pytest.raises(ValueError, match="no Dataverse listing .* check --server"):
-        listing(server)
-    with pytest.raises(ValueError, match="check --server"):
-        listing("no address")
+    with pytest.raises(ValueError, match="no listing of wmh-challenge .* check the server's address"):
+        listed(server)
+    with pytest.raises(ValueError, match="check the server's address"):
+        listed("no address")
     dataverse.faults["listing"] = ["404"]
     with pytest.raises(OSError, match="the server answered 404"):
-        listing(server)
+        listed(server)
     with pytest.raises(OSError, match="refused.*check the network"):
-        listing("http://127.0.0.1:9")
+        listed("http://127.0.0.1:9")
 
 
 def test_a_full_disk_is_noticed_before_anything_is_fetched(dataverse, server, tmp_path, monkeypatch):
@@ -436,9 +474,10 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(dataverse, server, tm
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, with_signal):
     """Ended by force, or by Ctrl-C, while one file is half here and the others are whole."""
+    tmp_path = tmp_path / "wmh-challenge"
     dataverse.faults[FLAIR] = ["stalled"]
     script = "import sys; from wmhlib import download; download.CHUNK = 10_000; download.main(sys.argv[1:])"
-    arguments = ["--root", tmp_path, "--server", server, "--workers", "2"]
+    arguments = ["wmh-challenge", "--root", tmp_path.parent, "--dataverse", server, "--workers", "2"]
     process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
     part, half = tmp_path / f"{FLAIR}.part", len(dataverse.contents[FLAIR]) // 2
     deadline = time.monotonic() + 30
@@ -463,13 +502,245 @@ def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, w
 
 
 def test_the_command_says_what_is_missing_and_ends_with_1(dataverse, server, tmp_path, capsys):
+    command = ["wmh-challenge", "--root", str(tmp_path), "--dataverse", f"{server}/"]
     dataverse.faults[FLAIR] = ["404"]
     with pytest.raises(SystemExit) as ended:
-        download.main(["--root", str(tmp_path), "--server", server])
-    assert FLAIR in ended.value.code and ended.value.code.startswith("Of 6 files")
-    download.main(["--root", str(tmp_path), "--server", server, "--t1"])
+        download.main(command)
+    assert FLAIR in ended.value.code and ended.value.code.startswith("Of 6 files of wmh-challenge")
+    download.main([*command, "--t1"])
     assert "7 files, 2.1 MB, are complete" in capsys.readouterr().out
+    assert (tmp_path / "wmh-challenge" / FLAIR).is_file()
     dataverse.files[0]["directoryLabel"] = "../../x"
     with pytest.raises(SystemExit) as ended:
-        download.main(["--root", str(tmp_path), "--server", server])
-    assert ended.value.code.startswith("Nothing was fetched. ")
+        download.main(command)
+    assert ended.value.code.startswith("Nothing of wmh-challenge was fetched. ")
+    with pytest.raises(SystemExit) as ended:
+        download.main(["wmh"])
+    assert ended.value.code == 2 and "no data set 'wmh'; there are wmh-challenge, ljubljana" in capsys.readouterr().err
+
+
+# The second data set: a git repository.
+
+
+def nifti(patient: int, image: str) -> bytes:
+    """A tiny scan, another one for every patient, or its mask."""
+    voxels = np.arange(7 * 8 * 9).reshape(7, 8, 9) + patient if image == "FLAIR" else np.ones((7, 8, 9))
+    return nibabel.Nifti1Image(voxels.astype(np.uint16), np.eye(4)).to_bytes()
+
+
+def in_repository(patient: int, image: str) -> str:
+    """A path at the pinned commit, every third with its patient's name before the file's."""
+    prefix = f"patient{patient:02}_" if patient % 3 == 0 else ""
+    return f"cross_sectional/coregistered/patient{patient:02}/{prefix}{image}.nii.gz"
+
+
+SCANS = {in_repository(n, image): nifti(n, image) for n in range(1, 31) for image in ("FLAIR", "consensus_gt")}
+MASK_03, MASK_03_HERE = in_repository(3, "consensus_gt"), "test/Ljubljana/patient03/wmh.nii.gz"
+
+
+@pytest.fixture
+def github() -> GitHub:
+    folder = "cross_sectional/coregistered"
+    other = [
+        f"{folder}/patient01/T1W.nii.gz",
+        f"{folder}/patient01/brainmask.nii.gz",
+        "cross_sectional/MNI/patient01/FLAIR.nii.gz",
+    ]
+    return GitHub(SCANS | dict.fromkeys([*other, f"{folder}_resampled/patient01/FLAIR.nii.gz", "README.md"], b"x"))
+
+
+@pytest.fixture
+def hub(github, quick):
+    with serving(github) as address:
+        yield address
+
+
+def test_a_repository_arrives_as_external_subjects_of_the_challenges_layout(github, hub, tmp_path, capsys):
+    assert get(hub, tmp_path, LJUBLJANA) == []
+    shown = capsys.readouterr().out
+    assert "licensed CC BY;" in shown and "10.1007/s12021-017-9348-7" in shown and f"github.com/{REPOSITORY}" in shown
+    subjects = cohort.read_challenge(tmp_path)
+    assert list(subjects.subject) == [f"patient{number:02}" for number in range(1, 31)]
+    assert set(subjects.split) == {"external"} and set(subjects.centre) == {"Ljubljana"}
+    for number, row in enumerate(subjects.itertuples(), 1):
+        assert Path(row.flair).read_bytes() == SCANS[in_repository(number, "FLAIR")]
+        assert Path(row.reference).read_bytes() == SCANS[in_repository(number, "consensus_gt")]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["name"], manifest["licence"], manifest["complete"]) == ("ljubljana-ms", "CC BY", True)
+    assert below(tmp_path) == {"manifest.json", *(row["path"] for row in manifest["files"])}
+    row = next(row for row in manifest["files"] if row["path"] == MASK_03_HERE)
+    assert (row["version"], row["url"]) == (COMMIT, f"{hub}/{REPOSITORY}/{COMMIT}/{MASK_03}")
+    github.asked.clear()
+    (tmp_path / "manifest.json").unlink()
+    assert get(hub, tmp_path, LJUBLJANA) == []
+    assert github.asked == [("listing", "")]
+
+
+@pytest.mark.parametrize("content", [b"", b"version 1\n", SCANS[MASK_03]])
+def test_the_checksum_of_a_blob_is_gits_own(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    gits = subprocess.run(
+        ["git", "hash-object", "--no-filters", tmp_path / "file"], capture_output=True, text=True, check=True
+    )
+    blob = download.File("file", "", len(content), "git SHA-1:", "")
+    assert download._checksum(tmp_path / "file", blob) == f"git SHA-1:{gits.stdout.strip()}"
+
+
+@pytest.mark.parametrize(
+    "faults", [["500"], ["cut"], ["stalled", "no ranges"], ["wrong"], ["cut", "truncated", "longer"]]
+)
+def test_what_goes_wrong_once_with_a_repository_is_overcome(github, hub, tmp_path, faults):
+    github.faults[MASK_03] = list(faults)
+    assert get(hub, tmp_path, LJUBLJANA) == []
+    assert github.faults[MASK_03] == []
+    assert (tmp_path / MASK_03_HERE).read_bytes() == SCANS[MASK_03]
+    assert len(below(tmp_path)) == 61
+
+
+def test_a_cut_file_of_a_repository_goes_on_in_the_next_run(github, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    github.faults[MASK_03] = ["cut"]
+    (problem,) = get(hub, tmp_path, LJUBLJANA)
+    assert problem.startswith(f"{MASK_03_HERE}: ") and not (tmp_path / MASK_03_HERE).exists()
+    assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
+    github.asked.clear()
+    assert get(hub, tmp_path, LJUBLJANA) == []
+    assert github.asked == [("listing", ""), (MASK_03, f"bytes={len(SCANS[MASK_03]) // 2}-")]
+    assert github.sent[MASK_03] == len(SCANS[MASK_03])
+    assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is True
+
+
+def test_what_is_not_the_commits_content_twice_is_removed_and_said(github, hub, tmp_path):
+    github.faults[MASK_03] = ["wrong"] * 2
+    (problem,) = get(hub, tmp_path, LJUBLJANA)
+    assert problem.startswith(f"{MASK_03_HERE}: git SHA-1:") and "came twice, expected git SHA-1:" in problem
+    assert not list((tmp_path / MASK_03_HERE).parent.glob("wmh*"))
+    assert github.faults[MASK_03] == []
+
+
+@pytest.mark.parametrize("truncated", [True, None, "no"])
+def test_a_listing_that_is_not_whole_is_refused(github, hub, truncated):
+    github.truncated = truncated
+    with pytest.raises(ValueError, match="no listing of ljubljana-ms .*truncated, expected the whole tree"):
+        listed(hub, LJUBLJANA)
+
+
+@pytest.mark.parametrize(
+    "files", [None, [None], [{"type": "blob"}], [{"type": "blob", "path": "x", "sha": 1, "size": "x"}]]
+)
+def test_what_is_no_github_is_refused(github, hub, files):
+    github.find = lambda _: ("listing", json.dumps({"tree": files, "truncated": False}).encode())
+    with pytest.raises(ValueError, match="no listing of ljubljana-ms .* check the server's address"):
+        listed(hub, LJUBLJANA)
+
+
+@pytest.mark.parametrize("image", ["FLAIR", "consensus_gt"])
+@pytest.mark.parametrize("patient", [1, 3, 30])
+def test_a_patient_without_scan_or_mask_is_refused(github, hub, tmp_path, patient, image):
+    github.files = [entry for entry in github.files if entry["path"] != in_repository(patient, image)]
+    with pytest.raises(ValueError, match=rf"has 0 files .*patient{patient:02}_\]{image}.nii.gz, expected one"):
+        get(hub, tmp_path, LJUBLJANA)
+    assert below(tmp_path) == set()
+
+
+def test_a_patient_whose_mask_stands_under_both_names_is_refused(github, hub):
+    github.files.append(github.files[0] | {"path": "cross_sectional/coregistered/patient01/patient01_FLAIR.nii.gz"})
+    with pytest.raises(ValueError, match="has 2 files .*patient01_"):
+        LJUBLJANA.wanted(listed(hub, LJUBLJANA))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "/etc/passwd", "cross_sectional/../../x", "a//x", "./x", "C:/x", "..\\x", "a\0b", "", 7, None, ["x"]],
+)
+def test_a_repository_that_leads_outside_the_folder_is_refused(github, hub, tmp_path, path):
+    github.files.append(github.files[0] | {"path": path})
+    if isinstance(path, str):
+        with pytest.raises(ValueError, match="expected one inside the folder"):
+            get(hub, tmp_path, LJUBLJANA)
+        assert below(tmp_path) == set()
+    else:  # not a path at all: never one of the files wanted
+        assert len(LJUBLJANA.wanted(listed(hub, LJUBLJANA))) == 60
+
+
+def test_a_repository_that_lists_a_path_twice_or_without_its_sha_is_refused(github, hub):
+    github.files.append(github.files[0])
+    with pytest.raises(ValueError, match=f"lists {github.files[0]['path']} twice"):
+        listed(hub, LJUBLJANA)
+    github.files[-1] = github.files[0] | {"path": "x", "sha": "../x"}
+    with pytest.raises(ValueError, match="the checksum listed is git SHA-1:../x"):
+        listed(hub, LJUBLJANA)
+
+
+def test_the_command_fetches_both_and_goes_on_to_the_second_when_the_first_fails(
+    dataverse, server, github, hub, tmp_path, capsys
+):
+    command = ["--root", str(tmp_path), "--dataverse", server, "--github-api", hub, "--github-raw", hub]
+    dataverse.faults["listing"] = ["404"]
+    with pytest.raises(SystemExit) as ended:
+        download.main(command)
+    assert ended.value.code.startswith("Nothing of wmh-challenge was fetched. ") and "\n" not in ended.value.code
+    assert len(below(tmp_path / "ljubljana-ms")) == 61
+    download.main(command)
+    shown = capsys.readouterr().out
+    assert "6 files, 1.8 MB, are complete" in shown and "60 files, 0.1 MB, are complete" in shown
+
+
+# What a study asks for.
+
+
+def study_asking_for(*names: str) -> Study:
+    data = {"root": "data/wmh-challenge"} | ({"download": list(names)} if names else {})
+    return Study("asking", {"data": data}, Path("asking.yaml"), Path("data"))
+
+
+@pytest.fixture
+def at(dataverse, server, github, hub, tmp_path, monkeypatch):
+    """The project's folder and its servers, as `fetch_for` sees them."""
+    monkeypatch.setattr(download, "ROOT", tmp_path)
+    for name in SERVERS:
+        monkeypatch.setitem(SERVERS, name, server if name == "dataverse" else hub)
+    return tmp_path / "data"
+
+
+def test_a_study_gets_what_it_asks_for_and_then_no_server_is_asked(at, dataverse, github):
+    fetch_for(study_asking_for())
+    assert not at.exists() and dataverse.asked == github.asked == []
+    fetch_for(study_asking_for("ljubljana-ms"))
+    assert dataverse.asked == [] and len(github.asked) == 61
+    fetch_for(study_asking_for("wmh-challenge", "ljubljana-ms"))
+    assert_complete(at / "wmh-challenge", dataverse)
+    assert len(dataverse.asked) == 1 + len(KEPT) and len(github.asked) == 61
+    dataverse.asked.clear(), github.asked.clear()
+    fetch_for(study_asking_for("wmh-challenge", "ljubljana-ms"))
+    assert dataverse.asked == github.asked == []
+    (at / "ljubljana-ms" / MASK_03_HERE).unlink()  # whatever the manifest says
+    fetch_for(study_asking_for("wmh-challenge", "ljubljana-ms"))
+    assert dataverse.asked == [] and github.asked == [("listing", ""), (MASK_03, "")]
+
+
+def test_a_study_whose_files_failed_says_so_in_a_sentence_and_goes_on_later(at, github):
+    github.faults[MASK_03] = ["404"]
+    with pytest.raises(OSError, match="the server answered 404") as raised:
+        fetch_for(study_asking_for("ljubljana-ms"))
+    said = str(raised.value)
+    assert said.startswith(f"{at / 'ljubljana-ms'} is not complete, 1 file(s) failed, such as {MASK_03_HERE}: ")
+    assert "\n" not in said and said.endswith("run it again to go on from what is here.")
+    github.asked.clear()
+    fetch_for(study_asking_for("ljubljana-ms"))
+    assert github.asked == [("listing", ""), (MASK_03, "")]
+
+
+def test_a_configuration_may_ask_for_the_data_sets_there_are_and_no_other(settings, tmp_path):
+    config = tmp_path / "asking.yaml"
+    for names in ([], *([name] for name in SOURCES), list(SOURCES)):
+        settings["data"]["download"] = names
+        config.write_text(yaml.safe_dump(settings))
+        assert open_study(config).config["data"]["download"] == names
+    assert "download" not in open_study(config, data=tmp_path).config["data"]  # DATA= replaces all of it
+    settings["data"]["download"] = ["wmh"]
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match="at data.download.0: 'wmh' is not one of"):
+        open_study(config)
+    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
+    assert schema["properties"]["data"]["properties"]["download"]["items"]["enum"] == list(SOURCES)
