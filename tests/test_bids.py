@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_scan
+from conftest import as_nobody, small_scan
 
 from wmhlib import bids
 
@@ -82,6 +82,17 @@ def test_what_is_missing_is_named(root, tmp_path):
         (tmp_path / "empty" / "dataset_description.json").write_text(text)
         with pytest.raises(ValueError, match=r"dataset_description\.json is not JSON with a Name .*: correct it"):
             bids.read_bids(tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_read_is_named(root, open_folder):
+    shutil.copytree(root, open_folder / "set")
+    closed = open_folder / "set" / "sub-02" / "ses-a"
+    closed.chmod(0o000)
+    try:
+        with as_nobody(), pytest.raises(PermissionError, match=r"The folder .*sub-02/ses-a cannot be read: make it"):
+            bids.read_bids(open_folder / "set")
+    finally:
+        closed.chmod(0o755)
 
 
 def test_participants_without_ids_are_refused(root):

@@ -1,10 +1,10 @@
 import nibabel
 import numpy as np
 import pytest
-from conftest import SHARED, small_scan, write_subject
+from conftest import SHARED, as_nobody, small_scan, write_subject
 
 from wmhlib import slices
-from wmhlib.cohort import assign_splits, load_cohort, read_challenge
+from wmhlib.cohort import assign_splits, load_cohort, read_challenge, read_folder
 from wmhlib.study import open_study
 
 
@@ -58,6 +58,47 @@ def test_missing_files_and_repeated_subjects_are_named(tmp_path):
     (tmp_path / "training/B/7/wmh.nii.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"B/7 has no wmh\.nii\.gz"):
         read_challenge(tmp_path)
+
+
+def test_a_subject_without_its_flair_is_named(tmp_path):
+    write_subject(tmp_path / "training/A/7", *small_scan(np.random.default_rng(0)))
+    (tmp_path / "training/A/7/pre/FLAIR.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"A/7 has no FLAIR\.nii\.gz: expected .*; add it or remove the folder"):
+        read_challenge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mode", [0o000, 0o111, 0o444], ids=["closed", "entered but not listed", "listed but not entered"]
+)
+@pytest.mark.parametrize("place", ["", "training", "training/B", "training/B/8", "training/B/8/pre"])
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(open_folder, place, mode):
+    root = open_folder / "scans"
+    for name in ("A/7", "B/8"):
+        write_subject(root / "training" / name, *small_scan(np.random.default_rng(0)))
+    (root / place).chmod(mode)
+    try:
+        with as_nobody(), pytest.raises(PermissionError) as raised:
+            read_folder(root)
+    finally:
+        (root / place).chmod(0o755)
+    assert str(raised.value).startswith(
+        f"The folder {(root / place).resolve()} cannot be read: make it readable, or move"
+    )
+
+
+@pytest.mark.parametrize("name", ["pre/FLAIR.nii.gz", "wmh.nii.gz"])
+def test_a_file_that_may_not_be_read_is_named(open_folder, name):
+    write_subject(open_folder / "training/A/7", *small_scan(np.random.default_rng(0)))
+    (open_folder / "training/A/7" / name).chmod(0o000)
+    with as_nobody(), pytest.raises(PermissionError, match=rf"A/7/{name} may not be read: make the file readable\.$"):
+        read_folder(open_folder)
+
+
+def test_a_closed_folder_beside_the_scans_is_no_obstacle(open_folder):
+    write_subject(open_folder / "training/A/7", *small_scan(np.random.default_rng(0)))
+    (open_folder / "lost+found").mkdir(0o000)
+    with as_nobody():
+        assert len(read_challenge(open_folder)) == 1
 
 
 @pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans beside the project")

@@ -4,7 +4,7 @@ import cc3d
 import nibabel
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, full_disk
 
 from wmhlib import inference, phantom
 from wmhlib.cohort import assign_splits, read_challenge
@@ -132,3 +132,11 @@ def test_the_bounds_above_are_those_of_the_facts():
     assert (real.volume_ml.min(), real.volume_ml.max()) == (0.32, 52.19)
     assert (real.positive_class_density_pct.min(), real.positive_class_density_pct.max()) == (0.0044, 0.7227)
     assert (real.median_lesion_mm3.min(), real.median_lesion_mm3.max()) == (6, 118)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_subject(tmp_path):
+    with pytest.raises(OSError, match=r"cohort cannot be written \(File too large\)"), full_disk(5_000):
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, scale=0.25)
+    assert not list((tmp_path / "cohort").rglob("*.nii.gz"))
+    phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, scale=0.25)
+    assert len(read_challenge(tmp_path / "cohort")) == 1

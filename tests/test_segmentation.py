@@ -274,6 +274,8 @@ def test_results_never_land_among_the_scans(untrained, tmp_path):
 
 def test_a_model_that_is_none_is_one_sentence(untrained, tmp_path, monkeypatch):
     (tmp_path / "text.keras").write_text("not a network")
+    untrained.save(tmp_path / "short.keras")
+    (tmp_path / "short.keras").write_bytes((tmp_path / "short.keras").read_bytes()[:-1000])
     (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     image = keras.Input((32, 32, 3))
     keras.Model(image, keras.layers.Lambda(lambda x: x[..., :1])(image)).save(tmp_path / "code.keras")
@@ -284,6 +286,7 @@ def test_a_model_that_is_none_is_one_sentence(untrained, tmp_path, monkeypatch):
     keras.Model(pair, keras.layers.Conv2D(1, 1)(keras.layers.Add()(pair))).save(tmp_path / "pair.keras")
     for name, words in {
         "text.keras": "cannot be loaded as a network in safe mode",
+        "short.keras": "cannot be loaded as a network in safe mode",
         "code.keras": "cannot be loaded as a network in safe mode",
         "model.h5": "is not a model.keras",
         "features.keras": "is needed",

@@ -9,6 +9,7 @@ suffix `mask`); out flows the table of `wmhlib.cohort`. Predictions flow out as 
 
 import importlib.metadata
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -16,14 +17,14 @@ from pathlib import Path
 import nibabel
 import pandas as pd
 
-from wmhlib.study import replacing, write_json
+from wmhlib.study import refuse_unreadable, replacing, write_json
 
 LABELS = ("WMH", "lesion")
 
 
 def is_bids(root: str | Path) -> bool:
     """Whether a folder is the root of a BIDS data set."""
-    return (Path(root) / "dataset_description.json").is_file()
+    return os.path.isfile(Path(root) / "dataset_description.json")
 
 
 def read_bids(root: str | Path) -> pd.DataFrame:
@@ -41,10 +42,13 @@ def read_bids(root: str | Path) -> pd.DataFrame:
     ------
     FileNotFoundError
         No FLAIR, or one without a mask; the message names what was expected.
+    PermissionError
+        A folder may not be read.
     ValueError
         `dataset_description.json` has no Name, `participants.tsv` no ids, or two masks fit one FLAIR.
     """
     root = Path(root).resolve()
+    refuse_unreadable(root)
     description = root / "dataset_description.json"
     try:
         called = json.loads(description.read_text(encoding="utf-8"))["Name"]

@@ -26,6 +26,8 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
+from wmhlib.study import writing
+
 RECIPE = 1
 """Raised whenever the same seed gives other voxels, so that cohorts of two recipes are never mixed."""
 
@@ -281,6 +283,8 @@ def write_cohort(
     ------
     ValueError
         An unknown centre, too many subjects, or a folder that holds a cohort of another seed, scale or recipe.
+    OSError
+        The disk has no room, or the folder cannot be written; as `wmhlib.study.writing`.
     """
     root = Path(root)
     for name, count in subjects_per_centre.items():
@@ -299,9 +303,10 @@ def write_cohort(
         unfinished = root / ".phantom.json"  # a killed run leaves a whole marker or none
         if root.is_dir() and any(path != unfinished for path in root.iterdir()):
             raise ValueError(f"{root} is not empty and holds no synthetic cohort: name another folder under data.root.")
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
-        unfinished.replace(marker)
+        with writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
+            unfinished.replace(marker)
     missing = [
         (root, seed, name, number, scale)
         for name, count in subjects_per_centre.items()
@@ -325,9 +330,13 @@ def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float
     folder = _folder(root, centre, number)
     unfinished = root / ".unfinished" / folder.name  # beside the parts, where no reader looks
     shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "pre").mkdir(parents=True)
     flair, wmh = subject(seed, centre, number, scale)
-    nibabel.save(flair, unfinished / "pre" / "FLAIR.nii.gz")
-    nibabel.save(wmh, unfinished / "wmh.nii.gz")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.rename(folder)
+    with writing(root):
+        try:
+            (unfinished / "pre").mkdir(parents=True)
+            nibabel.save(flair, unfinished / "pre" / "FLAIR.nii.gz")
+            nibabel.save(wmh, unfinished / "wmh.nii.gz")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

@@ -8,7 +8,6 @@ from data is escaped or cleaned: a subject's name cannot become markup. The look
 
 import base64
 import json
-import os
 import re
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from wmhlib.study import replacing
 from wmhlib.viewers import MIME
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -120,10 +120,8 @@ def write(template: str, page: Path, figures: bool, **content) -> None:
     page = Path(page)
     plotlyjs = Markup(get_plotlyjs()) if figures else None
     text = templates.get_template(template).render(file=page.name, plotlyjs=plotlyjs, **content)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = page.with_name(f".unfinished-{page.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, page)
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def clean(html: str) -> Markup:

@@ -338,7 +338,11 @@ def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
 
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {text}"
+    return (
+        text
+        if type(error) in (ValueError, FileNotFoundError, PermissionError, OSError)
+        else f"{type(error).__name__}: {text}"
+    )
 
 
 def _readable(text: str) -> str:

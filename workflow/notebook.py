@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from wmhlib.study import replacing, writing
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,7 +40,7 @@ def main() -> None:
         os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2
     )  # libraries' chatter
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), writing(arguments.output):
             warnings.simplefilter("ignore")  # papermill warns of its own future
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{arguments.notebook}.ipynb",
@@ -50,12 +52,16 @@ def main() -> None:
     except papermill.PapermillExecutionError as error:
         print(f"  {label} failed: {error.evalue} (see {arguments.output})", flush=True)
         sys.exit(1)
+    except OSError as error:
+        print(f"  {label} failed: {error}", flush=True)
+        sys.exit(1)
     copy = nbformat.read(arguments.output, as_version=4)
     copy.metadata.pop("jupytext", None)
     for cell in copy.cells:
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
-    nbformat.write(copy, arguments.output)
+    with replacing(arguments.output) as temporary:
+        nbformat.write(copy, temporary)
     print(f"  {time.strftime('%H:%M:%S')}  {label}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
