@@ -27,10 +27,19 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from wmhlib import cohort, figures, metrics, slices, viewers
+from wmhlib import cohort, download, figures, findings, metrics, slices, viewers
 from wmhlib.study import open_study, replacing
 
 study = open_study(config, data)
+
+# %% [markdown]
+# ## The scans, where they are public
+#
+# Public data sets that the study asks for (`data.download`) are fetched once, every file checked against its listed
+# SHA-1. A study that asks for none, or has them already, asks no server.
+
+# %%
+download.fetch_for(study)
 
 # %% [markdown]
 # ## The subjects and their split
@@ -51,7 +60,7 @@ pd.crosstab(subjects.centre, subjects.split)
 # mean the same length everywhere: one of the things it must learn to bear.
 
 # %%
-headers = [(row.centre, nibabel.load(row.flair)) for row in subjects.itertuples()]
+headers = [(row.centre, slices.open_scan(row.flair)) for row in subjects.itertuples()]
 pd.DataFrame(
     {
         "centre": [centre for centre, _ in headers],
@@ -86,6 +95,8 @@ for row in subjects.itertuples():
 loads = pd.DataFrame(rows)
 with replacing(study.tables / "lesion_loads.csv") as temporary:
     loads.to_csv(temporary, index=False)
+if said := findings.without_lesions(loads):
+    print(said)
 loads.groupby("centre")[["lesions", "volume_ml", "median_lesion_mm3", "positive_class_density_pct"]].median().round(3)
 
 # %%

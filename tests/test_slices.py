@@ -1,8 +1,11 @@
+import errno
 import gzip
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from conftest import as_nobody, full_disk
 from nibabel import orientations
 
 from wmhlib import slices
@@ -26,18 +29,23 @@ def test_slices_go_back_to_the_scans_own_grid(codes):
     assert np.allclose(slices.volume_of(planes, image), np.asarray(image.dataobj), atol=1e-3)
 
 
-def test_the_head_is_cut_out_and_put_back():
+@pytest.mark.parametrize("view", ["head", "pad"])
+def test_the_head_is_cut_out_and_put_back(view):
     volume = np.zeros((30, 40, 4), np.float32)
     volume[10:20, 5:30] = 0.6
     volume[25, 36, 1] = 0.2  # noise
-    assert slices.box_of(volume, "head") == (slice(8, 22), slice(3, 32))
-    assert slices.box_of(volume, "whole") == (slice(None), slice(None))
-    assert slices.box_of(np.zeros((4, 5, 6)), "head") == (slice(None), slice(None)), "nothing there: everything is seen"
-    image = nibabel.Nifti1Image(volume, np.diag([-1.0, -1.0, 3.0, 1.0]))  # stored to the left and to the back
-    straight = np.asarray(slices.canonical(image).dataobj)
-    box = slices.box_of(straight, "head")
-    planes = np.moveaxis(straight[box], 2, 0)
-    back = slices.volume_of(planes, image, box)
+    straight = nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0]))
+    assert slices.box_of(straight, "head") == ((8, 22), (3, 32))
+    assert slices.box_of(straight, "whole") == ((0, 30), (0, 40))
+    nothing = nibabel.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4))
+    assert slices.box_of(nothing, "head") == ((0, 4), (0, 5)), "nothing there: everything is seen"
+    image = nibabel.Nifti1Image(volume, np.diag([-1.0, -2.0, 3.0, 1.0]))  # stored to the left and to the back
+    straight = slices.canonical(image)
+    box = slices.box_of(straight, view)
+    seen = slices.cut_out(np.asarray(straight.dataobj), box)
+    if view == "pad":
+        assert seen.shape[0] * 1.0 == seen.shape[1] * 2.0 == 58, "as many mm wide as high"
+    back = slices.volume_of(np.moveaxis(seen, 2, 0), image, box)
     volume[25, 36, 1] = 0  # outside the box
     assert back.dtype == np.float32 and np.allclose(back, volume, atol=1e-3)
 
@@ -88,6 +96,56 @@ def test_slices_on_disk_are_whole_or_absent(challenge, tmp_path):
     assert np.array_equal(images, slices.open_slices(tmp_path / "arrays")[0]), "the old arrays are still there"
     with pytest.raises(FileNotFoundError, match="run notebook 02"):
         slices.open_slices(tmp_path / "elsewhere")
+
+
+def training(challenge):
+    return assign_splits(read_challenge(challenge), 4, 0, 0, seed=1).query("split == 'training'")
+
+
+def test_a_full_disk_is_noticed_before_any_work_and_the_old_slices_stay(challenge, tmp_path, monkeypatch):
+    cohort, folder = training(challenge), tmp_path / "arrays"
+    slices.write_slices(cohort, folder, 16)
+    before = slices.open_slices(folder)[0].copy()
+    monkeypatch.setattr(slices, "read_flair", lambda path: pytest.fail("work was begun"))
+    with pytest.raises(OSError, match=r"arrays cannot be written \(File too large\)"), full_disk(20_000):
+        slices.write_slices(cohort, folder, 32)
+    assert np.array_equal(before, slices.open_slices(folder)[0]) and list(tmp_path.iterdir()) == [folder]
+
+
+def test_space_is_taken_and_not_only_promised(tmp_path):
+    array = slices._reserved(tmp_path / "array.npy", np.float32, (100, 64, 64))
+    assert (tmp_path / "array.npy").stat().st_blocks * 512 >= array.nbytes
+
+
+def test_slices_that_cannot_take_their_place_leave_the_old_ones(challenge, tmp_path, monkeypatch):
+    cohort, folder = training(challenge), tmp_path / "arrays"
+    slices.write_slices(cohort, folder, 16)
+    whole = Path.rename
+
+    def refuse(path, target):
+        if path.name.startswith(".unfinished"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError, match=r"arrays cannot be written .*: make the folder writable"):
+        slices.write_slices(cohort, folder, 32)
+    assert slices.open_slices(folder)[0].shape[1] == 16 and list(tmp_path.iterdir()) == [folder]
+    monkeypatch.undo()
+    slices.write_slices(cohort, folder, 32)
+    assert slices.open_slices(folder)[0].shape[1] == 32 and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_scan_that_may_not_be_read_is_named(open_folder):
+    path = open_folder / "FLAIR.nii.gz"
+    nibabel.save(scan(), path)
+    path.chmod(0o000)
+    for read in (slices.read_flair, slices.canonical_slice_count):
+        with (
+            as_nobody(),
+            pytest.raises(PermissionError, match=r"FLAIR\.nii\.gz may not be read: make the file readable"),
+        ):
+            read(path)
 
 
 def test_reference_on_another_grid_names_both_files(challenge, tmp_path):
@@ -145,6 +203,7 @@ def bad_files(folder):
         "flat": np.ones((4, 4)),
         "time": np.ones((3, 3, 3, 2)),
         "nan": np.full((3, 3, 3), np.nan),
+        "inf": np.full((3, 3, 3), np.inf),
         "blank": np.zeros((3, 3, 3)),
         "even": np.full((3, 3, 3), 7),
     }.items():
@@ -159,6 +218,7 @@ def bad_files(folder):
         ("flat", "2 dimensions"),
         ("time", "4 dimensions"),
         ("nan", "NaN or infinite"),
+        ("inf", "NaN or infinite"),
         ("blank", "no voxel above zero"),
         ("even", "7 everywhere"),
     ],

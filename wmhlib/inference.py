@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from wmhlib.slices import axial_slices, box_of, network_input, read_flair, volume_of
+from wmhlib.slices import axial_slices, box_of, cut_out, network_input, read_flair, volume_of
 from wmhlib.study import replacing
 
 THRESHOLD = 0.5
@@ -40,11 +40,11 @@ def probability(
     part the probability is 0.
     """
     scan = nibabel.load(flair) if isinstance(flair, str | Path) else flair
-    volume = read_flair(flair).get_fdata(dtype=np.float32)
-    box = box_of(volume, model.inputs[0].name)
-    grey = axial_slices(volume[box], model.input_shape[1])
+    image = read_flair(flair)
+    box = box_of(image, model.inputs[0].name)
+    grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
     slices = [
-        keras.ops.convert_to_numpy(model(network_input(grey[start : start + batch_size]), training=False))[..., 0]
+        model.predict_on_batch(network_input(grey[start : start + batch_size]))[..., 0]
         for start in range(0, len(grey), batch_size)
     ]
     return nibabel.Nifti1Image(volume_of(np.concatenate(slices), scan, box), scan.affine)

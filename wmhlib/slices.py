@@ -7,6 +7,7 @@ in uint8 0/1, and `index.csv`, which says what each slice is. They are written a
 memory does not grow with the cohort.
 """
 
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib.metrics import GRID_TOLERANCE_MM, LABEL_TOLERANCE
+from wmhlib.study import writing
 
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
 """Mean colour of ImageNet, blue-green-red, 0-255: what VGG19 was trained to see subtracted (paper 3.2.1)."""
@@ -28,10 +30,30 @@ TISSUE = 0.05
 """What is brighter than this share of the volume's maximum counts as tissue, darker as air."""
 
 
-VIEWS = ("whole", "head")
-"""What of a slice the network sees: all of it (paper 3.2.1), or the rectangle that holds the head (D-021)."""
+VIEWS = ("whole", "head", "pad")
+"""What of a slice the network sees: all of it (paper 3.2.1), the rectangle that holds the head (D-021), or that rectangle
+padded with air to a square of equal sides in mm, which keeps proportions."""
 
-Box = tuple[slice, slice]
+Box = tuple[tuple[int, int], tuple[int, int]]
+"""The first voxel and the one after the last along both sides of an axial slice; it may reach beyond the slice."""
+
+
+def open_scan(path: str | Path) -> nibabel.spatialimages.SpatialImage:
+    """A scan's header and grid; its voxels are read when they are asked for.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ValueError
+        The file is not there, may not be read, or its start is not that of a NIfTI.
+    """
+    if os.path.exists(path) and not os.access(path, os.R_OK):  # of this nibabel only says that it failed
+        raise PermissionError(f"{path} may not be read: make the file readable.")
+    try:
+        return nibabel.load(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"No scan at {path}: check the path.") from None
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
 
 
 def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -39,12 +61,14 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
     Raises
     ------
+    FileNotFoundError, PermissionError
+        As `open_scan`.
     ValueError
         The file is cut short, is not a NIfTI, is not three-dimensional, or its voxels have no size.
     """
     name = path if isinstance(path, str | Path) else (path.get_filename() or "the scan given")
+    image = open_scan(path) if isinstance(path, str | Path) else path
     try:
-        image = nibabel.load(path) if isinstance(path, str | Path) else path
         sides = [*_stored_sides(image), *nibabel.affines.voxel_sizes(image.affine)]
         if not (np.isfinite(sides).all() and min(sides) > 0):
             raise ValueError(
@@ -52,9 +76,7 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
                 "number above zero"
             )
         image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"No scan at {name}: check the path.") from None
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
     if image.ndim != 3:
         raise ValueError(f"{name} has {image.ndim} dimensions, shape {image.shape}; one 3D volume is needed.")
@@ -116,17 +138,57 @@ def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image((labels == 1).astype(np.uint8), image.affine)
 
 
-def box_of(volume: np.ndarray, view: str) -> Box:
-    """The part of every axial slice that `view` shows, for a FLAIR (x, y, slices) in 0-1: the same for all its slices.
+def read_pair(flair: str | Path, reference: str | Path) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
+    """A FLAIR and its reference as `read_flair` and `read_reference` give them.
+
+    Raises
+    ------
+    ValueError
+        They lie on different grids; and as `read_flair` and `read_reference`.
+    """
+    image, mask = read_flair(flair), read_reference(reference)
+    apart = np.abs(image.affine - mask.affine).max()
+    if image.shape != mask.shape or apart > GRID_TOLERANCE_MM:
+        raise ValueError(
+            f"{flair} has shape {image.shape}, its reference {reference} {mask.shape}, and their affines differ by "
+            f"{apart:.3g} mm: both must lie on one grid; resample the reference to the FLAIR."
+        )
+    return image, mask
+
+
+def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
+    """The part of every axial slice that `view` shows, for a FLAIR as `read_flair` gives it: the same for all its slices.
 
     The head is what is brighter than `TISSUE` after an opening of 3x3 voxels, which removes the noise of air; two voxels
     of margin stay around it. Where there is no such voxel, the whole slice.
     """
-    if view != "head":
-        return slice(None), slice(None)
-    head = binary_opening(volume > TISSUE, np.ones((3, 3, 1)))
+    whole = tuple((0, side) for side in flair.shape[:2])
+    if view == "whole":
+        return whole
+    head = binary_opening(np.asarray(flair.dataobj) > TISSUE, np.ones((3, 3, 1)))
     sides = [np.flatnonzero(head.any(axis=axes)) for axes in ((1, 2), (0, 2))]
-    return tuple(slice(max(int(at[0]) - 2, 0), int(at[-1]) + 3) if len(at) else slice(None) for at in sides)
+    if not len(sides[0]):
+        return whole
+    box = [(max(int(at[0]) - 2, 0), min(int(at[-1]) + 3, side)) for at, (_, side) in zip(sides, whole, strict=True)]
+    if view == "pad":
+        spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
+        longest = max((stop - start) * mm for (start, stop), mm in zip(box, spacing, strict=True))
+        missing = [round(longest / mm) - (stop - start) for (start, stop), mm in zip(box, spacing, strict=True)]
+        box = [(start - more // 2, stop + more - more // 2) for (start, stop), more in zip(box, missing, strict=True)]
+    return tuple(box)
+
+
+def cut_out(volume: np.ndarray, box: Box) -> np.ndarray:
+    """The part of (x, y, ...) in a box; zeros where the box reaches beyond."""
+    inside, beyond = _inside(volume.shape, box)
+    return np.pad(volume[inside], [*beyond, *[(0, 0)] * (volume.ndim - 2)])
+
+
+def _inside(shape: tuple, box: Box) -> tuple[tuple[slice, slice], list[tuple[int, int]]]:
+    """The part of a box within a slice of this shape, and by how much the box reaches beyond it on each side."""
+    inside = tuple(slice(max(start, 0), min(stop, side)) for (start, stop), side in zip(box, shape, strict=False))
+    beyond = [(max(-start, 0), max(stop - side, 0)) for (start, stop), side in zip(box, shape, strict=False)]
+    return inside, beyond
 
 
 def axial_slices(volume: np.ndarray, size: int) -> np.ndarray:
@@ -147,10 +209,40 @@ def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image, box: Box | None = N
     shape = np.empty(3, dtype=int)
     shape[to_canonical[:, 0].astype(int)] = scan.shape
     volume = np.zeros(shape, dtype=np.float32)
-    part = volume[box or (slice(None), slice(None))]  # a view: what is written there stands in the volume
+    box = box or tuple((0, side) for side in shape[:2])
+    inside, beyond = _inside(volume.shape, box)
+    part = volume[inside]  # a view: what is written there stands in the volume
+    kept = tuple(slice(before, before + side) for (before, _), side in zip(beyond, part.shape, strict=False))
     for k, one in enumerate(slices):
-        part[..., k] = resize(one, part.shape[:2])
+        part[..., k] = resize(one, [stop - start for start, stop in box])[kept]
     return orientations.apply_orientation(volume, to_scan)
+
+
+def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size: int, view: str) -> np.ndarray:
+    """What a perfect network would give: a reference brought to slices of `size` pixels and back; bool of its shape.
+
+    Both images as `read_flair` and `read_reference` give them.
+    """
+    box = box_of(flair, view)
+    there = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
+    return volume_of(there.astype(np.float32), reference, box) >= 0.5
+
+
+def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
+    """The highest Dice a network that sees slices of `size` pixels can reach on each subject of a cohort.
+
+    Returns
+    -------
+    DataFrame
+        `subject, centre, split, dice`: of a reference and its `round_trip`; 1 where the reference is empty.
+    """
+    rows = []
+    for subject in tqdm(cohort.itertuples(), "ceilings", len(cohort), unit="scan"):
+        flair, reference = read_pair(subject.flair, subject.reference)
+        voxels, back = np.asarray(reference.dataobj, dtype=bool), round_trip(flair, reference, size, view)
+        both = voxels.sum() + back.sum()
+        rows.append((subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else 1.0))
+    return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
 
 
 def network_input(grey: np.ndarray) -> np.ndarray:
@@ -168,45 +260,58 @@ def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "who
     Raises
     ------
     ValueError
-        A FLAIR and its reference lie on different grids; and as `read_flair` and `read_reference`.
+        As `read_pair`.
+    OSError
+        The disk has no room, or the folder cannot be written; as `wmhlib.study.writing`.
     """
-    counts = [canonical_slice_count(path) for path in cohort.flair]
-    unfinished = folder.with_name(f".unfinished-{folder.name}")
+    unfinished, earlier = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "earlier"))
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    shutil.rmtree(earlier, ignore_errors=True)
+    with writing(folder):
+        try:
+            unfinished.mkdir(parents=True)
+            _fill(unfinished, cohort, size, view)
+            if folder.exists():
+                folder.rename(earlier)
+            unfinished.rename(folder)
+        finally:
+            if earlier.exists() and not folder.exists():
+                earlier.rename(folder)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _fill(folder: Path, cohort: pd.DataFrame, size: int, view: str) -> None:
+    counts = [canonical_slice_count(path) for path in cohort.flair]
     shape = (sum(counts), size, size)
-    images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.float32, shape)
-    references = np.lib.format.open_memmap(unfinished / "references.npy", "w+", np.uint8, shape)
+    images = _reserved(folder / "images.npy", np.float32, shape)
+    references = _reserved(folder / "references.npy", np.uint8, shape)
     index, start = [], 0
     for subject, count in zip(tqdm(cohort.itertuples(), "slices", len(cohort), unit="subject"), counts, strict=True):
-        flair, reference = read_flair(subject.flair), read_reference(subject.reference)
-        apart = np.abs(flair.affine - reference.affine).max()
-        if flair.shape != reference.shape or apart > GRID_TOLERANCE_MM:
-            raise ValueError(
-                f"{subject.flair} has shape {flair.shape}, its reference {subject.reference} {reference.shape}, and their "
-                f"affines differ by {apart:.3g} mm: both must lie on one grid; resample the reference to the FLAIR."
-            )
-        here = slice(start, start + count)
-        volume = flair.get_fdata(dtype=np.float32)
-        box = box_of(volume, view)
-        images[here] = axial_slices(volume[box], size)
-        references[here] = axial_slices(np.asarray(reference.dataobj, dtype=bool)[box], size)
+        flair, reference = read_pair(subject.flair, subject.reference)
+        here, box = slice(start, start + count), box_of(flair, view)
+        images[here] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
+        references[here] = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
         density = references[here].mean(axis=(1, 2)) * 100
         tissue = (images[here] > TISSUE).mean(axis=(1, 2)) * 100
         index += [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]
         start += count
     columns = ["subject", "centre", "split", "slice", "lesion_density_pct", "tissue_pct"]
-    pd.DataFrame(index, columns=columns).to_csv(unfinished / "index.csv", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    pd.DataFrame(index, columns=columns).to_csv(folder / "index.csv", index=False)
+
+
+def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped array whose space on the disk is taken at once: a full disk would end a sparse one without a word."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def canonical_slice_count(path: str | Path) -> int:
     """Axial slices of a scan, from its header alone."""
-    try:
-        image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
+    image = open_scan(path)
     return image.shape[int(np.argmax(orientations.io_orientation(image.affine)[:, 0] == 2))]
 
 
