@@ -14,6 +14,16 @@ def test_table_1_has_the_papers_rows_below_ours_then_people_and_teams():
     assert (paper.dataset, paper.dice_mean, paper.dice_sd) == ("CAIN", 0.52, 0.18)
 
 
+def test_table_2_sets_the_game_beside_the_frozen_loss_and_the_paper():
+    table = summary(scores(dice=[0.2, 0.4, 0.6], siamese=[0.5, 0.6, 0.7], siamese_minmax=[0.1, 0.2, 0.3]))
+    kinds = {"dice": "dice", "siamese": "siamese", "siamese_minmax": "siamese_minmax"}
+    found = context.table2(table, kinds)
+    assert list(found.loss) == ["siamese", "siamese_minmax", "siamese_minmax"]
+    assert found.dice_mean.round(2).tolist() == [0.6, 0.2, 0.26] and found.source.iloc[2] == "paper"
+    del kinds["siamese_minmax"]
+    assert context.table2(table, kinds).empty and context.readable(context.table2(table, kinds)).empty
+
+
 def test_the_rank_score_agrees_with_the_published_one_as_far_as_rounding_lets_it():
     teams = context.leaderboard()
     assert np.abs(context.rank_score(teams) - teams.rank_score).max() < 0.003

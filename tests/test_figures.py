@@ -100,3 +100,26 @@ def test_training_dice_is_drawn_where_nothing_validates():
     )
     figure = figures.training_curves({"dice": history})
     assert list(figure.data[1].y) == [0.3, 0.6] and figure.layout.annotations[1].text == "training Dice"
+
+
+def test_differences_stand_on_the_side_that_is_better(table):
+    figure = figures.differences(statistics.comparisons(table), "external")
+    dice = figure.data[0]
+    assert list(dice.y) == ["Dice"] and dice.x[0] == pytest.approx(-0.2) and dice.marker.color == (COLOURS["dice"],)
+    reversed_axes = [axis.autorange == "reversed" for axis in figure.select_xaxes()]
+    assert reversed_axes == [not better for _, better in statistics.METRICS.values()]
+
+
+def test_diaries_have_a_line_a_training_in_every_panel():
+    rows = {
+        "step": [1, 2],
+        "distance": [1.0, 2.0],
+        "strength": [1.0, np.nan],
+        "drift": [0.0, 1.0],
+        "density_pct": [1, 2],
+    }
+    rows |= {"generator_gradient_norm": [1.0, 2.0], "discriminator_gradient_norm": [np.nan, np.nan]}
+    figure = figures.diaries({"siamese": pd.DataFrame(rows)}, reference_pct=1.5)
+    assert len(figure.data) == len(figures.DIARY) and figure.layout.shapes[0].y0 == 1.5
+    assert [list(trace.x) for trace in figure.data][1] == [1], "what was not looked at is not drawn"
+    assert figure.layout.yaxis.type == "log" and figure.layout.yaxis3.type is None

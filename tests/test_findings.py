@@ -12,6 +12,7 @@ def found(per_subject: pd.DataFrame) -> list[str]:
         {
             "summary": statistics.summary(per_subject),
             "comparisons": statistics.comparisons(per_subject),
+            "ablations": statistics.ablations(per_subject, {}),
             "generalisation_gap": statistics.generalisation_gap(per_subject),
             "detection_by_size": none,
             "false_detections": none,
@@ -111,6 +112,12 @@ def test_one_subject_has_a_bias_and_no_limits():
     assert "Dice +2.0 ml. Dashed" in said and "nan" not in said
 
 
+def test_references_without_lesions_are_named():
+    loads = pd.DataFrame({"subject": ["1", "2", "3"], "lesions": [0, 4, 0]})
+    assert findings.without_lesions(loads).startswith("No lesion in the reference of 1, 3: ")
+    assert findings.without_lesions(loads[1:2]) == ""
+
+
 def test_a_study_without_any_lesion_or_gap_still_speaks():
     table = scores(dice=[0.0, 0.0, 0.0], siamese=[0.0, 0.0, 0.0])
     lesions = pd.DataFrame(columns=["kind", "split", "loss", "seed", "subject", "volume_mm3", "found"])
@@ -118,3 +125,61 @@ def test_a_study_without_any_lesion_or_gap_still_speaks():
     false = statistics.false_detections(lesions, table)
     assert findings.small_lesions(detection, false, "external") == [] and (false.per_scan == 0).all()
     assert findings.detection_caption(detection, "external") == "No lesion to find."
+
+
+def test_a_variant_is_compared_with_the_loss_that_it_varies():
+    table = scores(
+        dice=[0.3] * 7,
+        siamese=[0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.4],
+        siamese_1_tap=[0.5, 0.6, 0.7, 0.81, 0.5, 0.6, 0.7],
+        siamese_hard=[0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.41],
+    )
+    kinds = {"dice": "dice", "siamese": "siamese", "siamese_1_tap": "siamese", "siamese_hard": "siamese"}
+    assert set(statistics.comparisons(table, kinds=kinds).loss) == {"dice"}
+    said = findings.ablations(statistics.ablations(table, kinds), "external")
+    assert said == [
+        "On the external subjects, of 2 variants: Siamese 1 tap raises Dice by 0.30 (0.30 to 0.31, p = 0.031) against "
+        "Siamese; of the other 1 nothing is shown."
+    ]
+    alike = table.assign(dice=table.loss.map({"dice": 0.3}).fillna(table.dice.iloc[0]))
+    assert "none of the 2 variants is shown" in findings.ablations(statistics.ablations(alike, kinds), "external")[0]
+
+
+def diary(strength: list[float], distance: list[float], gradient: list[float]) -> pd.DataFrame:
+    """Four steps, of which the first and the last were looked at."""
+    return pd.DataFrame(
+        {
+            "step": [1, 2, 3, 4],
+            "generator_gradient_norm": gradient,
+            "discriminator_gradient_norm": np.nan,
+            "density_pct": [1.0, np.nan, np.nan, 2.5],
+            "reference_density_pct": [3.0, np.nan, np.nan, 3.0],
+            "distance_1": [distance[0] / 2, np.nan, np.nan, distance[1] / 2],
+            "strength_1": [1.0, np.nan, np.nan, 1.0],
+            "distance_2": [distance[0] / 2, np.nan, np.nan, distance[1] / 2],
+            "strength_2": [strength[0], np.nan, np.nan, strength[1]],
+            "drift": [0.0, np.nan, np.nan, 0.1],
+        }
+    )
+
+
+def test_a_game_that_only_turns_the_volume_up_is_seen_through():
+    played = findings.game(diary(strength=[2, 6], distance=[10, 90], gradient=[1, 2, 3, 4]))
+    assert (played["strength_ratio"], played["distance_ratio"], played["scale_free_ratio"]) == (3, 9, 1)
+    assert (played["drift_pct"], played["gradient_ratio"], played["density_pct"], played["steps"]) == (10, 4, 2.5, 4)
+    frozen = findings.game(diary(strength=[2, 2], distance=[10, 5], gradient=[1, 1, 1, 0.001]))
+    games = pd.DataFrame([{"loss": "siamese_minmax", "seed": 1} | played, {"loss": "siamese", "seed": 1} | frozen])
+    table = statistics.summary(scores(siamese=[0.5, 0.5, 0.5], siamese_minmax=[0.1, 0.2, 0.3]))
+    said = findings.minmax(games, table, 3.0)
+    assert len(said) == 3 and "moves VGG19's filters by 10.0 %" in said[0] and "grow by a factor of 3.00" in said[0]
+    assert "by a factor of 9.00 with the game and of 0.50 without" in said[1] and "does not vanish" in said[1]
+    assert "0.20 on the external subjects (0.50 frozen); the last look has 2.50 %" in said[2]
+    games.loc[0, "gradient_ratio"] = 0.001
+    assert "so that it vanishes" in findings.minmax(games, table, 3.0)[1]
+    assert findings.minmax(games[games.loss == "siamese"], table, 3.0) == []
+
+
+def test_the_ceiling_is_told_per_data_set():
+    table = pd.DataFrame({"split": ["training", "holdout", "external", "external"], "dice": [0.1, 0.9, 0.7, 0.8]})
+    said = findings.ceiling(table)
+    assert "0.90 on the held-out subjects (0.90 to 0.90) and 0.75 on the external subjects (0.70 to 0.80)" in said

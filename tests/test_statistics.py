@@ -139,4 +139,10 @@ def test_a_centre_in_both_data_sets_is_two_rows():
 
 def test_what_the_schema_can_train_has_a_name_and_a_colour():
     schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
-    assert set(schema["properties"]["losses"]["properties"]) <= set(statistics.LOSSES) & set(COLOURS)
+    assert set(schema["$defs"]["recipe"]["properties"]["loss"]["enum"]) <= set(statistics.LOSSES) & set(COLOURS)
+
+
+def test_a_variant_of_a_loss_is_named_by_its_entry_and_comes_after_the_losses():
+    table = scores(siamese_1_tap=[0.5, 0.6, 0.7], siamese=[0.5, 0.6, 0.7], dice=[0.5, 0.6, 0.7])
+    assert statistics.present(table) == ["dice", "siamese", "siamese_1_tap"]
+    assert statistics.LOSSES["siamese_1_tap"] == "Siamese 1 tap" and COLOURS["siamese_1_tap"].startswith("#")

@@ -10,6 +10,7 @@ scanner, since scanners of one site differ as much as sites do. Whatever lies un
 trained on, never tuned on.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 
 from wmhlib.bids import is_bids, read_bids
 from wmhlib.phantom import write_cohort
-from wmhlib.study import Study
+from wmhlib.study import Study, refuse_unreadable
 
 COLUMNS = ["subject", "centre", "split", "flair", "reference"]
 ALIASES = {
@@ -45,12 +46,15 @@ def read_challenge(root: str | Path) -> pd.DataFrame:
     ------
     FileNotFoundError
         No such folder, no scan in it, or a subject without its FLAIR or its reference.
+    PermissionError
+        A folder may not be read.
     ValueError
         Two folders hold the same subject.
     """
     root = Path(root).resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
+    refuse_unreadable(root, ("training", "test"))
     rows = []
     for part, split in (("training", ""), ("test", "external")):
         flairs = {path.parents[1] for path in (root / part).rglob("pre/FLAIR.nii.gz")}
@@ -81,11 +85,19 @@ def read_challenge(root: str | Path) -> pd.DataFrame:
     return cohort
 
 
-def assign_splits(cohort: pd.DataFrame, training: int | None, validation: int, holdout: int, seed: int) -> pd.DataFrame:
+def assign_splits(
+    cohort: pd.DataFrame,
+    training: int | None,
+    validation: int,
+    holdout: int,
+    seed: int,
+    external: list[str] | None = None,
+) -> pd.DataFrame:
     """Draw the training, validation and holdout subjects at random, evenly from every centre (paper 3.1).
 
     Counts are over all centres together; where one does not divide evenly, the odd subjects come from centres drawn
-    at random. `training` None takes every subject left over. External subjects stay external.
+    at random. `training` None takes every subject left over. External subjects stay external; where `external` names
+    centres, just the subjects of these are external, whichever folder they lie in, and others below `test/` are left out.
 
     Returns
     -------
@@ -95,9 +107,18 @@ def assign_splits(cohort: pd.DataFrame, training: int | None, validation: int, h
     Raises
     ------
     ValueError
-        A centre has fewer subjects than its share.
+        A centre has fewer subjects than its share, or a centre named under `external` has none.
     """
     cohort = cohort.copy()
+    if external is not None:
+        if unknown := set(external) - set(cohort.centre):
+            raise ValueError(
+                f"split.external names {', '.join(sorted(unknown))}, but the centres here are "
+                f"{', '.join(sorted(cohort.centre.unique()))}: correct the name."
+            )
+        named = cohort.centre.isin(external)
+        cohort = cohort[named | (cohort.split == "")].reset_index(drop=True)
+        cohort.loc[cohort.centre.isin(external), "split"] = "external"
     own = cohort[cohort.split == ""]
     random = np.random.default_rng(seed)
     centres = random.permutation(sorted(own.centre.unique()))
@@ -148,5 +169,12 @@ def load_cohort(study: Study) -> pd.DataFrame:
 
 
 def read_folder(root: Path) -> pd.DataFrame:
-    """List the subjects of a folder, be it a BIDS data set or in the challenge's layout."""
-    return (read_bids if is_bids(root) else read_challenge)(root)
+    """List the subjects of a folder, be it a BIDS data set or in the challenge's layout.
+
+    Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read.
+    """
+    cohort = (read_bids if is_bids(root) else read_challenge)(root)
+    for path in (*cohort.flair, *cohort.reference):
+        if not os.access(path, os.R_OK):
+            raise PermissionError(f"{path} may not be read: make the file readable.")
+    return cohort

@@ -48,6 +48,25 @@ def rank_score(means: pd.DataFrame) -> pd.Series:
     return sum(places) / len(places)
 
 
+def _beside_paper(own: pd.DataFrame, number: int) -> list[pd.DataFrame]:
+    """This study's rows, then those of the paper's table of this number, data set by data set."""
+    paper, parts = paper_tables(), []
+    for split, dataset in DATASETS.items():
+        here = own[own.split == split].rename(columns={"split": "dataset"})
+        if len(here):
+            there = paper[(paper.table == number) & (paper.dataset == dataset)].drop(columns="table")
+            parts += [here.assign(source="this study", label=here.loss.map(LOSSES)), there.assign(source="paper")]
+    return parts
+
+
+def _joined(parts: list[pd.DataFrame], own: pd.DataFrame) -> pd.DataFrame:
+    table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
+    table["rank_score_approximate"] = rank_score(table)
+    columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
+    columns += [name for name in own.columns if name not in (*columns, "split")]
+    return table.reindex(columns=[*columns, "rank_score_approximate"])
+
+
 def table1(own: pd.DataFrame) -> pd.DataFrame:
     """Table 1 of the paper for this study, with the paper's own rows below each data set's, then people and teams.
 
@@ -56,21 +75,21 @@ def table1(own: pd.DataFrame) -> pd.DataFrame:
     Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`, and
     `rank_score_approximate`.
     """
-    paper, parts = paper_tables(), []
-    for split, dataset in DATASETS.items():
-        here = own[own.split == split].rename(columns={"split": "dataset"})
-        if len(here):
-            there = paper[(paper.table == 1) & (paper.dataset == dataset)].drop(columns="table")
-            parts += [here.assign(source="this study", label=here.loss.map(LOSSES)), there.assign(source="paper")]
     people, teams = observers(), leaderboard()
-    parts.append(people.assign(dataset="WMH Challenge training", source="observers", loss="", label=people.pair))
+    people = people.assign(dataset="WMH Challenge training", source="observers", loss="", label=people.pair)
     places = teams.position.map("{:d} of 57: ".format) + teams.team
-    parts.append(teams.assign(dataset="WMH Challenge test", source="leaderboard", loss="", label=places))
-    table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
-    table["rank_score_approximate"] = rank_score(table)
-    columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
-    columns += [name for name in own.columns if name not in (*columns, "split")]
-    return table.reindex(columns=[*columns, "rank_score_approximate"])
+    teams = teams.assign(dataset="WMH Challenge test", source="leaderboard", loss="", label=places)
+    return _joined([*_beside_paper(own, 1), people, teams], own)
+
+
+def table2(own: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """Table 2 of the paper for this study: the Siamese loss frozen and in the min-max game, with every variant of either.
+
+    `kinds` maps the study's entries to the loss each of them is. Columns as `table1`; no rows without a min-max game.
+    """
+    losses = [name for name, kind in kinds.items() if kind in ("siamese", "siamese_minmax")]
+    played = "siamese_minmax" in kinds.values()
+    return _joined(_beside_paper(own[own.loss.isin(losses)], 2), own) if played else table1(own).iloc[:0]
 
 
 def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
@@ -110,4 +129,4 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
         | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
         for _, row in rows.iterrows()
     ]
-    return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"])
+    return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"]) if lines else pd.DataFrame()

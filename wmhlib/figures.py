@@ -6,6 +6,7 @@ One colour a loss in every figure (Okabe and Ito's palette, told apart by colour
 import base64
 import html
 import io
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -21,20 +22,31 @@ from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
 
-COLOURS = {
-    "reference": "#ffd400",
-    "dice": "#0072b2",
-    "tversky": "#56b4e9",
-    "generalized_dice": "#009e73",
-    "siamese": "#d55e00",
-    "siamese_minmax": "#cc79a7",
-    "global_threshold": "#8c8c8c",
-    "observer_o3": "#5a5a5a",
-    "observer_o4": "#3c3c3c",
-    "found": "#2bb58f",
-    "missed": "#4aa8ff",
-    "false": "#ff6a3d",
-}
+VARIANTS = ("#b5651d", "#6a3d9a", "#1b9e77", "#a6761d", "#7570b3", "#e7298a", "#66a61e", "#336699")
+
+
+class _Colours(dict):
+    def __missing__(self, loss: str) -> str:
+        return VARIANTS[zlib.crc32(loss.encode()) % len(VARIANTS)]
+
+
+COLOURS = _Colours(
+    {
+        "reference": "#ffd400",
+        "dice": "#0072b2",
+        "tversky": "#56b4e9",
+        "generalized_dice": "#009e73",
+        "siamese": "#d55e00",
+        "siamese_minmax": "#cc79a7",
+        "global_threshold": "#8c8c8c",
+        "observer_o3": "#5a5a5a",
+        "observer_o4": "#3c3c3c",
+        "found": "#2bb58f",
+        "missed": "#4aa8ff",
+        "false": "#ff6a3d",
+    }
+)
+"""A colour a loss; a configuration's variants of a loss take one of `VARIANTS` by their name."""
 
 DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
 """Bins of positive class density; the first is the paper's own (Figure 5), the others are spaced evenly in ratio."""
@@ -198,6 +210,62 @@ def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> 
     figure.update_xaxes(title="mean of both (ml)")
     figure.update_yaxes(title="predicted less reference (ml)", row=1, col=1)
     figure.update_layout(height=400, margin={"t": 50})
+    return figure
+
+
+def differences(comparison: pd.DataFrame, split: str) -> go.Figure:
+    """Each loss less the one it is compared with, with 95 % intervals: one panel a figure, better to the right."""
+    here = comparison[comparison.split == split]
+    losses = present(here)[::-1]
+    figure = make_subplots(1, len(METRICS), subplot_titles=[name for name, _ in METRICS.values()], shared_yaxes=True)
+    for column, (metric, (_, more_is_better)) in enumerate(METRICS.items(), start=1):
+        some = here[here.metric == metric].set_index("loss").reindex(losses)
+        figure.add_scatter(
+            x=some.difference, y=[LOSSES[loss] for loss in losses], mode="markers", showlegend=False,
+            marker={"color": [COLOURS[loss] for loss in losses], "size": 10},
+            error_x=_error_bars(some, "difference"), customdata=some[["against", "p_holm"]],
+            hovertemplate="%{x:.3f} against %{customdata[0]}, p after Holm %{customdata[1]:.3f}<extra>%{y}</extra>",
+            row=1, col=column,
+        )  # fmt: skip
+        figure.add_vline(x=0, line={"color": "#888", "width": 1}, row=1, col=column)
+        if not more_is_better:
+            figure.update_xaxes(autorange="reversed", row=1, col=column)
+    figure.update_layout(height=120 + 34 * len(losses), margin={"t": 60, "l": 10})
+    return figure
+
+
+DIARY = {
+    "distance": ("content loss, first look = 1", True),
+    "strength": ("strength of the features, first look = 1", True),
+    "drift": ("drift of VGG19's filters (%)", False),
+    "generator_gradient_norm": ("generator's gradient", True),
+    "discriminator_gradient_norm": ("adversary's gradient", True),
+    "density_pct": ("pixels predicted (%)", False),
+}
+"""What notebook 06 shows of a diary: title, and whether the axis is logarithmic."""
+
+
+def diaries(tables: dict[str, pd.DataFrame], reference_pct: float) -> go.Figure:
+    """How generator and VGG19 fare step by step: one line a training, one panel a quantity.
+
+    `tables` maps a loss's name to what `wmhlib.findings.diary` gives; `reference_pct` is what should be predicted.
+    """
+    figure = make_subplots(2, 3, subplot_titles=[title for title, _ in DIARY.values()], vertical_spacing=0.16)
+    for number, (column, (_, logarithmic)) in enumerate(DIARY.items()):
+        place = {"row": number // 3 + 1, "col": number % 3 + 1}
+        for loss, table in tables.items():
+            some = table[["step", column]].dropna()
+            figure.add_scatter(
+                x=some.step, y=some[column], name=LOSSES[loss], legendgroup=loss, showlegend=number == 0,
+                line={"color": COLOURS[loss], "width": 1.6}, mode="lines", hovertemplate="step %{x}: %{y:.3g}", **place,
+            )  # fmt: skip
+        if logarithmic:
+            figure.update_yaxes(type="log", exponentformat="power", **place)
+        figure.update_xaxes(title="step", **place)
+    figure.add_hline(
+        y=reference_pct, line={"color": "#888", "dash": "dot"}, annotation_text="reference", row=2, col=3
+    )  # fmt: skip
+    figure.update_layout(height=620, margin={"t": 60}, legend={"orientation": "h", "y": -0.12})
     return figure
 
 

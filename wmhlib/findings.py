@@ -104,6 +104,95 @@ def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> l
     return [text + "."]
 
 
+def ablations(table: pd.DataFrame, split: str) -> list[str]:
+    """Which variant changes Dice or lesion recall of the loss it varies, as far as the study shows it."""
+    here = table[(table.split == split) & table.metric.isin(["dice", "lesion_recall"])]
+    if not len(here):
+        return []
+    found = here[here.apply(holds, axis=1)]
+    parts = [
+        f"{LOSSES[row.loss]} {'raises' if row.difference > 0 else 'lowers'} {_by(row)} against {LOSSES[row.against]}"
+        for row in found.itertuples()
+    ]
+    if not parts:
+        return [
+            f"On {WHERE[split]}, none of the {here.loss.nunique()} variants is shown to change Dice or lesion recall."
+        ]
+    rest = here.loss.nunique() - found.loss.nunique()
+    others = f"; of the other {rest} nothing is shown" if rest else ""
+    return [f"On {WHERE[split]}, of {here.loss.nunique()} variants: {'; '.join(parts)}{others}."]
+
+
+def diary(rows: pd.DataFrame) -> pd.DataFrame:
+    """A training's `diary.csv` as notebook 06 reads it.
+
+    Returns
+    -------
+    DataFrame
+        `step, distance` (all taps together) and `strength` (of the last tap), both relative to the first look, `drift` in
+        per cent, `generator_gradient_norm, discriminator_gradient_norm, density_pct`.
+    """
+    taps = [name for name in rows if name.startswith("distance_")]
+    distance, strength = rows[taps].sum(axis=1, min_count=1), rows[f"strength_{len(taps)}"]
+    table = rows[["step", "generator_gradient_norm", "discriminator_gradient_norm", "density_pct"]].copy()
+    return table.assign(
+        distance=distance / distance.iloc[0], strength=strength / strength.iloc[0], drift=100 * rows.drift
+    )
+
+
+def game(rows: pd.DataFrame) -> dict:
+    """The beginning and the end of a diary in figures, for `minmax.csv`.
+
+    Returns
+    -------
+    dict
+        `steps`; `drift_pct` at the end; `strength_ratio` and `distance_ratio`, last look over first; `scale_free_ratio`, the
+        same of the distance over the squared strength, so that features that merely grow leave it where it was;
+        `gradient_ratio`, the generator's gradient of the last tenth of the steps over that of the first (medians);
+        `density_pct` at the last look.
+    """
+    table, tenth = diary(rows), max(len(rows) // 10, 1)
+    last = table.dropna(subset=["distance"]).iloc[-1]
+    norms = rows.generator_gradient_norm
+    return {
+        "steps": len(rows),
+        "drift_pct": last.drift,
+        "strength_ratio": last.strength,
+        "distance_ratio": last.distance,
+        "scale_free_ratio": last.distance / last.strength**2,
+        "gradient_ratio": norms.tail(tenth).median() / norms.head(tenth).median(),
+        "density_pct": last.density_pct,
+    }
+
+
+def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> list[str]:
+    """Three sentences on the min-max game: what the adversary did, what the generator got, what came of it.
+
+    `games` has `game`'s figures per `loss` and `seed`, `table` is the study's summary; the frozen Siamese loss is what the
+    game is compared with.
+    """
+    mean = games.groupby("loss").mean(numeric_only=True)
+    if not {"siamese", "siamese_minmax"} <= set(mean.index):
+        return []
+    played, frozen = mean.loc["siamese_minmax"], mean.loc["siamese"]
+    grown = "grow" if played.strength_ratio > 1 else "shrink"
+    sentences = [
+        f"In {played.steps:.0f} steps the adversary moves VGG19's filters by {played.drift_pct:.1f} % of their length, and "
+        f"the features of one and the same masked image {grown} by a factor of {played.strength_ratio:.2f} (1.00 when frozen).",
+        f"The content loss of one and the same batch changes by a factor of {played.distance_ratio:.2f} with the game and of "
+        f"{frozen.distance_ratio:.2f} without; with the features' growth divided out, {played.scale_free_ratio:.2f} and "
+        f"{frozen.scale_free_ratio:.2f}; the generator's gradient changes by {played.gradient_ratio:.2f} and "
+        f"{frozen.gradient_ratio:.2f}, so that it {'vanishes' if played.gradient_ratio < 0.01 else 'does not vanish'}.",
+    ]
+    ends = [
+        f"{row['siamese_minmax']:.2f} on {WHERE[split]} ({row['siamese']:.2f} frozen)"
+        for split, row in table.pivot(index="split", columns="loss", values="dice_mean").iterrows()
+        if split in WHERE
+    ]
+    predicted = f"the last look has {played.density_pct:.2f} % of the pixels predicted, where the reference has {reference_pct:.2f} %"
+    return [*sentences, f"The Dice that comes of it is {' and '.join(ends)}; {predicted}."]
+
+
 def floor(table: pd.DataFrame, split: str) -> list[str]:
     """Whether every loss beats the tuned global threshold."""
     here = table[table.split == split].set_index("loss").dice_mean
@@ -133,7 +222,7 @@ def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
     for split in WHERE:
         sentences += leaders(tables["summary"], split) + against_siamese(tables["comparisons"], split)
         sentences += small_lesions(tables["detection_by_size"], tables["false_detections"], split)
-        sentences += floor(tables["summary"], split)
+        sentences += floor(tables["summary"], split) + ablations(tables["ablations"], split)
     return sentences + gaps(tables["generalisation_gap"])
 
 
@@ -143,6 +232,30 @@ def undefined(table: pd.DataFrame) -> str:
     return (
         "An undefined figure (no boundary, hence no distance, where a mask is empty) is left out of its mean and counted "
         f"beside it ({count} here); a figure with any such case gets no star."
+    )
+
+
+def ceiling(ceilings: pd.DataFrame) -> str:
+    """What a perfect network would reach at this slice size, per data set, from `ceilings.csv`."""
+    parts = [
+        f"{some.dice.mean():.2f} on {WHERE[split]} ({some.dice.min():.2f} to {some.dice.max():.2f})"
+        for split, some in ceilings[ceilings.split.isin(WHERE)].groupby("split", sort=False)
+    ]
+    return (
+        "Bringing a reference to the network's slices and back costs Dice by itself; the ceiling of any training here is "
+        f"{' and '.join(parts)} (mean, lowest to highest; notebook 2)."
+    )
+
+
+def without_lesions(loads: pd.DataFrame) -> str:
+    """Which subjects' references hold no lesion and what follows (D-020), from `lesion_loads.csv`; empty where all do."""
+    names = loads.subject[loads.lesions == 0]
+    if names.empty:
+        return ""
+    return (
+        f"No lesion in the reference of {', '.join(names)}: any WMH drawn there gives Dice and F1 of 0, none leaves them "
+        "undefined as AVD, recall and distance are in either case, and undefined figures are left out of the means and "
+        "counted; a logarithmic axis of volumes does not show these subjects."
     )
 
 

@@ -36,17 +36,25 @@ def shown(metric: str, value: float) -> str:
     return f"{value:.{1 if metric in ('hd95_mm', 'avd_pct') else 2}f}"
 
 
-LOSSES = {
-    "dice": "Dice",
-    "tversky": "Tversky",
-    "generalized_dice": "Generalized Dice",
-    "siamese": "Siamese",
-    "siamese_minmax": "Siamese min-max",
-    "global_threshold": "Global threshold",
-    "observer_o3": "Observer O3",
-    "observer_o4": "Observer O4",
-}
-"""What makes masks, by the names a reader sees, in the order every table and legend keeps."""
+class _Names(dict):
+    def __missing__(self, loss: str) -> str:
+        return loss.replace("_", " ").capitalize()
+
+
+LOSSES = _Names(
+    {
+        "dice": "Dice",
+        "tversky": "Tversky",
+        "generalized_dice": "Generalized Dice",
+        "siamese": "Siamese",
+        "siamese_minmax": "Siamese min-max",
+        "global_threshold": "Global threshold",
+        "observer_o3": "Observer O3",
+        "observer_o4": "Observer O4",
+    }
+)
+"""What makes masks, by the names a reader sees, in the order every table and legend keeps; a configuration's variants of
+a loss come after them, by their own names (`siamese_1_tap` reads "Siamese 1 tap")."""
 
 OBSERVERS = ("observer_o3", "observer_o4")
 UNTRAINED = ("global_threshold", *OBSERVERS)
@@ -141,7 +149,7 @@ def wide(table: pd.DataFrame, column: str) -> np.ndarray:
 
 def present(table: pd.DataFrame) -> list[str]:
     """What made masks in a table with a column `loss`, in the order every table and legend keeps."""
-    return [loss for loss in LOSSES if loss in set(table.loss)]
+    return sorted(table.loss.unique(), key=lambda loss: list(LOSSES).index(loss) if loss in LOSSES else len(LOSSES))
 
 
 def over_seeds(per_subject: pd.DataFrame) -> pd.DataFrame:
@@ -203,8 +211,12 @@ def paired(per_subject: pd.DataFrame, split: str, metric: str, first: str, secon
     return row
 
 
-def comparisons(per_subject: pd.DataFrame, against: str = "siamese") -> pd.DataFrame:
-    """Every other trained loss less the Siamese one (`against`), figure by figure: `comparisons.csv`.
+def comparisons(
+    per_subject: pd.DataFrame, against: str = "siamese", kinds: dict[str, str] | None = None
+) -> pd.DataFrame:
+    """Every other loss less the Siamese one (`against`), figure by figure: `comparisons.csv`.
+
+    `kinds` maps the study's entries to the loss each of them is; variants of a loss are left to `ablations`.
 
     Returns
     -------
@@ -212,18 +224,31 @@ def comparisons(per_subject: pd.DataFrame, against: str = "siamese") -> pd.DataF
         `split, metric, loss, against`, the columns of `paired`, and `p_holm`: p corrected by Holm's method for the
         losses compared in one figure of one split (D-019). Empty where the study did not train `against`.
     """
+    variants = {name for name, kind in (kinds or {}).items() if name != kind}
+    losses = [loss for loss in present(per_subject) if loss not in (against, *UNTRAINED, *variants)]
+    return _compared(per_subject, dict.fromkeys(losses, against))
+
+
+def ablations(per_subject: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """Every variant less the entry that carries its loss's own name, figure by figure: `ablations.csv`.
+
+    Columns as `comparisons`; Holm's correction is over all variants of the study.
+    """
+    return _compared(per_subject, {name: kind for name, kind in kinds.items() if name != kind})
+
+
+def _compared(per_subject: pd.DataFrame, against: dict[str, str]) -> pd.DataFrame:
+    """`paired` of each loss with the one it maps to, Holm's correction over all of them in one figure of one split."""
     tables = []
     for split, metric in itertools.product(SPLITS, METRICS):
         here = per_subject[per_subject.split == split]
-        losses = [loss for loss in present(here) if loss not in (against, *UNTRAINED)]
-        if against not in set(here.loss) or not losses:
+        pairs = [(loss, base) for loss, base in against.items() if {loss, base} <= set(here.loss)]
+        if not pairs:
             continue
-        rows = [
-            {"split": split, "metric": metric, "loss": loss, "against": against}
-            | paired(here, split, metric, loss, against)
-            for loss in losses
-        ]
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(
+            {"split": split, "metric": metric, "loss": loss, "against": base} | paired(here, split, metric, loss, base)
+            for loss, base in pairs
+        )
         tested = table.p.notna()
         table["p_holm"] = np.nan
         if tested.any():

@@ -10,7 +10,9 @@ one it names; out flow the paths of the study's folder:
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -47,13 +49,62 @@ class Study:
 
     @property
     def slices(self) -> Path:
-        """Preprocessed slices, kept beside the data: they can be made again from it at any time."""
+        """Preprocessed slices, a folder a view, kept beside the data: they can be made again from it at any time."""
         return ROOT / "data" / "slices" / self.name
 
     @property
     def discriminator(self) -> Path:
-        """The truncated VGG19 every training of the study shares."""
+        """The truncated VGG19 that every training of the study shares."""
         return self.folder / "models" / "discriminator.keras"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The entries below `losses` and the loss that each of them is; a variant has a name of its own."""
+        return {name: entry["loss"] for name, entry in self.config["losses"].items()}
+
+    @property
+    def taps(self) -> int:
+        """How many max pools of VGG19 the study's losses look at, at most; 0 where none uses VGG19."""
+        return max(self.recipe(name)["loss"].get("taps", 0) for name in self.config["losses"])
+
+    @property
+    def views(self) -> list[str]:
+        """What of a slice the study's losses see (`wmhlib.slices.VIEWS`), the study's own view first."""
+        return list(
+            dict.fromkeys(
+                [self.config["preprocessing"]["view"], *(self.recipe(name)["view"] for name in self.config["losses"])]
+            )
+        )
+
+    def recipe(self, name: str) -> dict:
+        """How an entry below `losses` is trained: the study's settings with the entry's own over them.
+
+        Returns
+        -------
+        dict
+            `kind` (which loss), `labels`, `view`, `without` (a centre that is left out of training, or None), `loss` (the
+            loss's own settings), `generator` and `training` (all of theirs; `output_prior` is the one of these labels).
+
+        Raises
+        ------
+        ValueError
+            The study does not configure this loss.
+        """
+        if name not in self.config["losses"]:
+            raise ValueError(f"{self.config_path} has no loss {name!r}; it has {', '.join(self.config['losses'])}.")
+        entry = dict(self.config["losses"][name])
+        recipe = {"kind": entry.pop("loss"), "labels": entry.pop("labels")}
+        recipe |= {
+            "view": entry.pop("view", self.config["preprocessing"]["view"]),
+            "without": entry.pop("without", None),
+        }
+        generator = self.config["generator"] | {
+            "output_prior": self.config["generator"]["output_prior"][recipe["labels"]]
+        }
+        recipe["generator"] = generator | entry.pop("generator", {})
+        recipe["training"] = self.config["training"] | entry.pop("training", {})
+        defaults = {"taps": 2, "weights": "imagenet"} if recipe["kind"].startswith("siamese") else {}
+        return recipe | {"loss": defaults | entry}
 
     def model(self, loss: str, seed: int) -> Path:
         return self.folder / "models" / loss / f"seed-{seed}"
@@ -63,7 +114,7 @@ class Study:
 
 
 def open_study(config: str | Path, data: str | Path = "") -> Study:
-    """Read and check a configuration.
+    """Read and check a configuration; where it has a key `base`, its settings lie over that file's (beside it).
 
     Parameters
     ----------
@@ -77,14 +128,23 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
     ------
     FileNotFoundError
         The configuration or the data folder is not there.
+    OSError
+        The configuration cannot be read.
     ValueError
         A key is unknown or missing, or a value is of the wrong type or impossible; the message names the key.
     """
     path = _find(config, "configuration")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend that line.") from None
+    settings = _read_yaml(path)
+    if isinstance(settings, dict) and "base" in settings:
+        settings = _laid_over(
+            _read_yaml(_find(path.parent / str(settings.pop("base")), "configuration to build on")), settings
+        )
+    if isinstance(settings, dict) and isinstance(settings.get("losses"), dict):
+        settings["losses"] = {
+            name: {"loss": name} | entry if isinstance(entry, dict) else entry
+            for name, entry in settings["losses"].items()
+            if entry is not None
+        }
     schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8"))
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(settings))
     if error is not None:
@@ -94,13 +154,31 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
         settings["data"] = {"root": str(_find(data, "data folder"))}
     folders = [Path(name) for name in (settings["data"]["root"], *settings["data"].get("external", ()))]
     root, *external = (folder if folder.is_absolute() else ROOT / folder for folder in folders)
-    size, depth = settings["preprocessing"]["size_px"], settings["generator"]["depth"]
+    study = Study(settings["study"], settings, path, root, tuple(external))
+    size = settings["preprocessing"]["size_px"]
+    depth = max(study.recipe(name)["generator"]["depth"] for name in settings["losses"])
     if size % 2**depth:
         raise ValueError(
             f"{path}: preprocessing.size_px is {size}, which {depth} max pools do not divide evenly; "
             f"choose a multiple of {2**depth}, such as {max(1, round(size / 2**depth)) * 2**depth}."
         )
-    return Study(settings["study"], settings, path, root, tuple(external))
+    return study
+
+
+def _read_yaml(path: Path):
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend that line.") from None
+
+
+def _laid_over(below, above):
+    """Settings over those of a base: a dict key by key, anything else as a whole."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
 
 
 def _find(name: str | Path, what: str) -> Path:
@@ -111,20 +189,69 @@ def _find(name: str | Path, what: str) -> Path:
     raise FileNotFoundError(f"No {what} at {name} (looked in {Path.cwd()} and {ROOT}): check the path.")
 
 
+def refuse_unreadable(root: Path, parts: tuple[str, ...] = ("",)) -> None:
+    """Make sure that a search below these parts of a folder passes nothing over: it skips what it may not read in silence.
+
+    Raises
+    ------
+    PermissionError
+        A folder may not be read; the message names it.
+    """
+    tops = [root, *(root / part for part in parts)]
+    below = (Path(here) / name for top in tops[1:] for here, names, _ in os.walk(top) for name in names)
+    for folder in itertools.chain(tops, below):
+        if os.path.exists(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it out of {root}.")
+
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what stands in its place"),
+}
+"""What helps where a file cannot be written."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence why a file or folder cannot be written; any other error passes as it is.
+
+    Raises
+    ------
+    OSError
+        Of the same class as the one that was raised; the message names `path`, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        target, place = path.absolute(), Path(str(error.filename or path)).absolute()  # writes as such name no file
+        if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
+            raise
+        raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary name beside `path` that takes its place only when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder is not writable; as `writing`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".h5") else path.suffix
+        handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -154,7 +281,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         study = open_study(arguments.config, arguments.data)
-    except (FileNotFoundError, ValueError) as error:
+        with writing(study.folder / "index.html"):
+            study.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=study.folder).close()
+    except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--cores", str(arguments.cores), "--rerun-incomplete", "--quiet", "all"]
