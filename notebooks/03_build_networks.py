@@ -19,12 +19,16 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
+import json
+
+import keras
 import numpy as np
 import pandas as pd
 from keras import ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from wmhlib import batches, figures, siamese, slices, statistics, training
+from wmhlib.generator import dense_unet
 from wmhlib.study import open_study, replacing, write_json
 
 study = open_study(config, data)
@@ -39,10 +43,11 @@ size = study.config["preprocessing"]["size_px"]
 # with half the brain as false positives.
 
 # %%
-generator = training.make_generator(study, "soft", seed=study.config["seeds"][0])
+first = next(iter(study.config["losses"]))  # the losses differ in the last layer's bias alone
+generator = training.make_generator(study, first, seed=study.config["seeds"][0])
 assert generator.output_shape == (None, size, size, 1)
 untrained = ops.convert_to_numpy(generator(np.zeros((1, size, size, 3), "float32")))
-assert abs(untrained.mean() - study.config["generator"]["output_prior"]["soft"]) < 0.05
+assert abs(untrained.mean() - study.recipe(first)["generator"]["output_prior"]) < 0.05
 shapes = pd.DataFrame(
     [
         {"layer": layer.name, "output": " × ".join(map(str, layer.output.shape[1:])), "weights": layer.count_params()}
@@ -54,17 +59,39 @@ print(f"{generator.count_params():,} weights")
 shapes
 
 # %% [markdown]
+# ## How many dense blocks?
+#
+# The paper chose their number by a grid search on the validation subjects (2.1) and does not print it. The same search is a
+# study of its own, `make report CONFIG=config/paper-depth.yaml`; where it was run, its validation Dice stands here.
+
+# %%
+search = open_study("config/paper-depth.yaml")
+candidates = []
+for entry in search.config["losses"]:
+    blocks = search.recipe(entry)["generator"]
+    records = [search.model(entry, one) / "training.json" for one in search.config["seeds"]]
+    dice = [json.loads(path.read_text(encoding="utf-8"))["validation_dice"] for path in records if path.is_file()]
+    weights = dense_unet(search.config["preprocessing"]["size_px"], **blocks).count_params()
+    candidates.append(
+        {"dense blocks down": blocks["depth"], "weights": weights, "validation Dice": np.mean(dice or np.nan)}
+    )
+pd.DataFrame(candidates).set_index("dense blocks down")
+
+# %% [markdown]
 # ## Discriminator
 #
-# VGG19 up to its second max pool, frozen. Where the ImageNet weights came from is written beside the models and shown
+# VGG19 up to its second max pool (further where a loss of the study looks deeper), frozen but in the min-max game. Where the ImageNet weights came from is written beside the models and shown
 # on every page of the report, since random features are another method.
 
 # %%
-features, origin = siamese.load_vgg19(size)
+features, origin = siamese.load_vgg19(size, taps=max(study.taps, 2))
 with replacing(study.discriminator) as temporary:
     features.save(temporary)
 write_json(study.discriminator.with_suffix(".json"), origin)
-assert [tuple(tap.shape[1:]) for tap in features.outputs] == [(size // 2, size // 2, 64), (size // 4, size // 4, 128)]
+assert [tuple(tap.shape[1:]) for tap in features.outputs[:2]] == [
+    (size // 2, size // 2, 64),
+    (size // 4, size // 4, 128),
+]
 assert not features.trainable_weights
 pd.Series(origin, name="VGG19").to_frame()
 
@@ -85,13 +112,14 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 # missed lights up; the taps see it at two scales.
 
 # %%
-images, references, index = slices.open_slices(study.slices)
+images, references, index = slices.open_slices(study.slices / study.views[0])
 row = int(index.lesion_density_pct[index.split == "training"].idxmax())
 image, mask = slices.network_input(images[[row]]), references[row].astype(bool)
 pieces, count = label(mask)
 sizes = np.bincount(pieces.ravel())[1:]
 small = np.isin(pieces, 1 + np.flatnonzero(sizes < np.median(sizes))) if count > 1 else mask
 truth, guess = (batches.label_values(drawn, "hard")[np.newaxis, ..., np.newaxis] for drawn in (mask, mask & ~small))
+features = keras.Model(features.inputs, features.outputs[:2])
 content = siamese.SiameseContentLoss(features).bound_to(image)
 squares = [ops.convert_to_numpy(tap)[0] for tap in content.squared_differences(truth, guess)]
 maps = [[ops.convert_to_numpy(tap)[0] for tap in features(image * seen)] for seen in (truth, guess)]
@@ -132,12 +160,13 @@ faulty = {
     "everything": np.ones_like(mask),
 }
 scores = {}
-for loss, settings in study.config["losses"].items():
-    criterion = training.make_loss(loss, settings, features)
+for loss in study.config["losses"]:
+    recipe = study.recipe(loss)
+    criterion = training.make_loss(recipe["kind"], recipe["loss"], training.make_features(study, recipe))
     criterion = criterion.bound_to(image) if hasattr(criterion, "bound_to") else criterion
-    target = batches.label_values(mask, settings["labels"])[np.newaxis, ..., np.newaxis]
+    target = batches.label_values(mask, recipe["labels"])[np.newaxis, ..., np.newaxis]
     scores[statistics.LOSSES[loss]] = {
-        name: float(criterion(target, batches.label_values(drawn, settings["labels"])[np.newaxis, ..., np.newaxis]))
+        name: float(criterion(target, batches.label_values(drawn, recipe["labels"])[np.newaxis, ..., np.newaxis]))
         for name, drawn in faulty.items()
     }
 judged = pd.DataFrame(scores)

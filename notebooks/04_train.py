@@ -17,7 +17,7 @@
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
 data = ""  # another folder in the challenge's layout; empty: the one the study names
-loss = "siamese"  # dice, tversky, generalized_dice or siamese
+loss = "siamese"  # an entry below `losses` of the configuration
 seed = 1
 
 # %%
@@ -33,11 +33,11 @@ from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
-images, references, index = slices.open_slices(study.slices)
-print(f"{statistics.LOSSES[loss]}, seed {seed}: {(index.split == 'training').sum()} training slices")
-pd.Series(
-    {**study.config["training"], **study.config["generator"], **study.config["losses"][loss]}, name="value"
-).to_frame()
+recipe = study.recipe(loss)
+images, references, index = slices.open_slices(study.slices / recipe["view"])
+print(f"{statistics.LOSSES[loss]}, seed {seed}: {(index.split == 'training').sum()} slices of training subjects")
+shown = {"loss": recipe["kind"], **recipe["loss"], "labels": recipe["labels"], "view": recipe["view"]}
+pd.Series({**shown, **recipe["training"], **recipe["generator"]}, name="value").to_frame()
 
 # %% [markdown]
 # ## Train

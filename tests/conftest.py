@@ -1,7 +1,10 @@
 """What several tests need: a miniature cohort on disk, and a study over it."""
 
 import contextlib
+import os
+import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +54,40 @@ def scores(**dice: list[float]) -> pd.DataFrame:
     ]
     other = {"hd95_mm": 5.0, "avd_pct": 10.0, "lesion_recall": 0.5, "lesion_f1": 0.5}
     return pd.DataFrame(rows).assign(**other, positive_class_density_pct=0.1, predicted_density_pct=0.1)
+
+
+@contextlib.contextmanager
+def full_disk(room: int = 100_000) -> Iterator[None]:
+    """No file can grow beyond `room` bytes: what a full disk looks like from within, but for the number of the error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read and write everything: for a while, be a user who may not."""
+    if os.geteuid():
+        yield
+        return
+    if not hasattr(os, "setresuid"):
+        pytest.skip("root cannot become another user for a while on this system")
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @contextlib.contextmanager
@@ -106,7 +143,11 @@ def settings(challenge) -> dict:
             "beta_1": 0.9,
             "beta_2": 0.999,
         },
-        "losses": {"dice": {"labels": "hard", "epsilon": 1}, "siamese": {"labels": "soft"}},
+        "losses": {
+            "dice": {"labels": "hard", "epsilon": 1},
+            "siamese": {"labels": "soft"},
+            "siamese_minmax": {"labels": "soft", "discriminator_rate": 0.001},
+        },
         "seeds": [1],
     }
 

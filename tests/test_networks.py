@@ -14,7 +14,8 @@ from keras import ops
 
 from wmhlib import losses, siamese
 from wmhlib.generator import dense_unet
-from wmhlib.training import PooledDice, make_loss
+from wmhlib.trainers import PooledDice
+from wmhlib.training import make_loss
 
 WEIGHTS = SHARED / "weights" / "vgg19_imagenet_blocks1-3_notop.h5"
 
@@ -82,7 +83,7 @@ def test_every_loss_prefers_the_reference_and_has_finite_gradients(name):
     random = np.random.default_rng(0)
     reference = (random.random((2, 32, 32, 1)) > 0.97).astype(np.float32)
     image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
-    loss = make_loss(name, {"labels": "hard"}, siamese.vgg19_features(32))
+    loss = make_loss(name, {}, siamese.vgg19_features(32))
     loss = loss.bound_to(image) if name == "siamese" else loss
     perfect, half, nothing = (float(loss(reference, reference * share)) for share in (1, 0.5, 0))
     assert perfect == pytest.approx(0, abs=1e-4) and perfect < half < nothing
@@ -182,6 +183,35 @@ def test_wrong_weights_files_are_refused_by_name(monkeypatch, tmp_path, content)
         siamese.load_vgg19(32)
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(tmp_path / "nowhere.h5"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.h5"):
+        siamese.load_vgg19(32)
+
+
+def stored(path, listed=True, **change):
+    """A file of weights in Keras's layout; `change` replaces a layer's kernel."""
+    layers = [layer for layer in siamese.vgg19_features(32).layers if layer.weights]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name for layer in layers if listed]
+        for layer in layers:
+            kernel, bias = layer.get_weights()
+            group = file.create_group(layer.name)
+            group["kernel"], group["bias"] = change.get(layer.name, kernel), bias
+            group.attrs["weight_names"] = ["kernel", "bias"]
+
+
+def test_weights_cut_short_unlisted_or_of_another_shape_are_refused_by_name(monkeypatch, tmp_path):
+    path = tmp_path / "weights.h5"
+    monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(path))
+    stored(path)
+    assert siamese.load_vgg19(32)[1]["weights"] == "imagenet"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*truncated.* use Keras's notop file\.$"):
+        siamese.load_vgg19(32)
+    stored(path, block2_conv1=np.zeros((3, 3, 64, 96), np.float32))
+    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*block2_conv1.*\(3, 3, 64, 96\)") as raised:
+        siamese.load_vgg19(32)
+    assert "\n" not in str(raised.value)
+    stored(path, listed=False)
+    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*it has no block1_conv1, block1_conv2"):
         siamese.load_vgg19(32)
 
 

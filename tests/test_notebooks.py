@@ -56,8 +56,8 @@ def study(weights):
 def test_the_study_runs_from_nothing_to_its_front_page(study):
     assert study.returncode == 0, study.stdout + study.stderr
     steps = [line for line in study.stdout.splitlines() if "done in" in line]
-    assert len(steps) == 6 and study.stdout.rstrip().endswith("Report: reports/smoke/index.html")
-    for name in ("index", "01_explore_data", "02_preprocess", "03_build_networks", "05_evaluate"):
+    assert len(steps) == 9 and study.stdout.rstrip().endswith("Report: reports/smoke/index.html")
+    for name in ("index", "01_explore_data", "02_preprocess", "03_build_networks", "05_evaluate", "06_diagnose_minmax"):
         assert (FOLDER / f"{name}.html").is_file()
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     assert "Does every &lt;notebook&gt; run" in page and 'href="04_train-siamese-seed-1.html"' in page
@@ -69,7 +69,7 @@ def test_tables_have_a_row_for_every_mask(study):
     assert list(table.columns) == [*columns, "positive_class_density_pct", "predicted_density_pct"]
     assert table.groupby(["loss", "split"]).size().to_dict() == {
         (loss, split): number
-        for loss in ("dice", "siamese", "global_threshold")
+        for loss in ("dice", "siamese", "siamese_minmax", "siamese_1_tap", "global_threshold")
         for split, number in (("holdout", 4), ("external", 3))
     }
     masks = sorted(path.name for path in (FOLDER / "masks" / "dice" / "seed-1").iterdir())
@@ -81,7 +81,12 @@ def test_the_run_says_what_made_it(study):
     record = json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))
     assert record["vgg19"]["weights"] == "imagenet" and len(record["vgg19"]["sha256"]) == 64
     assert record["seeds"] == [1] and record["configuration"]["study"] == "smoke"
-    assert {one["loss"] for one in record["trainings"]} == {"dice", "siamese"} and record["versions"]["keras"]
+    assert {one["loss"] for one in record["trainings"]} == {
+        "dice",
+        "siamese",
+        "siamese_minmax",
+        "siamese_1_tap",
+    } and record["versions"]["keras"]
 
 
 def test_executed_copies_are_plain_notebooks(study):
@@ -100,7 +105,8 @@ def test_a_second_run_does_nothing_and_a_repeated_one_gives_the_same_tables(stud
     shutil.rmtree(FOLDER / "models" / "siamese")
     resumed = run(weights, str(CONFIG))
     done = [line.split("  ")[2].split(":")[0] for line in resumed.stdout.splitlines() if "done in" in line]
-    assert done == ["04_train loss=siamese seed=1", "05_evaluate"] and table.read_bytes() == before
+    assert done == ["04_train loss=siamese seed=1", "05_evaluate", "06_diagnose_minmax"]
+    assert table.read_bytes() == before
 
 
 ALL_RUN = """() => {

@@ -109,15 +109,20 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def summarise(scored: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Every table that figures and sentences read, from what `score` gives; all are saved under `tables/`."""
+def summarise(scored: dict[str, pd.DataFrame], kinds: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """Every table that figures and sentences read, from what `score` gives; all are saved under `tables/`.
+
+    `kinds` maps the study's entries to the loss each of them is (`Study.kinds`).
+    """
     per_subject, per_lesion = scored["per_subject"], scored["per_lesion"]
     summary = statistics.summary(per_subject)
     return scored | {
         "table1": context.table1(summary),
+        "table2": context.table2(summary, kinds),
         "summary": summary,
         "centres": statistics.summary(per_subject, by_centre=True),
-        "comparisons": statistics.comparisons(per_subject),
+        "comparisons": statistics.comparisons(per_subject, kinds=kinds),
+        "ablations": statistics.ablations(per_subject, kinds),
         "volume_agreement": statistics.volume_agreement(scored["volumes"]),
         "detection_by_size": statistics.detection_by_size(per_lesion),
         "false_detections": statistics.false_detections(per_lesion, per_subject),
@@ -134,8 +139,18 @@ def save_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
 
 def load_tables(study: Study) -> dict[str, pd.DataFrame]:
     """What `save_tables` wrote; FileNotFoundError says what to run where it did not."""
-    names = ["per_subject", "volumes", "per_lesion", "table1", "summary", "centres", "comparisons", "volume_agreement"]
-    names += ["detection_by_size", "false_detections", "generalisation_gap"]
+    names = [
+        "per_subject",
+        "volumes",
+        "per_lesion",
+        "table1",
+        "table2",
+        "summary",
+        "centres",
+        "comparisons",
+        "ablations",
+    ]
+    names += ["volume_agreement", "detection_by_size", "false_detections", "generalisation_gap"]
     missing = [name for name in names if not (study.tables / f"{name}.csv").is_file()]
     if missing:
         raise FileNotFoundError(f"No {missing[0]}.csv in {study.tables}: run notebook 05_evaluate of this study first.")
@@ -146,20 +161,34 @@ def load_tables(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
+def diary(study: Study, loss: str, seed: int) -> pd.DataFrame:
+    """What happened step by step in a training whose loss looks at VGG19 (`wmhlib.trainers.Diary`)."""
+    path = study.model(loss, seed) / "diary.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"No diary at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
+    return pd.read_csv(path)
+
+
 def vgg19_origin(study: Study) -> dict:
     """Where the study's VGG19 weights came from, as notebook 3 wrote it."""
     return json.loads(study.discriminator.with_suffix(".json").read_text(encoding="utf-8"))
 
 
+def ceilings(study: Study) -> pd.DataFrame:
+    """The highest Dice that slices of the study's size allow, per subject, as notebook 2 wrote it."""
+    return pd.read_csv(study.tables / "ceilings.csv", dtype={"subject": str, "centre": str})
+
+
 def caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
-    """What a reader must know to read Table 1: subjects, seeds, weights, the rule for undefined figures."""
+    """What a reader must know to read Table 1: subjects, seeds, weights, the rule for undefined figures, the ceiling."""
     counts = tables["summary"].groupby("split", sort=False).subjects.max()
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
         f"{len(study.config['seeds'])} seed(s) a loss. Mean ± SD over subjects, seeds averaged first; in brackets the 95 % "
         f"bootstrap interval of the mean over subjects and seeds; ★ the best mean. {findings.undefined(tables['summary'])} "
+        f"{findings.ceiling(ceilings(study))} "
         "The rank score (0 best, 1 worst of the challenge's teams) is approximate, and compares only for scans of the "
-        "challenge." + (f" VGG19: {vgg19_origin(study)['source']}." if "siamese" in study.config["losses"] else "")
+        "challenge." + (f" VGG19: {vgg19_origin(study)['source']}." if study.taps else "")
     )
 
 
@@ -174,14 +203,17 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
     volume = flair.get_fdata(dtype=np.float32)
     areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > slices.TISSUE).sum(axis=(0, 1))
     k = int(areas.argmax())
-    box = slices.box_of(volume[..., [k]], "head")
+    box = slices.box_of(flair, "head")
     spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.round(np.array(volume[box].shape[:2]) * spacing / spacing.min()).astype(int)
+    shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
     masks = {"reference": reference} | {
         loss: np.asarray(slices.canonical(study.mask(loss, seed, name)).dataobj) > 0 for loss in losses
     }
-    grey = resize(volume[..., k][box], shape, order=1)
+    grey = resize(slices.cut_out(volume[..., k], box), shape, order=1)
     return {
         "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),
-        "masks": {which: resize(mask[..., k][box].astype(bool), shape, order=0) for which, mask in masks.items()},
+        "masks": {
+            which: resize(slices.cut_out(mask[..., k].astype(bool), box), shape, order=0)
+            for which, mask in masks.items()
+        },
     }

@@ -19,8 +19,12 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 from keras import ops
 from keras.applications import vgg19
+
+from wmhlib.losses import GeneralizedDiceLoss
+from wmhlib.slices import IMAGENET_MEANS
 
 WEIGHTS_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
@@ -75,7 +79,8 @@ def load_vgg19(size: int, taps: int = 2) -> tuple[keras.Model, dict]:
         source = "Keras's ImageNet weights"
     try:
         with h5py.File(path) as file:
-            missing = {layer.name for layer in features.layers if layer.weights} - set(file)
+            listed = set(np.asarray(file.attrs["layer_names"]).astype(str))  # Keras passes by what is not listed
+            missing = {layer.name for layer in features.layers if layer.weights} - (listed & set(file))
         if missing:
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         features.load_weights(path, by_name=True)
@@ -125,34 +130,66 @@ class SiameseContentLoss(keras.losses.Loss):
     Parameters
     ----------
     features
-        A frozen model from an image (batch, size, size, 3) to a list of feature maps, as `load_vgg19` gives.
+        A model from an image (batch, size, size, 3) to a list of feature maps, as `load_vgg19` gives.
+    mask
+        `after` VGG19's preprocessing, or `before` it: the background of the masked image is then black, not ImageNet's
+        mean colour (D-006).
+    normalise
+        Divide the features of every place by their length, so that a tap's distance cannot grow beyond 4 / channels,
+        however large the features (after Zhang et al. 2018, doi:10.1109/CVPR.2018.00068).
+    generalized_dice
+        Weight of the generalized Dice loss that is added; 0 for the content loss alone.
     """
 
-    def __init__(self, features: keras.Model, name: str = "siamese"):
+    def __init__(
+        self,
+        features: keras.Model,
+        mask: str = "after",
+        normalise: bool = False,
+        generalized_dice: float = 0.0,
+        name: str = "siamese",
+    ):
         super().__init__(name=name)
-        self.features = features
+        self.features, self.mask, self.normalise, self.generalized_dice = features, mask, normalise, generalized_dice
         self.image = None
 
     def bound_to(self, image) -> "SiameseContentLoss":
         """The same loss for the masks of this batch of preprocessed images (batch, size, size, 3)."""
-        bound = SiameseContentLoss(self.features, self.name)
+        bound = SiameseContentLoss(self.features, self.mask, self.normalise, self.generalized_dice, self.name)
         bound.image = image
         return bound
+
+    def masked(self, mask):
+        """The bound images times a mask (batch, size, size, 1)."""
+        if self.image is None:
+            raise ValueError("The Siamese loss compares masked images: call loss.bound_to(image)(y_true, y_pred).")
+        means = ops.convert_to_tensor(IMAGENET_MEANS, self.image.dtype)
+        return self.image * mask if self.mask == "after" else (self.image + means) * mask - means
+
+    def seen(self, mask) -> list:
+        """VGG19's features of the bound images times a mask, a tap each."""
+        taps = self.features(self.masked(mask), training=False)
+        return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras gives a single output bare
 
     def squared_differences(self, y_true, y_pred) -> list:
         """Squared differences of the features at each tap, (batch, height, width, channels): where the loss comes from.
 
-        No gradient flows along the reference path.
+        No gradient flows to the reference.
         """
-        if self.image is None:
-            raise ValueError("The Siamese loss compares masked images: call loss.bound_to(image)(y_true, y_pred).")
-        reference = self.features(ops.stop_gradient(self.image * y_true), training=False)
-        prediction = self.features(self.image * y_pred, training=False)
-        return [ops.square(ops.stop_gradient(a) - b) for a, b in zip(reference, prediction, strict=True)]
+        paths = [self.seen(mask) for mask in (ops.stop_gradient(y_true), y_pred)]
+        if not self.features.trainable:
+            paths[0] = [ops.stop_gradient(tap) for tap in paths[0]]
+        paths = [[ops.cast(tap, "float32") for tap in path] for path in paths]
+        if self.normalise:
+            paths = [[ops.normalize(tap, axis=-1) for tap in path] for path in paths]
+        return [ops.square(a - b) for a, b in zip(*paths, strict=True)]
 
     def distances(self, y_true, y_pred) -> list:
         """Equation 1 at each tap: a scalar each."""
         return [ops.mean(squares) for squares in self.squared_differences(y_true, y_pred)]
 
     def call(self, y_true, y_pred):
-        return sum(self.distances(y_true, y_pred))
+        content = sum(self.distances(y_true, y_pred))
+        if self.generalized_dice:
+            content = content + self.generalized_dice * GeneralizedDiceLoss()(y_true, y_pred)
+        return content

@@ -18,6 +18,7 @@ PAGES = {
     "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, what each loss rewards"),
     "04_train": ("Train", "curves, validation slices"),
     "05_evaluate": ("Evaluate", "tables, every subject, samples; look into a segmented scan"),
+    "06_diagnose_minmax": ("Diagnose the min-max game", "what happens when VGG19 plays against the generator"),
 }
 
 
@@ -29,7 +30,7 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
             for loss in study.config["losses"]:
                 for seed in study.config["seeds"]:
                     pages.append((f"{name}-{loss}-seed-{seed}", f"Train: {statistics.LOSSES[loss]}, seed {seed}", line))
-        else:
+        elif name != "06_diagnose_minmax" or "siamese_minmax" in study.kinds.values():
             pages.append((name, title, line))
     return pages
 
@@ -57,7 +58,7 @@ def write_site(study: Study) -> Path:
     record = run_record(study)
     write_json(study.folder / "run.json", record)
     banner = None
-    if record["vgg19"]["weights"] == "random" and "siamese" in study.config["losses"]:
+    if record["vgg19"]["weights"] == "random" and study.taps:
         banner = f"The Siamese loss used random VGG19 features, not ImageNet's: {record['vgg19']['source']}."
     pages = page_list(study)
     links = [("index.html", study.name), *((f"{name}.html", title) for name, title, _ in pages)]

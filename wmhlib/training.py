@@ -1,168 +1,138 @@
 """One `fit` for every loss (paper 3.2.2).
 
 In flow the memory-mapped slices of the training and validation subjects; out flow, per (loss, seed), a folder with
-`model.keras` (the generator at its best epoch), `history.csv` (a row an epoch) and `training.json` (what, where, how
-long). Every loss of one seed starts from the same weights and sees the same batches: only the loss differs.
+`model.keras` (the generator at its best epoch), `history.csv` (a row an epoch), for losses with VGG19 `diary.csv` (a row a
+step) and `training.json` (what, where, how long). Every loss of one seed starts from the same weights and sees the same
+batches: only the loss differs.
+
+A training that was cut off goes on from its last whole epoch and ends with the same weights as an unbroken one: until it
+is done, `started.json` says what was begun, and `epoch-<n>*.weights.h5` hold both players and their optimizers.
 """
 
-import itertools
+import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-from keras import ops
-from tqdm import tqdm
 
 from wmhlib.batches import plain_batches, training_batches
+from wmhlib.checkpoints import KeepBest, begun, checkpoint
 from wmhlib.generator import dense_unet
 from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
-from wmhlib.siamese import SiameseContentLoss
+from wmhlib.siamese import SiameseContentLoss, vgg19_features
 from wmhlib.slices import open_slices
-from wmhlib.study import Study, provenance, replacing, write_json
+from wmhlib.study import Study, provenance, write_json
+from wmhlib.trainers import Adversary, Ascent, Diary, LossTrainer, PooledDice, Tether, WatchedAdam
 
 LEAST_TISSUE_PCT = 1.0
 """Slices with less tissue are air: they teach nothing, and batches with many of them unsettle batch norm (D-010)."""
 
+DIARY_EVERY = 20
+"""Steps between two looks at the batch that is always the same, in the diary."""
 
-def make_loss(name: str, settings: dict, features: keras.Model | None = None) -> keras.losses.Loss:
-    """The loss of a configuration entry. A new loss is added here and in `config/schema.yaml`.
+
+def make_loss(kind: str, settings: dict, features: keras.Model | None = None) -> keras.losses.Loss:
+    """The loss of a recipe. A new loss is added here and in `config/schema.yaml`.
 
     Parameters
     ----------
-    name, settings
-        The key and the value below `losses` in the configuration.
+    kind, settings
+        `kind` and `loss` of `Study.recipe`.
     features
-        VGG19's features, for the Siamese loss.
+        VGG19's features, for the Siamese losses.
     """
-    settings = {key: value for key, value in settings.items() if key != "labels"}
     makers = {
         "dice": DiceLoss,
         "tversky": TverskyLoss,
         "generalized_dice": GeneralizedDiceLoss,
-        "siamese": lambda: SiameseContentLoss(features),
+        "siamese": lambda **own: SiameseContentLoss(features, **own),
+        "siamese_minmax": lambda **own: SiameseContentLoss(features, **own),
     }
-    return makers[name](**settings)
+    elsewhere = ("taps", "weights", "discriminator_rate", "discriminator_every", "most_drift")
+    return makers[kind](**{key: value for key, value in settings.items() if key not in elsewhere})
 
 
-def make_generator(study: Study, labels: str, seed: int) -> keras.Model:
-    """The study's untrained generator for losses with these labels (`hard` or `soft`).
+def make_features(study: Study, recipe: dict) -> keras.Model | None:
+    """VGG19 as a recipe wants it: its number of taps, the study's weights or random ones, trainable in the min-max game.
+
+    None where the loss does not look at VGG19.
+
+    Raises
+    ------
+    FileNotFoundError
+        Notebook 03 of this study was not run yet.
+    """
+    wanted = recipe["loss"]
+    if "taps" not in wanted:
+        return None
+    if not study.discriminator.is_file():
+        raise FileNotFoundError(
+            f"No VGG19 at {study.discriminator}: run notebook 03_build_networks of this study first."
+        )
+    features = vgg19_features(study.config["preprocessing"]["size_px"], wanted["taps"])
+    if wanted["weights"] == "imagenet":
+        stored = keras.saving.load_model(study.discriminator, compile=False, safe_mode=True)
+        for layer in (layer for layer in features.layers if layer.weights):
+            layer.set_weights(stored.get_layer(layer.name).get_weights())
+    features.trainable = recipe["kind"] == "siamese_minmax"
+    for weight in features.weights if "most_drift" in wanted else ():
+        weight.constraint = Tether(keras.ops.convert_to_numpy(weight), wanted["most_drift"])
+    return features
+
+
+def make_generator(study: Study, loss: str, seed: int) -> keras.Model:
+    """The untrained generator of an entry below `losses`.
 
     Every loss of a seed starts from the same weights but for the last layer's bias, which starts where the labels put
     the background (D-004).
     """
-    settings = study.config["generator"] | {"output_prior": study.config["generator"]["output_prior"][labels]}
-    preprocessing = study.config["preprocessing"]
-    return dense_unet(preprocessing["size_px"], **settings, seed=seed, view=preprocessing["view"])
+    recipe = study.recipe(loss)
+    return dense_unet(study.config["preprocessing"]["size_px"], **recipe["generator"], seed=seed, view=recipe["view"])
 
 
-class PooledDice(keras.metrics.Metric):
-    """Dice coefficient of all slices together, prediction and reference cut at one half; one yardstick for every loss.
+@contextlib.contextmanager
+def machine(precision: str, devices: int) -> Iterator[None]:
+    """Train with this Keras dtype policy and on this many devices, by the backend's own data parallelism.
 
-    Gives 0 where neither holds a positive pixel.
+    Every device takes its share of each batch. TensorFlow computes losses and batch norm per share, JAX for the whole batch.
+
+    Raises
+    ------
+    ValueError
+        There are fewer devices, or the backend is another.
     """
+    policy, backend = keras.config.dtype_policy(), keras.backend.backend()
+    found = keras.distribution.list_devices()
+    if devices > len(found):
+        raise ValueError(
+            f"training.devices is {devices}, but {len(found)} can be seen ({', '.join(map(str, found))}): lower it."
+        )
+    keras.config.set_dtype_policy(precision)
+    try:
+        if devices == 1:
+            yield
+        elif backend == "jax":
+            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
+            yield
+        elif backend == "tensorflow":
+            import tensorflow as tf
 
-    def __init__(self, name: str = "dice"):
-        super().__init__(name=name)
-        self.both = self.add_weight(name="both", initializer="zeros")
-        self.sizes = self.add_weight(name="sizes", initializer="zeros")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        reference, prediction = ops.cast(y_true > 0.5, "float32"), ops.cast(y_pred > 0.5, "float32")
-        self.both.assign_add(ops.sum(reference * prediction))
-        self.sizes.assign_add(ops.sum(reference) + ops.sum(prediction))
-
-    def result(self):
-        return 2 * self.both / ops.maximum(self.sizes, 1.0)
-
-
-class LossTrainer(keras.Model):
-    """A generator together with the loss it learns from; the loss is bound to the images of each batch."""
-
-    def __init__(self, generator: keras.Model, criterion: keras.losses.Loss):
-        super().__init__(name="loss_trainer")
-        self.generator, self.criterion = generator, criterion
-
-    def call(self, image, training=None):
-        return self.generator(image, training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        criterion = self.criterion.bound_to(x) if hasattr(self.criterion, "bound_to") else self.criterion
-        return criterion(y, y_pred)
-
-
-def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) -> None:
-    """Replace batch norm's running statistics by their mean over `count` batches, at the weights as they are now.
-
-    Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
-    validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
-    """
-    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for number, (image, _) in enumerate(itertools.islice(batches, count), start=1):
-        for norm in norms:
-            norm.momentum = 1 - 1 / number  # a mean over all batches so far
-        generator(image, training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-class KeepBest(keras.callbacks.Callback):
-    """Validates after every epoch, writes the history, and saves the generator whenever it beats every epoch before.
-
-    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures. With no
-    validation `steps`, every epoch is saved over the one before. `watch`, if given, is called with the history so far.
-    """
-
-    def __init__(
-        self,
-        measuring: Callable,
-        measured: int,
-        validation: Callable,
-        steps: int,
-        folder: Path,
-        epochs: int,
-        watch: Callable | None = None,
-    ):
-        super().__init__()
-        self.watch = watch
-        self.measuring, self.measured = measuring, measured
-        self.validation, self.steps, self.folder = validation, steps, folder
-        self.history, self.best = [], -1.0
-        self.bar = tqdm(total=epochs, unit="epoch", desc=f"{folder.parent.name} {folder.name}")
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        measure_batch_norm(self.model.generator, self.measuring(), self.measured)
-        checked = {"loss": math.nan, "dice": math.nan}
-        if self.steps:
-            checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
-        row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"]}
-        row |= {f"validation_{name}": checked[name] for name in ("loss", "dice")}
-        kept = not self.steps or row["validation_dice"] > self.best
-        if kept:
-            self.best = row["validation_dice"]
-            with replacing(self.folder / "model.keras") as temporary:
-                self.model.generator.save(temporary)
-        self.history.append(row | {"kept": kept, "seconds": round(time.monotonic() - self.started, 1)})
-        with replacing(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
-        if self.watch:
-            self.watch(pd.DataFrame(self.history))
-        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_dice")}, refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
+            with tf.distribute.MirroredStrategy(found[:devices]).scope():
+                yield
+        else:
+            raise ValueError(f"training.devices is {devices}, which the backend {backend} does not serve: use 1.")
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.distribution.set_distribution(None)
 
 
 def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
-    `watch`, if given, is called with the history so far after every epoch, for a curve that grows.
+    Goes on where a training with the same settings was cut off. `watch`, if given, is called with the history so far after
+    every epoch, for a curve that grows.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
     Where the split has no validation subjects, it is the last epoch (D-009).
@@ -170,60 +140,109 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
     Raises
     ------
     FileNotFoundError
-        Notebook 02 or 03 of this study was not run yet.
+        Notebook 02 or 03 of this study was not run yet, or the checkpoint of a training that was cut off is gone.
     ValueError
-        The study does not configure this loss, or no training slice holds a lesion.
+        The study does not configure this loss, no training slice holds a lesion, or the centre to leave out is not there.
+    MemoryError
+        The device has too little memory.
     """
-    if loss not in study.config["losses"]:
-        raise ValueError(f"{study.config_path} has no loss {loss!r}; it has {', '.join(study.config['losses'])}.")
-    settings = study.config["training"]
-    images, references, index = open_slices(study.slices)
-    rows = index.index[(index.split == "training") & (index.tissue_pct >= LEAST_TISSUE_PCT)].to_numpy()
-    checked_rows = index.index[index.split == "validation"].to_numpy()
+    recipe = study.recipe(loss)
+    settings = recipe["training"]
+    with machine(settings.get("precision", "float32"), settings.get("devices", 1)):
+        try:
+            return _train(study, loss, recipe, seed, watch)
+        except Exception as error:  # TensorFlow and JAX each have an error of their own, with this in its text
+            if "RESOURCE_EXHAUSTED" not in str(error) and "OOM when" not in str(error):
+                raise
+            raise MemoryError(
+                f"{loss}, seed {seed}: the device has too little memory for batches of {settings['batch_size']} slices of "
+                f"{study.config['preprocessing']['size_px']} pixels: lower training.batch_size, generator.filters or "
+                "preprocessing.size_px, or set training.precision to mixed_float16."
+            ) from error
+
+
+def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | None) -> pd.DataFrame:
+    settings, labels, size = recipe["training"], recipe["labels"], study.config["preprocessing"]["size_px"]
+    place = study.slices / recipe["view"]
+    images, references, index = open_slices(place)
+    if recipe["without"] and recipe["without"] not in set(index.centre):
+        raise ValueError(
+            f"losses.{loss}.without names {recipe['without']}, but the centres of the training and validation subjects are "
+            f"{', '.join(sorted(index.centre.unique()))}: correct the name."
+        )
+    own = (index.split == "training") & (index.centre != recipe["without"])
+    rows = index.index[own & (index.tissue_pct >= LEAST_TISSUE_PCT)].to_numpy()
+    checked_rows = index.index[(index.split == "validation") & (index.centre != recipe["without"])].to_numpy()
     if not index.lesion_density_pct[rows].any():
-        raise ValueError(f"No training slice in {study.slices} holds a lesion: check the references of the data.")
-    features = None
-    if loss == "siamese":
-        if not study.discriminator.is_file():
-            raise FileNotFoundError(
-                f"No VGG19 at {study.discriminator}: run notebook 03_build_networks of this study first."
-            )
-        features = keras.saving.load_model(study.discriminator, compile=False, safe_mode=True)
-    labels, batch_size = study.config["losses"][loss]["labels"], settings["batch_size"]
+        raise ValueError(f"No training slice of {loss} in {place} holds a lesion: check the references of the data.")
+    features = make_features(study, recipe)
+    unplayed = features.get_weights() if features else []
 
     keras.utils.set_random_seed(seed)
-    generator = make_generator(study, labels, seed)
-    trainer = LossTrainer(generator, make_loss(loss, study.config["losses"][loss], features))
-    steps = settings["epochs"] * settings["steps_per_epoch"]
-    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps)  # D-016
-    optimizer = keras.optimizers.Adam(rate, settings["beta_1"], settings["beta_2"])
-    trainer.compile(optimizer=optimizer, metrics=[PooledDice()], jit_compile=keras.backend.backend() == "jax")
+    generator = make_generator(study, loss, seed)
+    criterion = make_loss(recipe["kind"], recipe["loss"], features)
+    trainer = LossTrainer(generator, criterion)
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings["learning_rate"], settings["epochs"] * settings["steps_per_epoch"]
+    )  # D-016
+    momenta = (settings["beta_1"], settings["beta_2"])
+    compiled = {"jit_compile": keras.backend.backend() == "jax"}
+    trainer.compile(WatchedAdam(rate, *momenta), metrics=[PooledDice()], **compiled)
+    players = {"generator": trainer}
+    if recipe["kind"] == "siamese_minmax":
+        players["adversary"] = Adversary(generator, criterion)
+        players["adversary"].compile(WatchedAdam(recipe["loss"]["discriminator_rate"], *momenta), **compiled)
+
     folder = study.model(loss, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    augmented = {
-        "labels": labels,
-        "batch_size": batch_size,
-        "rotation_deg": study.config["augmentation"]["rotation_deg"],
-    }
+    what = {"backend": keras.backend.backend(), "seed": seed, "size_px": size, "slices": len(rows), **recipe}
+    history, diary = begun(folder, what | {"augmentation": study.config["augmentation"]})
+    done = len(history)
+    for name, player in players.items() if done else ():
+        player.build((None, size, size, 3))
+        player.optimizer.build(player.trainable_variables)
+        path = checkpoint(folder, done, name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"No checkpoint at {path}, though history.csv says that epoch {done} is whole: put it back, or remove the "
+                "folder to start over."
+            )
+        player.load_weights(path)
+
+    augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
+    first = done * settings["steps_per_epoch"]
+
+    def batches(of_seed: int, from_batch: int = 0) -> Iterator:
+        return training_batches(images, references, rows, **augmented, seed=of_seed, first=from_batch)
+
     keeper = KeepBest(
-        lambda: training_batches(images, references, rows, **augmented, seed=0),
-        settings["batch_norm_batches"],
-        lambda: plain_batches(images, references, checked_rows, labels, batch_size),
-        math.ceil(len(checked_rows) / batch_size),
         folder,
-        settings["epochs"],
+        players,
+        history,
+        diary,
+        lambda: batches(0),
+        settings["batch_norm_batches"],
+        lambda: plain_batches(images, references, checked_rows, labels, settings["batch_size"]),
+        math.ceil(len(checked_rows) / settings["batch_size"]),
         watch,
     )
-    trainer.fit(
-        training_batches(images, references, rows, **augmented, seed=seed),
-        epochs=settings["epochs"],
-        steps_per_epoch=settings["steps_per_epoch"],
-        shuffle=False,
-        callbacks=[keeper],
-        verbose=0,
-    )
-    history = pd.DataFrame(keeper.history)
-    kept = history[history.kept].iloc[-1]
+    callbacks = [keeper]
+    if features is not None:
+        callbacks.insert(0, Diary(next(batches(0)), unplayed, players.get("adversary"), DIARY_EVERY, diary))
+    if "adversary" in players:
+        every = recipe["loss"].get("discriminator_every", 1)
+        callbacks.insert(0, Ascent(players["adversary"], batches(seed, first), every))
+    if done < settings["epochs"]:
+        trainer.fit(
+            batches(seed, first),
+            initial_epoch=done,
+            epochs=settings["epochs"],
+            steps_per_epoch=settings["steps_per_epoch"],
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    table = pd.DataFrame(history)
+    kept = table[table.kept].iloc[-1]
     write_json(
         folder / "training.json",
         {
@@ -235,8 +254,11 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
             "training_slices": len(rows),
             "kept_epoch": int(kept.epoch),
             "validation_dice": float(kept.validation_dice) if len(checked_rows) else None,
-            "seconds": float(history.seconds.iloc[-1]),
+            "seconds": float(table.seconds.iloc[-1]),
+            "recipe": recipe,
         }
         | provenance(),
     )
-    return history
+    for left in [*folder.glob("epoch-*.weights.h5"), folder / "started.json"]:
+        left.unlink()
+    return table

@@ -1,0 +1,64 @@
+"""TensorFlow and JAX compute the same: every loss's value and first gradient, from the same weights and the same batch."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import sys
+import keras
+import numpy as np
+from wmhlib import siamese, trainers, training
+from wmhlib.generator import dense_unet
+
+random = np.random.default_rng(0)
+image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
+reference = (random.random((2, 32, 32, 1)) > 0.95).astype(np.float32)
+features = siamese.vgg19_features(32)
+for layer in features.layers:
+    layer.set_weights([random.normal(0, 0.05, weight.shape) for weight in layer.get_weights()])
+kinds = {"dice": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True}}
+kinds |= {"siamese_before": {"mask": "before", "generalized_dice": 1.0}}
+found = {}
+for name, settings in kinds.items():
+    kind = "siamese" if name == "siamese_before" else name
+    features.trainable = kind == "siamese_minmax"
+    criterion = training.make_loss(kind, settings, features)
+    generator = dense_unet(32, 4, 2, 2)
+    draws = np.random.default_rng(1)
+    generator.set_weights([draws.normal(0, 0.2, w.shape) ** (2 if w.ndim == 1 else 1) for w in generator.get_weights()])
+    players = [trainers.LossTrainer(generator, criterion)]
+    players += [trainers.Adversary(generator, criterion)] if kind == "siamese_minmax" else []
+    for number, player in enumerate(players):
+        before = [keras.ops.convert_to_numpy(w) for w in player.trainable_variables]
+        player.compile(keras.optimizers.SGD(1.0), jit_compile=keras.backend.backend() == "jax")
+        loss = player.train_on_batch(image, reference, return_dict=True)["loss"]
+        after = [keras.ops.convert_to_numpy(w) for w in player.trainable_variables]
+        found[f"{name} {number} loss"] = loss
+        found[f"{name} {number} gradient"] = np.concatenate([(a - b).ravel() for a, b in zip(before, after)])
+        for weight, value in zip(player.trainable_variables, before):
+            weight.assign(value)
+np.savez(sys.argv[1], **found)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
+def test_tensorflow_and_jax_agree_on_every_loss_and_its_first_gradient(tmp_path):
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        path = tmp_path / f"{backend}.npz"
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT, path],
+            env=os.environ | {"KERAS_BACKEND": backend}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        with np.load(path, allow_pickle=False) as file:
+            found[backend] = dict(file)
+    assert len(found["tensorflow"]) == 14
+    for name, ours in found["tensorflow"].items():
+        apart = np.linalg.norm(ours - found["jax"][name]) / np.linalg.norm(ours)
+        assert np.linalg.norm(ours) > 0 and apart < 1e-4, f"{name}: {apart:.1e} apart"

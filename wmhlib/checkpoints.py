@@ -1,0 +1,109 @@
+"""What a training writes after every epoch, and how one that was cut off goes on.
+
+In flow the running `fit`; out flow `model.keras` (the best epoch so far), `history.csv`, `diary.csv` and, until the training
+is done, `started.json` with `epoch-<n>-<player>.weights.h5`. Each is whole or not there; `history.csv` is written last and
+says which epoch counts.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pandas as pd
+from tqdm import tqdm
+
+from wmhlib.study import replacing, write_json
+from wmhlib.trainers import measure_batch_norm
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Validates after every epoch, saves the generator whenever it beats every epoch before, and what it takes to go on.
+
+    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures. With no
+    validation `steps`, every epoch is saved over the one before. `watch`, if given, is called with the history so far.
+    `players` are the models of which weights and optimizer go into the checkpoint, by name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        players: dict[str, keras.Model],
+        history: list[dict],
+        diary: list[dict],
+        measuring: Callable,
+        measured: int,
+        validation: Callable,
+        steps: int,
+        watch: Callable | None = None,
+    ):
+        super().__init__()
+        self.folder, self.players, self.history, self.diary, self.watch = folder, players, history, diary, watch
+        self.measuring, self.measured, self.validation, self.steps = measuring, measured, validation, steps
+        self.best = max((row["validation_dice"] for row in history if row["kept"]), default=-1.0)
+
+    def on_train_begin(self, logs=None):
+        before = self.history[-1]["seconds"] if self.history else 0
+        self.started = time.monotonic() - before
+        name = f"{self.folder.parent.name} {self.folder.name}"
+        self.bar = tqdm(total=self.params["epochs"], initial=len(self.history), unit="epoch", desc=name)
+
+    def on_epoch_end(self, epoch, logs=None):
+        measure_batch_norm(self.model.generator, self.measuring(), self.measured)
+        checked = {"dice": math.nan}
+        if self.steps:
+            checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
+        row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked["dice"]}
+        kept = not self.steps or row["validation_dice"] > self.best
+        if kept:
+            self.best = row["validation_dice"]
+            with replacing(self.folder / "model.keras") as temporary:
+                self.model.generator.save(temporary)
+        self.history.append(row | {"kept": kept, "seconds": round(time.monotonic() - self.started, 1)})
+        self._write(epoch + 1)
+        if self.watch:
+            self.watch(pd.DataFrame(self.history))
+        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_dice")}, refresh=False)
+        self.bar.update()
+
+    def _write(self, epoch: int) -> None:
+        """The checkpoint of an epoch; `history.csv` comes last and says which epoch is whole."""
+        for name, player in self.players.items():
+            with replacing(checkpoint(self.folder, epoch, name)) as temporary:
+                player.save_weights(temporary, overwrite=True)
+        for name, rows in (("diary", self.diary), ("history", self.history)):
+            if rows:
+                with replacing(self.folder / f"{name}.csv") as temporary:
+                    pd.DataFrame(rows).to_csv(temporary, index=False)
+        for name in self.players:
+            checkpoint(self.folder, epoch - 1, name).unlink(missing_ok=True)
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def checkpoint(folder: Path, epoch: int, player: str) -> Path:
+    """Where a training keeps the weights and the optimizer of one player after an epoch, until it is done."""
+    return folder / f"epoch-{epoch}-{player}.weights.h5"
+
+
+def begun(folder: Path, what: dict) -> tuple[list[dict], list[dict]]:
+    """History and diary of a training of just this kind that was cut off; a clean folder and two empty lists otherwise."""
+    started = folder / "started.json"
+    for left in folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
+        left.unlink()
+    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) == json.loads(json.dumps(what)):
+        if (folder / "history.csv").is_file():
+            history, diary = (
+                pd.read_csv(path, float_precision="round_trip").to_dict("records") if path.is_file() else []
+                for path in (folder / "history.csv", folder / "diary.csv")
+            )
+            steps = len(history) * what["training"]["steps_per_epoch"]
+            return history, diary[:steps]
+        return [], []
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(started, what)
+    return [], []

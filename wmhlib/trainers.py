@@ -1,0 +1,200 @@
+"""What `fit` fits: a generator with the loss it learns from, and, in the min-max game, the adversary that works against it.
+
+Paper 3.2.2 and 5. In the game VGG19 is unfrozen: before each step of the generator, which lowers the content loss, the
+adversary raises it on the same batch by changing VGG19's filters. Both are plain Keras models over the same two networks;
+each owns the weights of one player.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from wmhlib.siamese import SiameseContentLoss
+
+
+class PooledDice(keras.metrics.Metric):
+    """Dice coefficient of all slices together, prediction and reference cut at one half; one yardstick for every loss.
+
+    Gives 0 where neither holds a positive pixel.
+    """
+
+    def __init__(self, name: str = "dice"):
+        super().__init__(name=name)
+        self.both = self.add_weight(name="both", initializer="zeros")
+        self.sizes = self.add_weight(name="sizes", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        reference, prediction = ops.cast(y_true > 0.5, "float32"), ops.cast(y_pred > 0.5, "float32")
+        self.both.assign_add(ops.sum(reference * prediction))
+        self.sizes.assign_add(ops.sum(reference) + ops.sum(prediction))
+
+    def result(self):
+        return 2 * self.both / ops.maximum(self.sizes, 1.0)
+
+
+class LossTrainer(keras.Model):
+    """A generator together with the loss it learns from; the loss is bound to the images of each batch.
+
+    Only the generator's weights are trained, whatever networks the loss holds.
+    """
+
+    def __init__(self, generator: keras.Model, criterion: keras.losses.Loss, name: str = "loss_trainer"):
+        super().__init__(name=name)
+        self.generator, self.criterion = generator, criterion
+        self.features = getattr(criterion, "features", None)
+
+    @property
+    def player(self) -> keras.Model:
+        """The network whose weights are trained."""
+        return self.generator
+
+    @property
+    def trainable_variables(self):
+        return self.player.trainable_variables
+
+    @property
+    def non_trainable_variables(self):
+        own = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in own]
+
+    trainable_weights, non_trainable_weights = trainable_variables, non_trainable_variables
+
+    def call(self, image, training=None):
+        return self.generator(image, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not training:  # the epoch is chosen by Dice alone (D-008): no pass through VGG19 to validate
+            return ops.zeros(())
+        criterion = self.criterion.bound_to(x) if hasattr(self.criterion, "bound_to") else self.criterion
+        return criterion(y, y_pred)
+
+
+class Adversary(LossTrainer):
+    """The other player: raises the content loss of the generator's predictions by changing VGG19's filters (paper 5)."""
+
+    def __init__(self, generator: keras.Model, criterion: SiameseContentLoss):
+        super().__init__(generator, criterion, name="adversary")
+
+    @property
+    def player(self) -> keras.Model:
+        return self.features
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return -super().compute_loss(x, y, ops.stop_gradient(y_pred))
+
+
+class WatchedAdam(keras.optimizers.Adam):
+    """Adam that remembers the length of its last gradient, all weights together: `gradient_norm`."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.gradient_norm = self.add_variable(shape=(), initializer="zeros", name="gradient_norm")
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(trainable_variables)
+        self.gradient_norm.assign(ops.sqrt(sum(ops.sum(ops.square(ops.cast(one, "float32"))) for one in grads)))
+        return super().apply(grads, trainable_variables)
+
+
+class Tether(keras.constraints.Constraint):
+    """Keeps a weight within `share` of its starting length from where it started: a remedy for the min-max game."""
+
+    def __init__(self, start: np.ndarray, share: float):
+        self.start, self.longest = start, share * float(np.linalg.norm(start))
+
+    def __call__(self, value):
+        step = value - self.start
+        return self.start + step * ops.minimum(
+            1.0, self.longest / ops.maximum(ops.norm(ops.reshape(step, (-1,))), 1e-12)
+        )
+
+
+class Ascent(keras.callbacks.Callback):
+    """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see."""
+
+    def __init__(self, adversary: Adversary, batches: Iterator, every: int = 1):
+        super().__init__()
+        self.adversary, self.batches, self.every = adversary, batches, every
+
+    def on_train_batch_begin(self, batch, logs=None):
+        image, reference = next(self.batches)
+        if batch % self.every == 0:
+            synchronise(self.model)
+            self.adversary.train_on_batch(image, reference)
+
+
+class Diary(keras.callbacks.Callback):
+    """What happens step by step between generator and VGG19, for notebook 06.
+
+    `rows` holds a dict a step: `step` (from 1), `generator_gradient_norm`, `discriminator_gradient_norm` (NaN where VGG19 is
+    frozen) and, at the first and every `every`-th step, of one batch that is always the same: `distance_<tap>` (Equation 1), `strength_<tap>`
+    (root mean square of the reference's features), `drift` of VGG19's filters from where they began (length of the change over
+    length at the `start`, VGG19's weights) and `density_pct` and
+    `reference_density_pct`, the shares of pixels predicted and in the reference.
+    """
+
+    def __init__(
+        self,
+        probe: tuple[np.ndarray, np.ndarray],
+        start: list[np.ndarray],
+        adversary: Adversary | None,
+        every: int,
+        rows: list[dict],
+    ):
+        super().__init__()
+        self.probe, self.start, self.adversary, self.every, self.rows = probe, start, adversary, every, rows
+
+    def on_train_batch_end(self, batch, logs=None):
+        synchronise(self.model)
+        row = {"step": len(self.rows) + 1}
+        for name, player in (("generator", self.model), ("discriminator", self.adversary)):
+            row[f"{name}_gradient_norm"] = (
+                float(ops.convert_to_numpy(player.optimizer.gradient_norm)) if player else np.nan
+            )
+        if row["step"] == 1 or row["step"] % self.every == 0:
+            row |= self._look()
+        self.rows.append(row)
+
+    def _look(self) -> dict:
+        image, reference = (ops.convert_to_tensor(one) for one in self.probe)
+        criterion = self.model.criterion.bound_to(image)
+        prediction = self.model.generator(image, training=True)
+        row = {
+            name: 100 * float(ops.mean(ops.cast(mask > 0.5, "float32")))
+            for name, mask in (("density_pct", prediction), ("reference_density_pct", reference))
+        }
+        looked = zip(criterion.distances(reference, prediction), criterion.seen(reference), strict=True)
+        for tap, (distance, features) in enumerate(looked, start=1):
+            row |= {
+                f"distance_{tap}": float(distance),
+                f"strength_{tap}": float(ops.sqrt(ops.mean(ops.square(features)))),
+            }
+        now = [ops.convert_to_numpy(weight) for weight in self.model.features.weights]
+        apart = sum(np.square(a - b).sum() for a, b in zip(now, self.start, strict=True))
+        return row | {"drift": float(np.sqrt(apart / sum(np.square(a).sum() for a in self.start)))}
+
+
+def synchronise(model: keras.Model) -> None:
+    """Bring a model's variables in step with a running `fit`; only JAX keeps them elsewhere meanwhile."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) -> None:
+    """Replace batch norm's running statistics by their mean over `count` batches, at the weights as they are now.
+
+    Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
+    validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
+    """
+    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for number, (image, _) in enumerate(itertools.islice(batches, count), start=1):
+        for norm in norms:
+            norm.momentum = 1 - 1 / number  # a mean over all batches so far
+        generator(image, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
