@@ -12,7 +12,7 @@
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
 # from the same weights and sees the same slices at the same angles, so only the loss and its labels differ. The epoch with
 # the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
-# has no validation subjects). At the end the network segments the scans it has never seen.
+# has no validation subjects). A training that was cut off goes on from its last whole epoch. At the end the network segments the scans it has never seen.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -28,7 +28,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from tqdm import tqdm
 
-from wmhlib import cohort, figures, inference, segmentation, slices, statistics, training
+from wmhlib import cohort, evaluation, figures, inference, segmentation, slices, statistics, training
 from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
@@ -37,6 +37,8 @@ recipe = study.recipe(loss)
 images, references, index = slices.open_slices(study.slices / recipe["view"])
 print(f"{statistics.LOSSES[loss]}, seed {seed}: {(index.split == 'training').sum()} slices of training subjects")
 shown = {"loss": recipe["kind"], **recipe["loss"], "labels": recipe["labels"], "view": recipe["view"]}
+if shown.get("weights") == "imagenet":
+    shown["weights"] = evaluation.vgg19_origin(study)["weights"]  # random where there was no network
 pd.Series({**shown, **recipe["training"], **recipe["generator"]}, name="value").to_frame()
 
 # %% [markdown]

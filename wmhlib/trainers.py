@@ -127,6 +127,9 @@ class Ascent(keras.callbacks.Callback):
             self.adversary.train_on_batch(image, reference)
 
 
+NORM = "_gradient_norm"
+
+
 class Diary(keras.callbacks.Callback):
     """What happens step by step between generator and VGG19, for notebook 06.
 
@@ -152,12 +155,14 @@ class Diary(keras.callbacks.Callback):
         synchronise(self.model)
         row = {"step": len(self.rows) + 1}
         for name, player in (("generator", self.model), ("discriminator", self.adversary)):
-            row[f"{name}_gradient_norm"] = (
-                float(ops.convert_to_numpy(player.optimizer.gradient_norm)) if player else np.nan
-            )
+            row[name + NORM] = ops.convert_to_tensor(player.optimizer.gradient_norm) if player else np.nan
         if row["step"] == 1 or row["step"] % self.every == 0:
             row |= self._look()
         self.rows.append(row)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for row in self.rows:  # read only now: a device that is asked at every step has to wait at every step
+            row |= {name: float(value) for name, value in row.items() if name.endswith(NORM)}
 
     def _look(self) -> dict:
         image, reference = (ops.convert_to_tensor(one) for one in self.probe)
