@@ -19,8 +19,6 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
-import json
-
 import keras
 import numpy as np
 import pandas as pd
@@ -28,7 +26,6 @@ from keras import ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from wmhlib import batches, figures, siamese, slices, statistics, training
-from wmhlib.generator import dense_unet
 from wmhlib.study import open_study, replacing, write_json
 
 study = open_study(config, data)
@@ -57,25 +54,6 @@ shapes = pd.DataFrame(
 )
 print(f"{generator.count_params():,} weights")
 shapes
-
-# %% [markdown]
-# ## How many dense blocks?
-#
-# The paper chose their number by a grid search on the validation subjects (2.1) and does not print it. The same search is a
-# study of its own, `make report CONFIG=config/paper-depth.yaml`; where it was run, its validation Dice stands here.
-
-# %%
-search = open_study("config/paper-depth.yaml")
-candidates = []
-for entry in search.config["losses"]:
-    blocks = search.recipe(entry)["generator"]
-    records = [search.model(entry, one) / "training.json" for one in search.config["seeds"]]
-    dice = [json.loads(path.read_text(encoding="utf-8"))["validation_dice"] for path in records if path.is_file()]
-    weights = dense_unet(search.config["preprocessing"]["size_px"], **blocks).count_params()
-    candidates.append(
-        {"dense blocks down": blocks["depth"], "weights": weights, "validation Dice": np.mean(dice or np.nan)}
-    )
-pd.DataFrame(candidates).set_index("dense blocks down")
 
 # %% [markdown]
 # ## Discriminator

@@ -10,7 +10,7 @@
 # # 4 · Train one loss
 #
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
-# from the same weights and sees the same slices at the same angles, so only the loss and its labels differ. The epoch with
+# from the same weights and sees the same slices at the same angles, so only the loss and its labels differ (and, in a variant, what its entry says). The epoch with
 # the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
 # has no validation subjects). A training that was cut off goes on from its last whole epoch. At the end the network segments the scans it has never seen.
 
@@ -28,16 +28,16 @@ import pandas as pd
 from IPython.display import Markdown, display
 from tqdm import tqdm
 
-from wmhlib import cohort, evaluation, figures, inference, segmentation, slices, statistics, training
+from wmhlib import checkpoints, cohort, evaluation, figures, inference, segmentation, slices, statistics, training
 from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
 recipe = study.recipe(loss)
 images, references, index = slices.open_slices(study.slices / recipe["view"])
-print(f"{statistics.LOSSES[loss]}, seed {seed}: {(index.split == 'training').sum()} slices of training subjects")
+print(f"{statistics.LOSSES[loss]}, seed {seed}")
 shown = {"loss": recipe["kind"], **recipe["loss"], "labels": recipe["labels"], "view": recipe["view"]}
-if shown.get("weights") == "imagenet":
+if shown.get("weights") == "imagenet" and study.discriminator.is_file():
     shown["weights"] = evaluation.vgg19_origin(study)["weights"]  # random where there was no network
 pd.Series({**shown, **recipe["training"], **recipe["generator"]}, name="value").to_frame()
 
@@ -58,14 +58,14 @@ assert kept.epoch == record["kept_epoch"]
 assert history.validation_dice.isna().all() or kept.validation_dice == history.validation_dice.max()
 print(
     f"Epoch {kept.epoch} of {len(history)} is kept: validation Dice {kept.validation_dice:.3f}; "
-    f"{record['seconds']:.0f} s on {', '.join(record['devices'])}."
+    f"{record['seconds']:.0f} s for {record['training_slices']} slices on {', '.join(record['devices'])}."
 )
 
 # %% [markdown]
 # What the training scans were like is kept beside the model: notebook 7 warns of scans that are unlike them.
 
 # %%
-seen = segmentation.training_range(subjects[subjects.split == "training"])
+seen = segmentation.training_range(subjects[(subjects.split == "training") & (subjects.centre != recipe["without"])])
 write_json(study.model(loss, seed) / "training_range.json", seen)
 print(segmentation.about_range(seen))
 
@@ -96,4 +96,5 @@ figures.picture_row(pictures)
 unseen = subjects[subjects.split.isin(["holdout", "external"])]
 for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
     inference.save_image(inference.segment(generator, row.flair), study.mask(loss, seed, row.subject))
+checkpoints.finish(study.model(loss, seed))
 print(f"{len(unseen)} masks written")

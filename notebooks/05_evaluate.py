@@ -65,8 +65,8 @@ per_subject.groupby(["loss", "split"]).agg(subjects=("subject", "nunique"), seed
 # Mean ± SD over subjects, as in the paper. The interval in brackets draws subjects and, for all of them together, seeds:
 # it says how far the mean would move with other patients and other trainings. Below each data set stand the paper's own
 # figures for the data set in the same role, then people and teams of the challenge; they were measured on other scans
-# and are there for orientation. The second table is the **ceiling**: the Dice that a perfect network would reach, since it
-# sees resampled slices.
+# and are there for orientation. The second table is the **ceiling**: the Dice of a network that repeats its reference slices
+# without a fault, since it sees resampled ones.
 
 # %%
 display(Markdown(evaluation.caption(study, tables)))
@@ -129,6 +129,7 @@ context.readable(tables["table2"]) if len(tables["table2"]) else Markdown("*This
 
 # %%
 names = [loss for loss in statistics.present(per_subject) if loss in study.config["losses"]]
+seen = names[:7]  # samples and viewers hold eight masks, the reference among them
 seed = study.config["seeds"][0]
 trained = per_subject[per_subject.loss.isin(names)]
 people = per_subject[~per_subject.loss.isin([*names, "global_threshold"])]
@@ -181,7 +182,7 @@ for split, some in trained.groupby("split", sort=False):
     order = some.groupby("subject").dice.mean().sort_values().index
     for name, which in {order[(len(order) - 1) // 2]: "middle", order[0]: "worst"}.items():
         middle_and_worst.append((split, name))
-        samples.append(evaluation.sample(study, subjects, name, names, seed) | {"title": f"{split}, {which}: {name}"})
+        samples.append(evaluation.sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"})
 figures.prediction_samples(samples)
 
 # %% [markdown]
@@ -230,10 +231,23 @@ histories = {loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss
 figures.training_curves(histories)
 
 # %% [markdown]
+# ## What each entry costs, and how it validates
+#
+# Means over seeds. Validation Dice chooses the epoch; the paper also chose the number of dense blocks by it (2.1), which
+# `config/paper-depth.yaml` repeats.
+
+# %%
+records = pd.DataFrame(evaluation.trainings(study))
+depths = {name: study.recipe(name)["generator"]["depth"] for name in study.config["losses"]}
+costs = records.groupby("loss", sort=False)[["validation_dice", "kept_epoch", "seconds", "parameters"]].mean()
+costs.insert(0, "dense blocks down", costs.index.map(depths))
+costs.rename(index=statistics.LOSSES.__getitem__).round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0})
+
+# %% [markdown]
 # ## Look into a scan
 #
 # The middle and the worst subject of each data set come first, by mean Dice over the losses; with a kernel, every subject
-# and seed can be chosen. Click a plane to move the cross, scroll with the wheel or the arrow keys. *errors* paints what
+# and seed can be chosen; of a study with many entries the first seven are shown. Click a plane to move the cross, scroll with the wheel or the arrow keys. *errors* paints what
 # was found, missed and falsely marked.
 
 # %%
@@ -246,8 +260,8 @@ for number, (split, name) in enumerate([*middle_and_worst, *zip(unseen.split, un
             partial(
                 viewers.pack_subject,
                 unseen.set_index("subject", drop=False).loc[name],
-                {loss: study.mask(loss, which, name) for loss in names},
-                rows.set_index("loss").loc[names],
+                {loss: study.mask(loss, which, name) for loss in seen},
+                rows.set_index("loss").loc[seen],
             ),
         )
 viewers.SliceViewer(everyone, exported=len(middle_and_worst))
@@ -259,5 +273,5 @@ viewers.SliceViewer(everyone, exported=len(middle_and_worst))
 # slice under every loss.
 
 # %%
-lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), names, seed)
+lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), seen, seed)
 viewers.LesionExplorer(lesions=lesions)

@@ -171,11 +171,12 @@ def test_a_game_that_only_turns_the_volume_up_is_seen_through():
     games = pd.DataFrame([{"loss": "siamese_minmax", "seed": 1} | played, {"loss": "siamese", "seed": 1} | frozen])
     table = statistics.summary(scores(siamese=[0.5, 0.5, 0.5], siamese_minmax=[0.1, 0.2, 0.3]))
     said = findings.minmax(games, table, 3.0)
-    assert len(said) == 3 and "moves VGG19's filters by 10.0 %" in said[0] and "grow by a factor of 3.00" in said[0]
-    assert "by a factor of 9.00 with the game and of 0.50 without" in said[1] and "does not vanish" in said[1]
-    assert "0.20 on the external subjects (0.50 frozen); the last look has 2.50 %" in said[2]
-    games.loc[0, "gradient_ratio"] = 0.001
-    assert "so that it vanishes" in findings.minmax(games, table, 3.0)[1]
+    assert len(said) == 3 and "moves VGG19's filters by 10.0 %" in said[0] and "become 3.00 times as strong" in said[0]
+    assert "9.00 times what it was with the game and 0.50 times without" in said[1] and "does not vanish" in said[1]
+    assert "0.20 on the external subjects (0.50 frozen); at its last look 2.50 %" in said[2]
+    games.loc[0, ["gradient_ratio", "diverged_at"]] = [1e-6, 3]
+    assert "1 training(s) diverged." in findings.minmax(games, table, 3.0)[2]
+    assert "in the game it vanishes" in findings.minmax(games, table, 3.0)[1]
     assert findings.minmax(games[games.loss == "siamese"], table, 3.0) == []
 
 

@@ -1,5 +1,8 @@
 import errno
+import fcntl
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -23,6 +26,13 @@ def test_every_configuration_that_ships_is_valid(name):
         ({"training": {"epochs": -1}}, "training"),
         ({"study": "../elsewhere"}, "study"),
         ({"losses": {"hinge": {}}}, "losses"),
+        ({"losses": {"dice": {"labels": "hard", "epsilon": 1, "taps": 2}}}, "at losses.dice: .*taps"),
+        ({"losses": {"siamese_minmax": {"labels": "soft"}}}, "discriminator_rate"),
+        (
+            {"losses": {"dice": {"loss": "generalized_dice", "labels": "hard"}}},
+            "taken for something else; .*generalized_dice_2",
+        ),
+        ({"losses": {"observer_o3": {"loss": "siamese", "labels": "soft"}}}, "taken for something else"),
         ({"preprocessing": {"size_px": 33, "view": "whole"}}, "multiple of 4"),
     ],
 )
@@ -30,6 +40,36 @@ def test_a_bad_configuration_is_refused_by_name(settings, write_config, change, 
     with pytest.raises(ValueError, match=message) as raised:
         open_study(write_config(settings | change))
     assert "study.yaml" in str(raised.value)
+
+
+def test_a_configuration_may_build_on_another_and_vary_its_losses(settings, write_config):
+    base = write_config(settings)
+    variant = base.with_name("variant.yaml")
+    losses = "{dice: null, siamese_minmax: null, siamese_1_tap: {loss: siamese, labels: hard, taps: 1, generator: {depth: 1}}}"
+    variant.write_text(f"base: study.yaml\nstudy: variant\nsplit: {{training: null}}\nlosses: {losses}\n")
+    found = open_study(variant)
+    assert found.kinds == {"siamese": "siamese", "siamese_1_tap": "siamese"} and not found.has_game and found.taps == 2
+    assert found.config["split"] == settings["split"] | {"training": None} and found.name == "variant"
+    recipe = found.recipe("siamese_1_tap")
+    assert recipe["loss"] == {"taps": 1, "weights": "imagenet"} and recipe["training"] == settings["training"]
+    assert recipe["generator"] == settings["generator"] | {"depth": 1, "output_prior": 0.01}
+    variant.write_text("base: nowhere.yaml\n")
+    with pytest.raises(FileNotFoundError, match="No configuration to build on at .*nowhere.yaml"):
+        open_study(variant)
+
+
+def test_two_runs_of_one_study_at_once_are_refused(settings, write_config):
+    folder = open_study(path := write_config(settings)).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            command = [sys.executable, "-m", "wmhlib.study", path]
+            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 1 and run.stderr.count("\n") == 1
+        assert "is being written by another run of it: wait for that one to end" in run.stderr
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_broken_yaml_is_refused(tmp_path):

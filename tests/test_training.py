@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wmhlib import inference, trainers, training
+from wmhlib import checkpoints, inference, trainers, training
 from wmhlib.cohort import load_cohort
 from wmhlib.generator import dense_unet
 from wmhlib.siamese import vgg19_features
@@ -44,12 +44,14 @@ def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     record = json.loads((study.model(loss, 1) / "training.json").read_text())
     assert record["kept_epoch"] == history.epoch[history.validation_dice.idxmax()]
     model = inference.load_generator(study.model(loss, 1) / "model.keras")
+    checkpoints.finish(study.model(loss, 1))
     again = training.train(study, loss, seed=1)
     columns = ["loss", "dice", "validation_dice"]
     assert np.array_equal(history[columns], again[columns]), "same seed, same machine: the same numbers"
     repeated = inference.load_generator(study.model(loss, 1) / "model.keras")
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), repeated.get_weights(), strict=True))
     assert not training.train(study, loss, seed=2)[columns].equals(history[columns])
+    checkpoints.finish(study.model(loss, 1))
     left = {path.name for path in study.model(loss, 1).iterdir()}
     assert left == {"model.keras", "history.csv", "training.json"} | ({"diary.csv"} if loss != "dice" else set())
 
@@ -154,17 +156,18 @@ def test_a_training_killed_at_random_moments_ends_as_an_unbroken_one(settings, s
     whole = {name: (folder / name).read_bytes() for name in ("history.csv", "diary.csv")}
     weights = inference.load_generator(folder / "model.keras").get_weights()
     shutil.rmtree(folder)
-    random = np.random.default_rng(int(time.time()))
-    for rows in (1, 3, 6):
+    moments = np.random.default_rng(seed := int(time.time())).uniform(0, 0.5, 3)
+    print(f"moments drawn with seed {seed}")  # shown where the test fails
+    for rows, moment in zip((1, 3, 6), moments, strict=True):
         run = subprocess.Popen(
             [sys.executable, "-c", KILLED, tmp_path, config, "siamese_minmax"], stderr=subprocess.PIPE
         )
         while run.poll() is None and _rows(folder) < rows:
             time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.6))
+        time.sleep(moment)
         run.kill()
         said = run.communicate()[1].decode()
-        assert _rows(folder) >= rows and not (folder / "training.json").exists(), said
+        assert _rows(folder) >= rows, said
     training.train(open_study(config), "siamese_minmax", 1)
     untimed = [_untimed(text) for text in (whole["history.csv"], (folder / "history.csv").read_bytes())]
     assert untimed[0] == untimed[1] and whole["diary.csv"] == (folder / "diary.csv").read_bytes()
@@ -199,6 +202,14 @@ def test_a_lost_checkpoint_is_said_and_nothing_else_is_touched(study, monkeypatc
     assert list(training.train(study, "dice", 1).epoch) == [1, 2]
 
 
+def test_a_training_that_is_whole_but_not_finished_is_not_repeated(study):
+    """What comes after it in notebook 04 may have been cut off."""
+    first = training.train(study, "dice", 1)
+    stamp = (study.model("dice", 1) / "model.keras").stat().st_mtime_ns
+    assert training.train(study, "dice", 1).equals(first)
+    assert (study.model("dice", 1) / "model.keras").stat().st_mtime_ns == stamp
+
+
 def test_a_changed_setting_starts_over(settings, study, write_config):
     def stop(history):
         raise KeyboardInterrupt
@@ -209,6 +220,10 @@ def test_a_changed_setting_starts_over(settings, study, write_config):
     seen = []
     training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history: seen.append(len(history)))
     assert seen == [1, 2]
+    index = study.slices / "whole" / "index.csv"
+    index.write_text(index.read_text().rstrip() + "0\n")  # other bytes: other slices
+    training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history: seen.append(len(history)))
+    assert seen == [1, 2, 1, 2]
 
 
 def test_the_adversary_raises_what_the_generator_lowers(study):
@@ -293,20 +308,23 @@ print(history.loss.tolist())
 """
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_two_devices_and_mixed_precision_train(settings, study, write_config, tmp_path, precision):
+@pytest.mark.parametrize(("precision", "devices"), [("float32", 2), ("mixed_float16", 1)])
+def test_two_devices_or_mixed_precision_train(settings, study, write_config, tmp_path, precision, devices):
     alone = training.train(study, "siamese", 1)
-    settings["training"] |= {"devices": 2, "precision": precision}
+    settings["training"] |= {"devices": devices, "precision": precision}
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, "-c", TWO_DEVICES, tmp_path, write_config(settings), "siamese"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert np.allclose(found, alone.loss, rtol=0.3 if precision == "float32" else 0.5), "batch norm sees half a batch"
+    assert np.allclose(found, alone.loss, rtol=0.3 if devices > 1 else 0.02), "batch norm sees half a batch"
 
 
 def test_more_devices_than_there_are_and_too_little_memory_say_what_to_do(settings, study, write_config, monkeypatch):
-    settings["training"]["devices"] = 99
+    settings["training"] |= {"devices": 2, "precision": "mixed_float16"}
+    with pytest.raises(ValueError, match="Use mixed_bfloat16"):
+        training.train(open_study(write_config(settings)), "dice", 1)
+    settings["training"] |= {"devices": 99, "precision": "float32"}
     with pytest.raises(ValueError, match="training.devices is 99, but .* lower it"):
         training.train(open_study(write_config(settings)), "dice", 1)
 

@@ -90,6 +90,13 @@ def checkpoint(folder: Path, epoch: int, player: str) -> Path:
     return folder / f"epoch-{epoch}-{player}.weights.h5"
 
 
+def finish(folder: Path) -> None:
+    """Forget how a training went on: called when all that follows from it is written."""
+    (folder / "started.json").unlink(missing_ok=True)
+    for left in folder.glob("epoch-*.weights.h5"):
+        left.unlink()
+
+
 def begun(folder: Path, what: dict) -> tuple[list[dict], list[dict]]:
     """History and diary of a training of just this kind that was cut off; a clean folder and two empty lists otherwise."""
     started = folder / "started.json"

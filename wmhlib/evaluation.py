@@ -161,6 +161,13 @@ def load_tables(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
+def trainings(study: Study) -> list[dict]:
+    """`training.json` of every loss and seed, as `wmhlib.training.train` wrote it."""
+    pairs = itertools.product(study.config["losses"], study.config["seeds"])
+    paths = [study.model(loss, seed) / "training.json" for loss, seed in pairs]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
 def diary(study: Study, loss: str, seed: int) -> pd.DataFrame:
     """What happened step by step in a training whose loss looks at VGG19 (`wmhlib.trainers.Diary`)."""
     path = study.model(loss, seed) / "diary.csv"

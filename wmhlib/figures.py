@@ -4,6 +4,7 @@ One colour a loss in every figure (Okabe and Ito's palette, told apart by colour
 """
 
 import base64
+import colorsys
 import html
 import io
 import zlib
@@ -22,12 +23,11 @@ from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
 
-VARIANTS = ("#b5651d", "#6a3d9a", "#1b9e77", "#a6761d", "#7570b3", "#e7298a", "#66a61e", "#336699")
-
 
 class _Colours(dict):
     def __missing__(self, loss: str) -> str:
-        return VARIANTS[zlib.crc32(loss.encode()) % len(VARIANTS)]
+        hue, lightness = zlib.crc32(loss.encode()) % 360 / 360, 0.38 + 0.14 * (len(loss) % 2)
+        return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, 0.6))
 
 
 COLOURS = _Colours(
@@ -46,7 +46,7 @@ COLOURS = _Colours(
         "false": "#ff6a3d",
     }
 )
-"""A colour a loss; a configuration's variants of a loss take one of `VARIANTS` by their name."""
+"""A colour a loss; a configuration's variants of a loss take a hue by their name."""
 
 DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
 """Bins of positive class density; the first is the paper's own (Figure 5), the others are spaced evenly in ratio."""
@@ -402,7 +402,13 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
     picture = Image.new("RGB", (side * len(names), 24 + side * len(rows)), "white")
     pen = ImageDraw.Draw(picture)
     for column, name in enumerate(names):
-        pen.text((column * side + side // 2, 12), LOSSES.get(name, "Reference"), "black", anchor="mm", font_size=14)
+        pen.text(
+            (column * side + side // 2, 12),
+            "Reference" if name == "reference" else LOSSES[name],
+            "black",
+            anchor="mm",
+            font_size=14,
+        )
         for line, row in enumerate(rows):
             drawn = Image.fromarray(outlined(row["grey"], {name: row["masks"][name]}))
             drawn.thumbnail((side, side))

@@ -8,7 +8,7 @@ below 0.05 after Holm's correction for the losses compared in that figure; where
 import numpy as np
 import pandas as pd
 
-from wmhlib.statistics import LOSSES, METRICS, SMALL_MM3, UNTRAINED, shown
+from wmhlib.statistics import LOSSES, METRICS, SMALL_MM3, UNTRAINED, present, shown
 
 WHERE = {"holdout": "the held-out subjects", "external": "the external subjects"}
 LEVEL = 0.05
@@ -149,48 +149,58 @@ def game(rows: pd.DataFrame) -> dict:
         `steps`; `drift_pct` at the end; `strength_ratio` and `distance_ratio`, last look over first; `scale_free_ratio`, the
         same of the distance over the squared strength, so that features that merely grow leave it where it was;
         `gradient_ratio`, the generator's gradient of the last tenth of the steps over that of the first (medians);
-        `density_pct` at the last look.
+        `density_pct` at the last look; `diverged_at`, the first step with a gradient that is not finite, NaN without one.
     """
     table, tenth = diary(rows), max(len(rows) // 10, 1)
-    last = table.dropna(subset=["distance"]).iloc[-1]
-    norms = rows.generator_gradient_norm
+    last, norms = table[table.density_pct.notna()].iloc[-1], rows.generator_gradient_norm
+    diverged = rows.step[~np.isfinite(norms)]
     return {
         "steps": len(rows),
         "drift_pct": last.drift,
         "strength_ratio": last.strength,
         "distance_ratio": last.distance,
-        "scale_free_ratio": last.distance / last.strength**2,
+        "scale_free_ratio": last.distance / last.strength**2 if last.strength else np.nan,
         "gradient_ratio": norms.tail(tenth).median() / norms.head(tenth).median(),
         "density_pct": last.density_pct,
+        "diverged_at": diverged.iloc[0] if len(diverged) else np.nan,
     }
 
 
+VANISHED = 0.01  # of what the frozen loss leaves of its gradient
+
+
 def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> list[str]:
-    """Three sentences on the min-max game: what the adversary did, what the generator got, what came of it.
+    """What the adversary did, what the generator got, what came of it, and what each variant of the game changes.
 
     `games` has `game`'s figures per `loss` and `seed`, `table` is the study's summary; the frozen Siamese loss is what the
-    game is compared with.
+    game is compared with. Means over seeds throughout. Empty where the study has not both.
     """
-    mean = games.groupby("loss").mean(numeric_only=True)
+    mean = games.groupby("loss", sort=False).mean(numeric_only=True)
     if not {"siamese", "siamese_minmax"} <= set(mean.index):
         return []
     played, frozen = mean.loc["siamese_minmax"], mean.loc["siamese"]
-    grown = "grow" if played.strength_ratio > 1 else "shrink"
+    vanishes = "vanishes" if played.gradient_ratio < VANISHED * frozen.gradient_ratio else "does not vanish"
     sentences = [
-        f"In {played.steps:.0f} steps the adversary moves VGG19's filters by {played.drift_pct:.1f} % of their length, and "
-        f"the features of one and the same masked image {grown} by a factor of {played.strength_ratio:.2f} (1.00 when frozen).",
-        f"The content loss of one and the same batch changes by a factor of {played.distance_ratio:.2f} with the game and of "
-        f"{frozen.distance_ratio:.2f} without; with the features' growth divided out, {played.scale_free_ratio:.2f} and "
-        f"{frozen.scale_free_ratio:.2f}; the generator's gradient changes by {played.gradient_ratio:.2f} and "
-        f"{frozen.gradient_ratio:.2f}, so that it {'vanishes' if played.gradient_ratio < 0.01 else 'does not vanish'}.",
+        f"In {played.steps:.0f} steps of the generator the adversary moves VGG19's filters by {played.drift_pct:.1f} % of "
+        "their length; the features of one and the same masked image become "
+        f"{played.strength_ratio:.2f} times as strong (1.00 when frozen).",
+        "The content loss of one and the same batch becomes "
+        f"{played.distance_ratio:.2f} times what it was with the game and {frozen.distance_ratio:.2f} times without; with the "
+        f"features' strength divided out, {played.scale_free_ratio:.2f} and {frozen.scale_free_ratio:.2f}. The generator's "
+        f"gradient becomes {played.gradient_ratio:.2f} and {frozen.gradient_ratio:.2f} times as long: in the game it {vanishes}.",
     ]
-    ends = [
-        f"{row['siamese_minmax']:.2f} on {WHERE[split]} ({row['siamese']:.2f} frozen)"
-        for split, row in table.pivot(index="split", columns="loss", values="dice_mean").iterrows()
-        if split in WHERE
-    ]
-    predicted = f"the last look has {played.density_pct:.2f} % of the pixels predicted, where the reference has {reference_pct:.2f} %"
-    return [*sentences, f"The Dice that comes of it is {' and '.join(ends)}; {predicted}."]
+    for name in mean.index:
+        if name == "siamese":
+            continue
+        ends = [
+            f"{row[name]:.2f} on {WHERE[split]} ({row['siamese']:.2f} frozen)"
+            for split, row in table.pivot(index="split", columns="loss", values="dice_mean").iterrows()
+        ]
+        text = f"{LOSSES[name]} reaches a mean Dice of {' and '.join(ends)}; at its last look {mean.density_pct[name]:.2f} % of "
+        text += f"the pixels were predicted, where the reference has {reference_pct:.2f} %"
+        broken = games[(games.loss == name) & games.diverged_at.notna()]
+        sentences.append(text + (f"; {len(broken)} training(s) diverged." if len(broken) else "."))
+    return sentences
 
 
 def floor(table: pd.DataFrame, split: str) -> list[str]:
@@ -236,14 +246,14 @@ def undefined(table: pd.DataFrame) -> str:
 
 
 def ceiling(ceilings: pd.DataFrame) -> str:
-    """What a perfect network would reach at this slice size, per data set, from `ceilings.csv`."""
+    """What repeating the reference slices would reach in the study's own view, per data set, from `ceilings.csv`."""
     parts = [
         f"{some.dice.mean():.2f} on {WHERE[split]} ({some.dice.min():.2f} to {some.dice.max():.2f})"
         for split, some in ceilings[ceilings.split.isin(WHERE)].groupby("split", sort=False)
     ]
     return (
-        "Bringing a reference to the network's slices and back costs Dice by itself; the ceiling of any training here is "
-        f"{' and '.join(parts)} (mean, lowest to highest; notebook 2)."
+        "Bringing a reference to the network's slices and back costs Dice by itself: a network that repeated its reference "
+        f"slices would reach {' and '.join(parts)} (mean, lowest to highest; notebook 2)."
     )
 
 
@@ -340,8 +350,6 @@ def density_caption(per_subject: pd.DataFrame, split: str) -> str:
     empty = here[here.predicted_density_pct == 0].groupby("loss").size()
     double = here[here.avd_pct >= 100].groupby("loss").size()
     parts = [
-        f"{LOSSES[loss]} {empty.get(loss, 0)} empty, {double.get(loss, 0)} at 100 % or more"
-        for loss in LOSSES
-        if loss in set(here.loss)
+        f"{LOSSES[loss]} {empty.get(loss, 0)} empty, {double.get(loss, 0)} at 100 % or more" for loss in present(here)
     ]
     return f"Masks ({'; '.join(parts)})."

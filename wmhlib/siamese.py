@@ -1,8 +1,8 @@
 """The discriminator: a two-path VGG19, and the content loss it gives (paper 2.2, Equation 1, Figure 3).
 
 In flow the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' go through
-one VGG19 whose weights never change; the loss is the mean squared difference of their features at the first two max
-pools. The image is preprocessed first and masked after, so the masked-out background has ImageNet's mean colour (0),
+one VGG19, frozen but in the min-max game; the loss is the mean squared difference of their features at the first max pools
+(two in the paper). As a rule the image is preprocessed first and masked after, so the masked-out background has ImageNet's mean colour (0),
 mid-grey brain is near it, and bright lesions stand out (D-006).
 
 Weights come from `WMH_VGG19_WEIGHTS` where that is set, else from Keras's own ImageNet file, else, with no network,

@@ -5,7 +5,6 @@ without Python can open from a folder or an e-mail.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from wmhlib import context, evaluation, figures, findings, report, statistics
@@ -30,19 +29,15 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
             for loss in study.config["losses"]:
                 for seed in study.config["seeds"]:
                     pages.append((f"{name}-{loss}-seed-{seed}", f"Train: {statistics.LOSSES[loss]}, seed {seed}", line))
-        elif name != "06_diagnose_minmax" or "siamese_minmax" in study.kinds.values():
+        elif name != "06_diagnose_minmax" or study.has_game:
             pages.append((name, title, line))
     return pages
 
 
 def run_record(study: Study) -> dict:
     """What made the study's results: configuration, commit, versions, devices, seeds, weights, training times."""
-    trainings = []
-    for loss in study.config["losses"]:
-        for seed in study.config["seeds"]:
-            record = json.loads((study.model(loss, seed) / "training.json").read_text(encoding="utf-8"))
-            keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "backend", "devices", "commit")
-            trainings.append({key: record[key] for key in keys})
+    keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "parameters", "backend", "devices", "commit")
+    trainings = [{key: record[key] for key in keys} for record in evaluation.trainings(study)]
     return {
         "study": study.name,
         "seeds": study.config["seeds"],

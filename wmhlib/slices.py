@@ -219,7 +219,7 @@ def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image, box: Box | None = N
 
 
 def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size: int, view: str) -> np.ndarray:
-    """What a perfect network would give: a reference brought to slices of `size` pixels and back; bool of its shape.
+    """What a network that repeats its reference slices would give: a reference brought to slices of `size` pixels and back; bool of its shape.
 
     Both images as `read_flair` and `read_reference` give them.
     """
@@ -229,19 +229,23 @@ def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size:
 
 
 def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
-    """The highest Dice a network that sees slices of `size` pixels can reach on each subject of a cohort.
+    """The Dice of a network that would repeat its reference slices of `size` pixels, on each subject of a cohort.
+
+    No hard limit: probabilities that fall off smoothly can come back a little better than masks do (D-014).
 
     Returns
     -------
     DataFrame
-        `subject, centre, split, dice`: of a reference and its `round_trip`; 1 where the reference is empty.
+        `subject, centre, split, dice`: of a reference and its `round_trip`; NaN where the reference is empty.
     """
     rows = []
     for subject in tqdm(cohort.itertuples(), "ceilings", len(cohort), unit="scan"):
         flair, reference = read_pair(subject.flair, subject.reference)
         voxels, back = np.asarray(reference.dataobj, dtype=bool), round_trip(flair, reference, size, view)
         both = voxels.sum() + back.sum()
-        rows.append((subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else 1.0))
+        rows.append(
+            (subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else np.nan)
+        )
     return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
 
 

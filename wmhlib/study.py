@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import importlib.metadata
 import itertools
 import json
@@ -61,6 +62,11 @@ class Study:
     def kinds(self) -> dict[str, str]:
         """The entries below `losses` and the loss that each of them is; a variant has a name of its own."""
         return {name: entry["loss"] for name, entry in self.config["losses"].items()}
+
+    @property
+    def has_game(self) -> bool:
+        """Whether a loss of the study is the min-max game."""
+        return "siamese_minmax" in self.kinds.values()
 
     @property
     def taps(self) -> int:
@@ -155,6 +161,13 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
     folders = [Path(name) for name in (settings["data"]["root"], *settings["data"].get("external", ()))]
     root, *external = (folder if folder.is_absolute() else ROOT / folder for folder in folders)
     study = Study(settings["study"], settings, path, root, tuple(external))
+    kinds = schema["$defs"]["recipe"]["properties"]["loss"]["enum"]
+    for name, kind in study.kinds.items():
+        if (name in kinds and name != kind) or name.startswith(("global_threshold", "observer_", "reference")):
+            raise ValueError(
+                f"{path}, at losses.{name}: an entry of this name would be taken for something else; give the variant of "
+                f"{kind} a name of its own, such as {kind}_2."
+            )
     size = settings["preprocessing"]["size_px"]
     depth = max(study.recipe(name)["generator"]["depth"] for name in settings["losses"])
     if size % 2**depth:
@@ -283,11 +296,19 @@ def main() -> None:
         study = open_study(arguments.config, arguments.data)
         with writing(study.folder / "index.html"):
             study.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=study.folder).close()
+            lock = (study.folder / ".lock").open("w")
+        fcntl.flock(
+            lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # gone with the process, however it ends; Snakemake's own stays
+    except BlockingIOError:
+        sys.exit(
+            f"Cannot start the study. {study.folder} is being written by another run of it: wait for that one to end."
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
-    command += ["--directory", ROOT, "--cores", str(arguments.cores), "--rerun-incomplete", "--quiet", "all"]
+    command += ["--directory", ROOT, "--cores", str(arguments.cores), "--rerun-incomplete", "--nolock"]
+    command += ["--quiet", "all"]
     command += ["--config", f"study_config={study.config_path}"]
     command += [f"data={study.data}"] if arguments.data else []
     print(

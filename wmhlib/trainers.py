@@ -5,6 +5,7 @@ adversary raises it on the same batch by changing VGG19's filters. Both are plai
 each owns the weights of one player.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -116,13 +117,14 @@ class Tether(keras.constraints.Constraint):
 class Ascent(keras.callbacks.Callback):
     """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see."""
 
-    def __init__(self, adversary: Adversary, batches: Iterator, every: int = 1):
+    def __init__(self, adversary: Adversary, batches: Iterator, every: int = 1, first: int = 0):
         super().__init__()
-        self.adversary, self.batches, self.every = adversary, batches, every
+        self.adversary, self.batches, self.every, self.step = adversary, batches, every, first
 
     def on_train_batch_begin(self, batch, logs=None):
         image, reference = next(self.batches)
-        if batch % self.every == 0:
+        self.step += 1
+        if (self.step - 1) % self.every == 0:
             synchronise(self.model)
             self.adversary.train_on_batch(image, reference)
 
@@ -155,7 +157,7 @@ class Diary(keras.callbacks.Callback):
         synchronise(self.model)
         row = {"step": len(self.rows) + 1}
         for name, player in (("generator", self.model), ("discriminator", self.adversary)):
-            row[name + NORM] = ops.convert_to_tensor(player.optimizer.gradient_norm) if player else np.nan
+            row[name + NORM] = last_gradient(player) if player else np.nan
         if row["step"] == 1 or row["step"] % self.every == 0:
             row |= self._look()
         self.rows.append(row)
@@ -167,7 +169,8 @@ class Diary(keras.callbacks.Callback):
     def _look(self) -> dict:
         image, reference = (ops.convert_to_tensor(one) for one in self.probe)
         criterion = self.model.criterion.bound_to(image)
-        prediction = self.model.generator(image, training=True)
+        with batch_norm_momentum(self.model.generator, 1.0):  # looking changes nothing
+            prediction = self.model.generator(image, training=True)
         row = {
             name: 100 * float(ops.mean(ops.cast(mask > 0.5, "float32")))
             for name, mask in (("density_pct", prediction), ("reference_density_pct", reference))
@@ -176,11 +179,16 @@ class Diary(keras.callbacks.Callback):
         for tap, (distance, features) in enumerate(looked, start=1):
             row |= {
                 f"distance_{tap}": float(distance),
-                f"strength_{tap}": float(ops.sqrt(ops.mean(ops.square(features)))),
+                f"strength_{tap}": float(ops.sqrt(ops.mean(ops.square(ops.cast(features, "float32"))))),
             }
         now = [ops.convert_to_numpy(weight) for weight in self.model.features.weights]
         apart = sum(np.square(a - b).sum() for a, b in zip(now, self.start, strict=True))
         return row | {"drift": float(np.sqrt(apart / sum(np.square(a).sum() for a in self.start)))}
+
+
+def last_gradient(player: LossTrainer):
+    """The length of a player's last gradient as a tensor of its own; mixed precision wraps the optimizer in another."""
+    return getattr(player.optimizer, "inner_optimizer", player.optimizer).gradient_norm + 0.0
 
 
 def synchronise(model: keras.Model) -> None:
@@ -195,11 +203,20 @@ def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) ->
     Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
     validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
     """
-    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
     for number, (image, _) in enumerate(itertools.islice(batches, count), start=1):
-        for norm in norms:
-            norm.momentum = 1 - 1 / number  # a mean over all batches so far
-        generator(image, training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
+        with batch_norm_momentum(generator, 1 - 1 / number):  # a mean over all batches so far
+            generator(image, training=True)
+
+
+@contextlib.contextmanager
+def batch_norm_momentum(generator: keras.Model, momentum: float) -> Iterator[None]:
+    """Batch norm with this momentum of its running statistics: 1 leaves them as they are."""
+    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
         norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, before in zip(norms, usual, strict=True):
+            norm.momentum = before

@@ -5,13 +5,16 @@ In flow the memory-mapped slices of the training and validation subjects; out fl
 step) and `training.json` (what, where, how long). Every loss of one seed starts from the same weights and sees the same
 batches: only the loss differs.
 
-A training that was cut off goes on from its last whole epoch and ends with the same weights as an unbroken one: until it
-is done, `started.json` says what was begun, and `epoch-<n>*.weights.h5` hold both players and their optimizers.
+A training that was cut off goes on from its last whole epoch and ends with the same weights as an unbroken one: until
+`wmhlib.checkpoints.finish`, `started.json` says what was begun, and `epoch-<n>-<player>.weights.h5` hold both players and
+their optimizers.
 """
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -101,8 +104,12 @@ def machine(precision: str, devices: int) -> Iterator[None]:
     Raises
     ------
     ValueError
-        There are fewer devices, or the backend is another.
+        There are fewer devices, the backend is another, or the precision does not go with several devices.
     """
+    if devices > 1 and precision == "mixed_float16":  # Keras 3.15 then logs losses of another scale
+        raise ValueError(
+            "training.precision is mixed_float16 on several devices, which is not sound yet. Use mixed_bfloat16."
+        )
     policy, backend = keras.config.dtype_policy(), keras.backend.backend()
     found = keras.distribution.list_devices()
     if devices > len(found):
@@ -131,7 +138,8 @@ def machine(precision: str, devices: int) -> Iterator[None]:
 def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
-    Goes on where a training with the same settings was cut off. `watch`, if given, is called with the history so far after
+    Goes on where a training of the same settings, slices, features and code was cut off; one that is whole but was not
+    finished (`wmhlib.checkpoints.finish`) is not repeated. `watch`, if given, is called with the history so far after
     every epoch, for a curve that grows.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
@@ -159,6 +167,16 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
                 f"{study.config['preprocessing']['size_px']} pixels: lower training.batch_size, generator.filters or "
                 "preprocessing.size_px, or set training.precision to mixed_float16."
             ) from error
+
+
+CODE = ("batches", "slices", "generator", "losses", "siamese", "trainers", "checkpoints", "training")
+
+
+def _digest(index: Path, features: list[np.ndarray]) -> str:
+    """Of everything but the settings that a training follows from: the slices, VGG19's weights, the code."""
+    parts = [index.read_bytes(), *(weight.tobytes() for weight in features)]
+    parts += [Path(__file__).with_name(f"{name}.py").read_bytes() for name in CODE]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | None) -> pd.DataFrame:
@@ -194,10 +212,10 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
         players["adversary"].compile(WatchedAdam(recipe["loss"]["discriminator_rate"], *momenta), **compiled)
 
     folder = study.model(loss, seed)
-    what = {"backend": keras.backend.backend(), "seed": seed, "size_px": size, "slices": len(rows), **recipe}
-    history, diary = begun(folder, what | {"augmentation": study.config["augmentation"]})
+    what = {"backend": keras.backend.backend(), "seed": seed, "size_px": size, **study.config["augmentation"], **recipe}
+    history, diary = begun(folder, what | {"made_of": _digest(place / "index.csv", unplayed)})
     done = len(history)
-    for name, player in players.items() if done else ():
+    for name, player in players.items() if 0 < done < settings["epochs"] else ():
         player.build((None, size, size, 3))
         player.optimizer.build(player.trainable_variables)
         path = checkpoint(folder, done, name)
@@ -230,7 +248,7 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
         callbacks.insert(0, Diary(next(batches(0)), unplayed, players.get("adversary"), DIARY_EVERY, diary))
     if "adversary" in players:
         every = recipe["loss"].get("discriminator_every", 1)
-        callbacks.insert(0, Ascent(players["adversary"], batches(seed, first), every))
+        callbacks.insert(0, Ascent(players["adversary"], batches(seed, first), every, first))
     if done < settings["epochs"]:
         trainer.fit(
             batches(seed, first),
@@ -259,6 +277,4 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
         }
         | provenance(),
     )
-    for left in [*folder.glob("epoch-*.weights.h5"), folder / "started.json"]:
-        left.unlink()
     return table

@@ -50,7 +50,9 @@ def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
 
 
 def mask_codes(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Boolean masks of one shape as uint8, one bit each, the first the lowest."""
+    """Boolean masks of one shape, at most eight, as uint8, one bit each, the first the lowest."""
+    if len(masks) > 8:
+        raise ValueError(f"{len(masks)} masks are given; eight fit into a picture: choose some.")
     codes = np.zeros(shape, np.uint8)
     for bit, mask in enumerate(masks):
         codes |= mask.astype(np.uint8) << bit
@@ -137,7 +139,7 @@ def pack_scan(
 
 
 def _label(name: str) -> str:
-    return LOSSES.get(name, name)
+    return name if name == "reference" else LOSSES[name]
 
 
 def _figure(metric: str, value: float) -> str:

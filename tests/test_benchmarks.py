@@ -1,0 +1,56 @@
+"""What the benchmarks count, and that they run."""
+
+import runpy
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from wmhlib.generator import dense_unet
+from wmhlib.siamese import vgg19_features
+from wmhlib.study import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "train_step.py"
+
+
+@pytest.fixture(scope="module")
+def counting() -> dict:
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_operations_by_hand(counting):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(image)  # 4 x 4 places
+    x = keras.layers.Concatenate()([x, keras.layers.LeakyReLU()(x)])
+    x = keras.layers.Conv2DTranspose(5, 2, strides=2)(x)  # from 4 x 4 places of 8 channels
+    tiny = keras.Model(image, keras.layers.Conv2D(1, 1)(x))  # 8 x 8 places
+    first, second, third = 2 * 9 * 3 * 4 * 16, 2 * 4 * 8 * 5 * 16, 2 * 5 * 64
+    assert counting["forward_operations"](tiny) == [first, second, third]
+    assert counting["step_operations"](tiny, None, game=False) == [2 * first + 3 * second + 3 * third]
+
+
+def test_operations_of_the_networks_are_those_of_the_decisions(counting):
+    paper = sum(counting["forward_operations"](dense_unet(224, 32, 4, 2)))
+    assert paper == pytest.approx(39.7e9, rel=0.01), "D-005"
+    small, features = dense_unet(96, 12, 4, 2), vgg19_features(96)
+    (dice,), (siamese,) = (counting["step_operations"](small, seen, False) for seen in (None, features))
+    adversary, step = counting["step_operations"](small, features, True)
+    assert [8 * count / 1e9 for count in (dice, siamese)] == pytest.approx([25, 67], rel=0.02), "D-013"
+    forward, first = counting["forward_operations"](features), 2 * 9 * 3 * 64 * 96**2
+    assert step == siamese and forward[0] == first
+    assert adversary == sum(counting["forward_operations"](small)) + 6 * sum(forward) - 2 * first
+
+
+def test_the_step_benchmark_has_a_row_for_every_loss(tmp_path):
+    config = tmp_path / "shallow.yaml"
+    config.write_text(f"base: {ROOT / 'config' / 'demo.yaml'}\ngenerator: {{depth: 2}}\n", encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, SCRIPT, config, "--size", "32", "--filters", "4", "--steps", "2"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    rows = [line.split(" | ") for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0][2:] for row in rows[1:]] == ["dice", "tversky", "generalized_dice", "siamese", "siamese_minmax"]
+    assert all(float(cell.strip(" |")) >= 0 for row in rows[1:] for cell in row[1:])
+    assert "target at most 1.15" in run.stdout and "Input pipeline" in run.stdout
