@@ -1,10 +1,11 @@
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import SHARED, as_nobody, small_scan, write_subject
 
 from wmhlib import slices
-from wmhlib.cohort import assign_splits, load_cohort, read_challenge, read_folder
+from wmhlib.cohort import COLUMNS, assign_splits, load_cohort, read_challenge, read_folder
 from wmhlib.study import open_study
 
 
@@ -171,3 +172,23 @@ def test_a_study_without_training_or_unseen_subjects_is_refused(challenge, setti
     settings["split"]["training"] = 1
     with pytest.raises(ValueError, match="no subject to draw training from: all of them are external"):
         load_cohort(open_study(write_config(settings), tmp_path / "two"))
+
+
+def test_the_papers_protocol_on_the_release_and_the_external_set():
+    """Counts of the challenge's release: three centres train, two scanners and the Ljubljana set are unseen."""
+    places = [("Utrecht", 20, 30), ("Singapore", 20, 30), ("Amsterdam/GE3T", 20, 30)]
+    places += [("Amsterdam/GE1T5", 0, 10), ("Amsterdam/Philips", 0, 10), ("Ljubljana", 0, 30)]
+    rows = [
+        (f"{centre}-{split}{number}", centre, split, "", "")
+        for centre, training, test in places
+        for split, count in (("", training), ("external", test))
+        for number in range(count)
+    ]
+    table = assign_splits(pd.DataFrame(rows, columns=COLUMNS), **open_study("config/paper.yaml").config["split"])
+    counts = table.groupby(["split", "centre"]).size().to_dict()
+    for split, each in (("training", 16), ("validation", 2), ("holdout", 2)):
+        assert all(counts[split, centre] == each for centre in ("Utrecht", "Singapore", "Amsterdam/GE3T"))
+    external = {centre: number for (split, centre), number in counts.items() if split == "external"}
+    assert external == {"Amsterdam/GE1T5": 10, "Amsterdam/Philips": 10, "Ljubljana": 30} and len(table) == 60 + 50
+    with pytest.raises(ValueError, match="split.external names Nowhere"):
+        assign_splits(table.assign(split=""), 1, 0, 0, 1, external=["Nowhere"])
