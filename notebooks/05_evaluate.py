@@ -107,9 +107,10 @@ for split in tables["comparisons"].split.unique():
 # ## One change at a time
 #
 # Variants of a loss (other labels, taps, features, views), each less the loss it varies, on the same subjects and seeds.
-# Empty where the study has none; `config/ablations.yaml` has many.
 
 # %%
+if not len(tables["ablations"]):
+    display(Markdown("*This study has no variants; `config/ablations.yaml` has many.*"))
 for split in tables["ablations"].split.unique():
     figures.show(
         figures.differences(tables["ablations"], split).update_layout(title=f"{split} subjects, less the loss varied"),

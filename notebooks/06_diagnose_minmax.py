@@ -34,7 +34,9 @@ if not entries:
         f"The study {study.name} has no Siamese loss, so there is no diary: add siamese and siamese_minmax."
     )
 diaries = {(loss, seed): evaluation.diary(study, loss, seed) for loss in entries for seed in study.config["seeds"]}
-pd.DataFrame({statistics.LOSSES[loss]: study.recipe(loss)["loss"] for loss in entries}).T.fillna("—")
+given = {"imagenet": evaluation.vgg19_origin(study)["weights"], "random": "random"}  # random where there was no network
+recipes = {statistics.LOSSES[loss]: study.recipe(loss)["loss"] for loss in entries}
+pd.DataFrame({name: recipe | {"weights": given[recipe["weights"]]} for name, recipe in recipes.items()}).T.fillna("—")
 
 # %% [markdown]
 # ## Table 2

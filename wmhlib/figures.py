@@ -223,7 +223,7 @@ def differences(comparison: pd.DataFrame, split: str) -> go.Figure:
         figure.add_scatter(
             x=some.difference, y=[LOSSES[loss] for loss in losses], mode="markers", showlegend=False,
             marker={"color": [COLOURS[loss] for loss in losses], "size": 10},
-            error_x=_error_bars(some, "difference"), customdata=some[["against", "p_holm"]],
+            error_x=_error_bars(some, "difference") | {"color": "#666"}, customdata=some[["against", "p_holm"]],
             hovertemplate="%{x:.3f} against %{customdata[0]}, p after Holm %{customdata[1]:.3f}<extra>%{y}</extra>",
             row=1, col=column,
         )  # fmt: skip
