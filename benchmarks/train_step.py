@@ -26,8 +26,8 @@ from keras import layers, ops
 from wmhlib.batches import training_batches
 from wmhlib.siamese import vgg19_features
 from wmhlib.study import Study, open_study
-from wmhlib.trainers import Adversary, LossTrainer, PooledDice, WatchedAdam
-from wmhlib.training import machine, make_generator, make_loss
+from wmhlib.trainers import LossTrainer
+from wmhlib.training import machine, make_players
 
 WARM_UP = 2
 """Steps of each loss before any is timed: they compile."""
@@ -60,27 +60,15 @@ def step_operations(generator: keras.Model, features: keras.Model | None, game: 
     return [sum(own) + 2 * (3 * sum(seen) - seen[0]), step] if game else [step]
 
 
-def players(study: Study, loss: str) -> tuple[list[keras.Model], list[int]]:
-    """Who takes a step, compiled as `wmhlib.training` does, and the operations of each for one slice."""
-    recipe, game = study.recipe(loss), study.kinds[loss] == "siamese_minmax"
-    settings, features = recipe["training"], None
-    if taps := recipe["loss"].get("taps"):
+def players(study: Study, loss: str) -> tuple[list[LossTrainer], list[int]]:
+    """Who takes a step, the adversary first where there is a game, and the operations of each for one slice."""
+    game, features = study.kinds[loss] == "siamese_minmax", None
+    if taps := study.recipe(loss)["loss"].get("taps"):
         features = vgg19_features(study.config["preprocessing"]["size_px"], taps)
         features.trainable = game
-    generator = make_generator(study, loss, seed=1)
-    criterion = make_loss(recipe["kind"], recipe["loss"], features)
-    operations = step_operations(generator, features, game)
-    compiled = {"jit_compile": keras.backend.backend() == "jax"}
-    momenta = (settings["beta_1"], settings["beta_2"])
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings["learning_rate"], settings["epochs"] * settings["steps_per_epoch"]
-    )
-    trainers = [LossTrainer(generator, criterion)]
-    trainers[0].compile(WatchedAdam(rate, *momenta), metrics=[PooledDice()], **compiled)
-    if game:
-        trainers.insert(0, Adversary(generator, criterion))
-        trainers[0].compile(WatchedAdam(recipe["loss"]["discriminator_rate"], *momenta), **compiled)
-    return trainers, operations
+    found = make_players(study, loss, seed=1, features=features)
+    operations = step_operations(found["generator"].generator, features, game)
+    return [found[name] for name in ("adversary", "generator") if name in found], operations
 
 
 def plain_convolutions(size: int, channels: int = 64, count: int = 4) -> keras.Model:

@@ -2,8 +2,8 @@
 
 In flow the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' go through
 one VGG19, frozen but in the min-max game; the loss is the mean squared difference of their features at the first max pools
-(two in the paper). As a rule the image is preprocessed first and masked after, so the masked-out background has ImageNet's mean colour (0),
-mid-grey brain is near it, and bright lesions stand out (D-006).
+(two in the paper). As a rule the image is preprocessed first and masked after, so the masked-out background has
+ImageNet's mean colour (0), mid-grey brain is near it, and bright lesions stand out (D-006).
 
 Weights come from `WMH_VGG19_WEIGHTS` where that is set, else from Keras's own ImageNet file, else, with no network,
 from a He-normal draw; which one is always reported. VGG19: Simonyan and Zisserman 2014, arXiv:1409.1556.

@@ -163,7 +163,8 @@ class Diary(keras.callbacks.Callback):
         self.rows.append(row)
 
     def on_epoch_end(self, epoch, logs=None):
-        for row in self.rows:  # read only now: a device that is asked at every step has to wait at every step
+        # read only now: a device that is asked at every step has to wait at every step
+        for row in self.rows[-self.params["steps"] :]:
             row |= {name: float(value) for name, value in row.items() if name.endswith(NORM)}
 
     def _look(self) -> dict:

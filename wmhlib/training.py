@@ -95,6 +95,27 @@ def make_generator(study: Study, loss: str, seed: int) -> keras.Model:
     return dense_unet(study.config["preprocessing"]["size_px"], **recipe["generator"], seed=seed, view=recipe["view"])
 
 
+def make_players(study: Study, loss: str, seed: int, features: keras.Model | None) -> dict[str, LossTrainer]:
+    """What `fit` trains for an entry below `losses`, compiled: the `generator` and, in the min-max game, the `adversary`.
+
+    `features` as `make_features` gives them.
+    """
+    recipe = study.recipe(loss)
+    settings, generator = recipe["training"], make_generator(study, loss, seed)
+    criterion = make_loss(recipe["kind"], recipe["loss"], features)
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings["learning_rate"], settings["epochs"] * settings["steps_per_epoch"]
+    )  # D-016
+    momenta = (settings["beta_1"], settings["beta_2"])
+    compiled = {"jit_compile": keras.backend.backend() == "jax"}
+    players = {"generator": LossTrainer(generator, criterion)}
+    players["generator"].compile(WatchedAdam(rate, *momenta), metrics=[PooledDice()], **compiled)
+    if recipe["kind"] == "siamese_minmax":
+        players["adversary"] = Adversary(generator, criterion)
+        players["adversary"].compile(WatchedAdam(recipe["loss"]["discriminator_rate"], *momenta), **compiled)
+    return players
+
+
 @contextlib.contextmanager
 def machine(precision: str, devices: int) -> Iterator[None]:
     """Train with this Keras dtype policy and on this many devices, by the backend's own data parallelism.
@@ -197,19 +218,8 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
     unplayed = features.get_weights() if features else []
 
     keras.utils.set_random_seed(seed)
-    generator = make_generator(study, loss, seed)
-    criterion = make_loss(recipe["kind"], recipe["loss"], features)
-    trainer = LossTrainer(generator, criterion)
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings["learning_rate"], settings["epochs"] * settings["steps_per_epoch"]
-    )  # D-016
-    momenta = (settings["beta_1"], settings["beta_2"])
-    compiled = {"jit_compile": keras.backend.backend() == "jax"}
-    trainer.compile(WatchedAdam(rate, *momenta), metrics=[PooledDice()], **compiled)
-    players = {"generator": trainer}
-    if recipe["kind"] == "siamese_minmax":
-        players["adversary"] = Adversary(generator, criterion)
-        players["adversary"].compile(WatchedAdam(recipe["loss"]["discriminator_rate"], *momenta), **compiled)
+    players = make_players(study, loss, seed, features)
+    trainer = players["generator"]
 
     folder = study.model(loss, seed)
     what = {"backend": keras.backend.backend(), "seed": seed, "size_px": size, **study.config["augmentation"], **recipe}
@@ -268,7 +278,7 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
             "seed": seed,
             "backend": keras.backend.backend(),
             "devices": [str(device) for device in keras.distribution.list_devices()],
-            "parameters": int(np.sum([np.prod(weight.shape) for weight in generator.trainable_weights])),
+            "parameters": int(np.sum([np.prod(weight.shape) for weight in trainer.trainable_weights])),
             "training_slices": len(rows),
             "kept_epoch": int(kept.epoch),
             "validation_dice": float(kept.validation_dice) if len(checked_rows) else None,
