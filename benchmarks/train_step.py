@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from wmhlib.batches import training_batches
+from wmhlib.batches import TrainingBatches
 from wmhlib.siamese import vgg19_features
 from wmhlib.study import Study, open_study
 from wmhlib.trainers import LossTrainer
@@ -117,10 +117,10 @@ def report(study: Study, precision: str, steps: int) -> None:
     random = np.random.default_rng(0)
     images = random.random((4 * batch, size, size), np.float32)
     references = (random.random(images.shape) > 0.99).astype(np.uint8)
-    batches = training_batches(
+    batches = TrainingBatches(
         images, references, np.arange(len(images)), "hard", batch, **study.config["augmentation"], seed=1
     )
-    pair = next(batches)
+    pair, numbers = batches[0], itertools.count()
     plain = plain_convolutions(size)
     compiled = {loss: players(study, loss) for loss in losses}
     steps_of = {
@@ -129,7 +129,7 @@ def report(study: Study, precision: str, steps: int) -> None:
     }
     others = {
         "plain": [functools.partial(plain.predict_on_batch, pair[0])],
-        "input": [functools.partial(next, batches)],
+        "input": [lambda: batches[next(numbers)]],
     }
     seconds = {name: np.median(took, axis=0) for name, took in in_turn(others | steps_of, steps).items()}
     work = {loss: batch * np.array(operations) for loss, (_, operations) in compiled.items()}

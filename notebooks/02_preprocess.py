@@ -139,10 +139,10 @@ table.round(3)
 # %%
 rotation = study.config["augmentation"]["rotation_deg"]
 rows = index.index[index.lesion_density_pct > index.lesion_density_pct.quantile(0.9)].to_numpy()
-stream = batches.training_batches(images, references, rows, "hard", 4, rotation, seed=1)
-again = batches.training_batches(images, references, rows, "hard", 4, rotation, seed=1)
-image, label = next(stream)
-assert np.array_equal(image, next(again)[0]), "same seed, same batch"
+stream = batches.TrainingBatches(images, references, rows, "hard", 4, rotation, seed=1)
+again = batches.TrainingBatches(images, references, rows, "hard", 4, rotation, seed=1)
+image, label = stream[0]
+assert np.array_equal(image, again[0][0]), "same seed, same batch"
 grey = (image[..., 0] + slices.IMAGENET_MEANS[0]) / 255
 figures.picture_row(
     {

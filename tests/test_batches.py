@@ -1,8 +1,6 @@
-import itertools
-
 import numpy as np
 
-from wmhlib.batches import label_values, plain_batches, training_batches, turned
+from wmhlib.batches import PlainBatches, TrainingBatches, label_values, turned
 
 
 def stack(count=10, side=16):
@@ -15,20 +13,20 @@ def stack(count=10, side=16):
 def test_a_batch_depends_on_seed_and_number_alone():
     images, references = stack()
     rows = np.arange(10)
-    make = lambda first, seed=1: training_batches(images, references, rows, "soft", 4, 30, seed, first)  # noqa: E731
-    whole = list(itertools.islice(make(0), 6))
-    resumed = list(itertools.islice(make(4), 2))
-    for (x, y), (x_again, y_again) in zip(whole[4:], resumed, strict=True):
+    make = lambda first, seed=1: TrainingBatches(images, references, rows, "soft", 4, 30, seed, first)  # noqa: E731
+    whole, resumed = make(0), make(4)
+    for number in (1, 0):
+        (x, y), (x_again, y_again) = whole[4 + number], resumed[number]
         assert np.array_equal(x, x_again) and np.array_equal(y, y_again)
-    assert not np.array_equal(whole[0][0], next(make(0, seed=2))[0])
+    assert not np.array_equal(whole[0][0], make(0, seed=2)[0][0])
     assert whole[0][0].shape == (4, 16, 16, 3) and whole[0][1].shape == (4, 16, 16, 1)
 
 
 def test_every_slice_comes_once_before_any_comes_again():
     images = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((10, 8, 8), np.float32) / 10
     references = np.zeros((10, 8, 8), np.uint8)
-    stream = training_batches(images, references, np.arange(10), "hard", 5, 0, seed=1)
-    seen = np.concatenate([next(stream)[0][:, 4, 4, 0] for _ in range(4)])
+    stream = TrainingBatches(images, references, np.arange(10), "hard", 5, 0, seed=1)
+    seen = np.concatenate([stream[number][0][:, 4, 4, 0] for number in range(4)])
     assert len(set(seen[:10].round(3))) == 10 and len(set(seen[10:].round(3))) == 10
     assert not np.array_equal(seen[:10], seen[10:])
 
@@ -37,7 +35,7 @@ def test_labels_are_hard_or_soft_after_turning():
     assert np.array_equal(label_values(np.array([False, True]), "soft"), np.float32([0.1, 0.9]))
     images, references = stack()
     for labels, values in (("hard", {0, 1}), ("soft", {np.float32(0.1), np.float32(0.9)})):
-        _, y = next(training_batches(images, references, np.arange(10), labels, 8, 30, seed=1))
+        _, y = TrainingBatches(images, references, np.arange(10), labels, 8, 30, seed=1)[0]
         assert set(np.unique(y)) <= values and y.dtype == np.float32
 
 
@@ -50,6 +48,6 @@ def test_image_and_mask_turn_together():
 
 def test_plain_batches_give_every_row_once_in_order():
     images, references = stack()
-    got = list(plain_batches(images, references, np.array([7, 2, 5]), "hard", 2))
+    got = list(PlainBatches(images, references, np.array([7, 2, 5]), "hard", 2))
     assert [len(x) for x, _ in got] == [2, 1]
     assert np.array_equal(np.concatenate([y for _, y in got])[..., 0], references[[7, 2, 5]])

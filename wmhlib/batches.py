@@ -1,13 +1,13 @@
 """Slices as augmented training batches.
 
-In flow the memory-mapped slices; out flow endless batches `(image, reference)` of shapes (batch, size, size, 3) and
+In flow the memory-mapped slices; out flow batches `(image, reference)` of shapes (batch, size, size, 3) and
 (batch, size, size, 1), float32. Batch n is a pure function of (seed, n): a training that stops can go on where it
 was, and every loss of one seed sees the same slices turned by the same angles.
 """
 
-import itertools
-from collections.abc import Iterator
+import math
 
+import keras
 import numpy as np
 from scipy.ndimage import rotate
 
@@ -33,41 +33,58 @@ def turned(image: np.ndarray, reference: np.ndarray, angle_deg: float) -> tuple[
     return rotate(image, angle_deg, **settings), rotate(reference.astype(np.float32), angle_deg, **settings) > 0.5
 
 
-def training_batches(
-    images: np.ndarray,
-    references: np.ndarray,
-    rows: np.ndarray,
-    labels: str,
-    batch_size: int,
-    rotation_deg: float,
-    seed: int,
-    first: int = 0,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches from the slices `rows`, beginning with batch number `first`.
+class TrainingBatches(keras.utils.PyDataset):
+    """Endless batches from the slices `rows`; number 0 is batch `first` of the seed.
 
-    Every slice comes once before any comes again, in a new order each time round.
+    Every slice comes once before any comes again, in a new order each time round. A batch is asked for by its number, and
+    not drawn from a stream, since Keras may open a data set twice and read ahead: on several devices it does.
     """
-    order, round_of_order = None, -1
-    for number in itertools.count(first):
-        positions = np.arange(number * batch_size, (number + 1) * batch_size)
-        angles = np.random.default_rng([seed, 1, number]).uniform(-rotation_deg, rotation_deg, batch_size)
-        pairs = []
-        for position, angle in zip(positions, angles, strict=True):
-            if position // len(rows) != round_of_order:
-                round_of_order = position // len(rows)
-                order = np.random.default_rng([seed, 0, round_of_order]).permutation(rows)
-            row = order[position % len(rows)]
-            pairs.append(
-                turned(images[row], references[row], angle) if rotation_deg else (images[row], references[row])
-            )
+
+    num_batches = None
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        references: np.ndarray,
+        rows: np.ndarray,
+        labels: str,
+        batch_size: int,
+        rotation_deg: float,
+        seed: int,
+        first: int = 0,
+    ):
+        super().__init__()
+        self.images, self.references, self.rows, self.labels = images, references, rows, labels
+        self.batch_size, self.rotation_deg, self.seed, self.first = batch_size, rotation_deg, seed, first
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        number += self.first
+        rounds, places = np.divmod(np.arange(number * self.batch_size, (number + 1) * self.batch_size), len(self.rows))
+        orders = {one: np.random.default_rng([self.seed, 0, one]).permutation(self.rows) for one in np.unique(rounds)}
+        rows = [orders[one][place] for one, place in zip(rounds, places, strict=True)]
+        angles = np.random.default_rng([self.seed, 1, number]).uniform(
+            -self.rotation_deg, self.rotation_deg, self.batch_size
+        )
+        pairs = [
+            turned(self.images[row], self.references[row], angle) if angle else (self.images[row], self.references[row])
+            for row, angle in zip(rows, angles, strict=True)
+        ]
         image, reference = map(np.stack, zip(*pairs, strict=True))
-        yield network_input(image), label_values(reference, labels)[..., np.newaxis]
+        return network_input(image), label_values(reference, self.labels)[..., np.newaxis]
 
 
-def plain_batches(
-    images: np.ndarray, references: np.ndarray, rows: np.ndarray, labels: str, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+class PlainBatches(keras.utils.PyDataset):
     """Each of the slices `rows` once, in order and as it is: what validation reads. The last batch may be smaller."""
-    for start in range(0, len(rows), batch_size):
-        some = rows[start : start + batch_size]
-        yield network_input(images[some]), label_values(references[some], labels)[..., np.newaxis]
+
+    def __init__(self, images: np.ndarray, references: np.ndarray, rows: np.ndarray, labels: str, batch_size: int):
+        super().__init__()
+        self.images, self.references, self.rows, self.labels = images, references, rows, labels
+        self.batch_size = batch_size
+
+    @property
+    def num_batches(self) -> int:
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        some = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
+        return network_input(self.images[some]), label_values(self.references[some], self.labels)[..., np.newaxis]

@@ -23,8 +23,9 @@ from wmhlib.trainers import measure_batch_norm
 class KeepBest(keras.callbacks.Callback):
     """Validates after every epoch, saves the generator whenever it beats every epoch before, and what it takes to go on.
 
-    `measuring` and `validation` give fresh batches: for batch norm's statistics, and for the validation figures. With no
-    validation `steps`, every epoch is saved over the one before. `watch`, if given, is called with the history so far.
+    `measuring` are the batches whose first `measured` set batch norm's statistics, `validation` those of the validation
+    figures; where there are none, every epoch is saved over the one before. `watch`, if given, is called with the history
+    so far.
     `players` are the models of which weights and optimizer go into the checkpoint, by name.
     """
 
@@ -34,15 +35,14 @@ class KeepBest(keras.callbacks.Callback):
         players: dict[str, keras.Model],
         history: list[dict],
         diary: list[dict],
-        measuring: Callable,
+        measuring: keras.utils.PyDataset,
         measured: int,
-        validation: Callable,
-        steps: int,
+        validation: keras.utils.PyDataset,
         watch: Callable | None = None,
     ):
         super().__init__()
         self.folder, self.players, self.history, self.diary, self.watch = folder, players, history, diary, watch
-        self.measuring, self.measured, self.validation, self.steps = measuring, measured, validation, steps
+        self.measuring, self.measured, self.validation = measuring, measured, validation
         self.best = max((row["validation_dice"] for row in history if row["kept"]), default=-1.0)
 
     def on_train_begin(self, logs=None):
@@ -52,12 +52,12 @@ class KeepBest(keras.callbacks.Callback):
         self.bar = tqdm(total=self.params["epochs"], initial=len(self.history), unit="epoch", desc=name)
 
     def on_epoch_end(self, epoch, logs=None):
-        measure_batch_norm(self.model.generator, self.measuring(), self.measured)
+        measure_batch_norm(self.model.generator, self.measuring, self.measured)
         checked = {"dice": math.nan}
-        if self.steps:
-            checked = self.model.evaluate(self.validation(), steps=self.steps, verbose=0, return_dict=True)
+        if self.validation.num_batches:
+            checked = self.model.evaluate(self.validation, verbose=0, return_dict=True)
         row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked["dice"]}
-        kept = not self.steps or row["validation_dice"] > self.best
+        kept = not self.validation.num_batches or row["validation_dice"] > self.best
         if kept:
             self.best = row["validation_dice"]
             with replacing(self.folder / "model.keras") as temporary:

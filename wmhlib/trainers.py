@@ -7,7 +7,7 @@ each owns the weights of one player.
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -70,7 +70,8 @@ class LossTrainer(keras.Model):
         if not training:  # the epoch is chosen by Dice alone (D-008): no pass through VGG19 to validate
             return ops.zeros(())
         criterion = self.criterion.bound_to(x) if hasattr(self.criterion, "bound_to") else self.criterion
-        return criterion(y, y_pred)
+        strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's, which adds up what its devices find
+        return criterion(y, y_pred) / (strategy.num_replicas_in_sync if strategy else 1)
 
 
 class Adversary(LossTrainer):
@@ -117,16 +118,16 @@ class Tether(keras.constraints.Constraint):
 class Ascent(keras.callbacks.Callback):
     """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see."""
 
-    def __init__(self, adversary: Adversary, batches: Iterator, every: int = 1, first: int = 0):
+    def __init__(self, adversary: Adversary, batches: keras.utils.PyDataset, every: int = 1):
         super().__init__()
-        self.adversary, self.batches, self.every, self.step = adversary, batches, every, first
+        self.adversary, self.batches, self.every = adversary, batches, every
+        self.step = batches.first
 
     def on_train_batch_begin(self, batch, logs=None):
-        image, reference = next(self.batches)
-        self.step += 1
-        if (self.step - 1) % self.every == 0:
+        if self.step % self.every == 0:
             synchronise(self.model)
-            self.adversary.train_on_batch(image, reference)
+            self.adversary.train_on_batch(*self.batches[self.step - self.batches.first])
+        self.step += 1
 
 
 NORM = "_gradient_norm"
@@ -136,7 +137,7 @@ class Diary(keras.callbacks.Callback):
     """What happens step by step between generator and VGG19, for notebook 06.
 
     `rows` holds a dict a step: `step` (from 1), `generator_gradient_norm`, `discriminator_gradient_norm` (NaN where VGG19 is
-    frozen) and, at the first and every `every`-th step, of one batch that is always the same: `distance_<tap>` (Equation 1), `strength_<tap>`
+    frozen; where TensorFlow trains on several devices, of the first one's share of the batch) and, at the first and every `every`-th step, of one batch that is always the same: `distance_<tap>` (Equation 1), `strength_<tap>`
     (root mean square of the reference's features), `drift` of VGG19's filters from where they began (length of the change over
     length at the `start`, VGG19's weights) and `density_pct` and
     `reference_density_pct`, the shares of pixels predicted and in the reference.
@@ -198,7 +199,7 @@ def synchronise(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
-def measure_batch_norm(generator: keras.Model, batches: Iterator, count: int) -> None:
+def measure_batch_norm(generator: keras.Model, batches: Iterable, count: int) -> None:
     """Replace batch norm's running statistics by their mean over `count` batches, at the weights as they are now.
 
     Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and

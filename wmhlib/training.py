@@ -12,7 +12,6 @@ their optimizers.
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from wmhlib.batches import plain_batches, training_batches
+from wmhlib.batches import PlainBatches, TrainingBatches
 from wmhlib.checkpoints import KeepBest, begun, checkpoint
 from wmhlib.generator import dense_unet
 from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
@@ -239,29 +238,27 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
     augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
     first = done * settings["steps_per_epoch"]
 
-    def batches(of_seed: int, from_batch: int = 0) -> Iterator:
-        return training_batches(images, references, rows, **augmented, seed=of_seed, first=from_batch)
-
+    batches = TrainingBatches(images, references, rows, **augmented, seed=seed, first=first)
+    unseen_angles = TrainingBatches(images, references, rows, **augmented, seed=0)
     keeper = KeepBest(
         folder,
         players,
         history,
         diary,
-        lambda: batches(0),
+        unseen_angles,
         settings["batch_norm_batches"],
-        lambda: plain_batches(images, references, checked_rows, labels, settings["batch_size"]),
-        math.ceil(len(checked_rows) / settings["batch_size"]),
+        PlainBatches(images, references, checked_rows, labels, settings["batch_size"]),
         watch,
     )
     callbacks = [keeper]
     if features is not None:
-        callbacks.insert(0, Diary(next(batches(0)), unplayed, players.get("adversary"), DIARY_EVERY, diary))
+        callbacks.insert(0, Diary(unseen_angles[0], unplayed, players.get("adversary"), DIARY_EVERY, diary))
     if "adversary" in players:
         every = recipe["loss"].get("discriminator_every", 1)
-        callbacks.insert(0, Ascent(players["adversary"], batches(seed, first), every, first))
+        callbacks.insert(0, Ascent(players["adversary"], batches, every))
     if done < settings["epochs"]:
         trainer.fit(
-            batches(seed, first),
+            batches,
             initial_epoch=done,
             epochs=settings["epochs"],
             steps_per_epoch=settings["steps_per_epoch"],
