@@ -27,7 +27,7 @@ from wmhlib.batches import TrainingBatches
 from wmhlib.siamese import vgg19_features
 from wmhlib.study import Study, open_study
 from wmhlib.trainers import LossTrainer
-from wmhlib.training import machine, make_players
+from wmhlib.training import machine, make_players, precision_here
 
 WARM_UP = 2
 """Steps of each loss before any is timed: they compile."""
@@ -175,14 +175,14 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="config/demo.yaml")
     parser.add_argument("--size", type=int, help="side of a slice in pixels")
     parser.add_argument("--filters", type=int, help="of the generator's first dense block")
-    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16"])
+    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16", "auto"])
     parser.add_argument("--steps", type=int, default=20, help="timed, of each loss")
     arguments = parser.parse_args()
 
     study = open_study(arguments.config)
     study.config["preprocessing"]["size_px"] = arguments.size or study.config["preprocessing"]["size_px"]
     study.config["generator"]["filters"] = arguments.filters or study.config["generator"]["filters"]
-    precision = arguments.precision or study.config["training"].get("precision", "float32")
+    precision = precision_here(arguments.precision or study.config["training"].get("precision", "float32"))
     with machine(precision, 1):
         report(study, precision, arguments.steps)
 

@@ -12,6 +12,7 @@ their optimizers.
 
 import contextlib
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def make_players(study: Study, loss: str, seed: int, features: keras.Model | Non
     return players
 
 
+def precision_here(wanted: str) -> str:
+    """Keras's dtype policy for a configured precision: `auto` takes the faster of two on this machine (D-031).
+
+    That is mixed_bfloat16 where TensorFlow runs on a processor with matrix units for bfloat16 (AMX), else float32.
+    """
+    if wanted != "auto":
+        return wanted
+    on_processor = all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
+    flags = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else ()
+    has_units = keras.backend.backend() == "tensorflow" and on_processor and "amx_bf16" in flags
+    return "mixed_bfloat16" if has_units else "float32"
+
+
 @contextlib.contextmanager
 def machine(precision: str, devices: int) -> Iterator[None]:
     """Train with this Keras dtype policy and on this many devices, by the backend's own data parallelism.
@@ -176,7 +190,8 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
     """
     recipe = study.recipe(loss)
     settings = recipe["training"]
-    with machine(settings.get("precision", "float32"), settings.get("devices", 1)):
+    settings["precision"] = precision_here(settings.get("precision", "float32"))
+    with machine(settings["precision"], settings.get("devices", 1)):
         try:
             return _train(study, loss, recipe, seed, watch)
         except Exception as error:  # TensorFlow and JAX each have an error of their own, with this in its text
