@@ -70,8 +70,9 @@ class Study:
 
     @property
     def taps(self) -> int:
-        """How many max pools of VGG19 the study's losses look at, at most; 0 where none uses VGG19."""
-        return max(self.recipe(name)["loss"].get("taps", 0) for name in self.config["losses"])
+        """How many max pools of the study's VGG19 the losses look at, at most; 0 where none does, or random ones alone."""
+        losses = [self.recipe(name)["loss"] for name in self.config["losses"]]
+        return max(loss["taps"] if loss.get("weights") == "imagenet" else 0 for loss in losses)
 
     @property
     def views(self) -> list[str]:
