@@ -1,4 +1,7 @@
-"""Say whether requirements.lock still answers pyproject.toml: resolve again, preferring what is pinned, and compare."""
+"""Say whether requirements.lock answers pyproject.toml, and can be installed by its hashes on every Python of the project.
+
+Resolves again, preferring what is pinned, and compares; then asks for every pin, without fetching it.
+"""
 
 import re
 import shutil
@@ -8,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+UV = Path(sys.executable).parent / "uv"
+PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def main() -> None:
@@ -17,7 +22,7 @@ def main() -> None:
         fresh = Path(folder) / "requirements.lock"
         shutil.copy(ROOT / "requirements.lock", fresh)
         command = [
-            Path(sys.executable).parent / "uv",
+            UV,
             *options.replace('"make lock"', "make_lock").split(),
             "-o",
             fresh,
@@ -30,7 +35,17 @@ def main() -> None:
     if pins[0] != pins[1] or not pins[0]:
         changed = sorted(set(pins[0]) ^ set(pins[1]))
         sys.exit(f"requirements.lock is not in step with pyproject.toml ({', '.join(changed[:6])}): run `make lock`.")
-    print(f"requirements.lock is in step with pyproject.toml: {len(pins[0])} pins.")
+    for python in PYTHONS:
+        command = [UV, "pip", "install", "--quiet", "--dry-run", "--target", tempfile.gettempdir(), "--python-version", python]
+        command += ["--require-hashes", "-r", "requirements.lock"]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            sys.exit(
+                f"requirements.lock cannot be installed on Python {python} (above): mend pyproject.toml, `make lock`."
+            )
+    conda = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    if "- -r requirements.lock" not in conda or not any(f"python={python}\n" in conda for python in PYTHONS):
+        sys.exit(f"environment.yml does not install requirements.lock on one of Python {', '.join(PYTHONS)}.")
+    print(f"requirements.lock is in step with pyproject.toml: {len(pins[0])} pins, for Python {', '.join(PYTHONS)}.")
 
 
 if __name__ == "__main__":

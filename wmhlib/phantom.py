@@ -63,6 +63,7 @@ CENTRES = (
            defaced=True, other_pathology=0.5, tilt_deg=6.0, dtype=np.uint16, gain=2.5),
     Centre("Dover/P15T", "test", 160, (128, 256, 103), (1.3, 1.21, 3.0), 126, 68, 140, 4.5, 0.08, 6,
            other_pathology=0.3, tilt_deg=-4.0, gain=0.01),
+    Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 122, 72, 142, 3.5, 0.07, 7, defaced=True),
 )  # fmt: skip
 
 
