@@ -2,7 +2,8 @@
 PYTHON ?= python3
 CONFIG ?= config/demo.yaml
 DATA   ?=
-CORES  ?= 2
+CORES  ?=
+PROFILE ?= local
 OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
@@ -10,7 +11,7 @@ SHELL  := /bin/bash
 .PHONY: setup report test lab data check lock sync
 
 report: setup
-	$(BIN)/python -m wmhlib.study "$(CONFIG)" --data "$(DATA)" --cores $(CORES)
+	$(BIN)/python -m wmhlib.study "$(CONFIG)" --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 
 test: setup
 	$(BIN)/python -m pytest

@@ -36,7 +36,17 @@ def main() -> None:
         changed = sorted(set(pins[0]) ^ set(pins[1]))
         sys.exit(f"requirements.lock is not in step with pyproject.toml ({', '.join(changed[:6])}): run `make lock`.")
     for python in PYTHONS:
-        command = [UV, "pip", "install", "--quiet", "--dry-run", "--target", tempfile.gettempdir(), "--python-version", python]
+        command = [
+            UV,
+            "pip",
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--target",
+            tempfile.gettempdir(),
+            "--python-version",
+            python,
+        ]
         command += ["--require-hashes", "-r", "requirements.lock"]
         if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit(

@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import nbformat
 import pandas as pd
 import pytest
+import slurm_node
+import yaml
 from conftest import open_browser
 
 from wmhlib.siamese import vgg19_features
@@ -181,3 +185,38 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
     failed = run(weights, str(config), "--data", str(tmp_path / "empty"))
     shutil.rmtree(ROOT / "reports" / "smoke-failing", ignore_errors=True)
     assert failed.returncode == 1 and "01_explore_data failed: No scans in" in failed.stdout
+
+
+def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weights, tmp_path):
+    """The profile for Slurm, with what a machine of two cores has: a training is cancelled, the node drained for a while."""
+    if why := slurm_node.missing():
+        pytest.skip(why)
+    tables = {path.name: path.read_bytes() for path in (FOLDER / "tables").iterdir()}
+    shutil.rmtree(FOLDER)
+    profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    profile = {key: value for key, value in profile.items() if not key.startswith("set-")}
+    profile |= {"default-resources": {"mem_mb": 1000, "runtime": 30}}
+    profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
+    profile |= {"slurm-logdir": str(tmp_path / "logs"), "seconds-between-status-checks": 5}
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+
+    def node(state: str) -> None:
+        settings = [f"nodename={socket.gethostname().split('.')[0]}", f"state={state}", "reason=test"]
+        subprocess.run(["scontrol", "update", *settings], check=True)
+
+    with slurm_node.one_node(tmp_path / "slurm"), ThreadPoolExecutor() as pool:
+        whole = pool.submit(run, weights, str(CONFIG), "--profile", str(tmp_path / "profile"))
+        cancelled = ""
+        while not cancelled and not whole.done():
+            time.sleep(1)
+            queue = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i %k"], capture_output=True, text=True).stdout
+            cancelled = next((line.split()[0] for line in queue.splitlines() if "rule_train" in line), "")
+        assert cancelled, whole.result().stdout + whole.result().stderr
+        subprocess.run(["scancel", cancelled], check=True)
+        node("drain")
+        time.sleep(5)
+        node("resume")
+        done = whole.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name: path.read_bytes() for path in (FOLDER / "tables").iterdir()} == tables

@@ -291,10 +291,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m wmhlib.study", description=main.__doc__)
     parser.add_argument("config", help="the study's YAML file, such as config/demo.yaml")
     parser.add_argument("--data", default="", help="a folder in the challenge's layout, instead of the configured one")
-    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--profile", default="local", help="of workflow/profiles, or a folder like those: where it runs"
+    )
+    parser.add_argument("--cores", type=int, help="instead of the profile's")
     arguments = parser.parse_args()
     try:
         study = open_study(arguments.config, arguments.data)
+        known = ROOT / "workflow" / "profiles" / arguments.profile
+        profile = known if known.is_dir() else _find(arguments.profile, "profile")
         with writing(study.folder / "index.html"):
             study.folder.mkdir(parents=True, exist_ok=True)
             lock = (study.folder / ".lock").open("w")
@@ -308,8 +313,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
-    command += ["--directory", ROOT, "--cores", str(arguments.cores), "--rerun-incomplete", "--nolock"]
-    command += ["--quiet", "all"]
+    command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
+    command += ["--cores", str(arguments.cores)] if arguments.cores else []
     command += ["--config", f"study_config={study.config_path}"]
     command += [f"data={study.data}"] if arguments.data else []
     print(
