@@ -121,6 +121,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         _check_claims(raw, os.path.getsize(path), isinstance(file, gzip.GzipFile))
         stored.seek(0)
         header = kind.header_class.from_fileobj(stored)
+        header.get_slope_inter()  # an error, where they are no numbers
         check_grid(raw["pixdim"][1 : 1 + min(int(raw["dim"][0]), 3)], header.get_best_affine())
     except DAMAGE as error:
         raise _unreadable(path, error) from None
@@ -138,7 +139,10 @@ def _check_claims(header: nibabel.Nifti1Header, size: int, inflates: bool) -> No
             f"its header claims {' x '.join(map(str, sides)) or 'no'} voxels; up to {MOST_SIDE} a side and {MOST_VOXELS} in "
             "all are read"
         )
-    kind, offset = header.get_data_dtype(), float(header["vox_offset"])
+    try:
+        kind, offset = header.get_data_dtype(), float(header["vox_offset"])
+    except KeyError:
+        raise ValueError(f"NIfTI has no data type {int(header['datatype'])}") from None
     if kind.kind not in "iuf":
         raise ValueError(f"its voxels are {kind}, not numbers")
     if not header.single_vox_offset <= offset <= header.single_vox_offset + SLACK:
