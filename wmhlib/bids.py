@@ -59,10 +59,10 @@ def read_bids(root: str | Path) -> pd.DataFrame:
         raise ValueError(f"{description} is not JSON with a Name ({error!r}): correct it as BIDS asks.") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pybids warns of its own future
-        from bids import BIDSLayout
+        from bids import BIDSLayout, BIDSLayoutIndexer
 
         try:  # sidecars are left alone: nothing here asks for them
-            layout = BIDSLayout(root, derivatives=True, validate=False, index_metadata=False)
+            layout = BIDSLayout(root, derivatives=True, indexer=BIDSLayoutIndexer(validate=False, index_metadata=False))
         except Exception as error:  # pybids raises many kinds
             raise ValueError(
                 f"{root} cannot be read as BIDS ({' '.join(repr(error).split())}): correct it as BIDS asks."

@@ -312,5 +312,5 @@ def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     return (
         images,
         references,
-        pd.read_csv(folder / "index.csv", converters={"subject": str, "centre": str}),
+        pd.read_csv(folder / "index.csv", dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False),
     )  # NA may be a name
