@@ -98,6 +98,7 @@ def one_node(folder: Path) -> Iterator[None]:
 if __name__ == "__main__":
     if why := missing():
         sys.exit(why)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with one_node(Path(sys.argv[1]).resolve()), contextlib.suppress(KeyboardInterrupt):
         subprocess.run(["sinfo"])
         signal.pause()

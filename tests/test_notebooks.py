@@ -1,8 +1,10 @@
 """Every notebook, run headlessly in its order by the same command as `make report`, and what comes out of it."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import slurm_node
@@ -24,10 +27,21 @@ CONFIG = ROOT / "tests" / "smoke.yaml"
 FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
 
 
-def run(weights, *arguments: str) -> subprocess.CompletedProcess:
+def start(weights, *arguments: str, **more) -> subprocess.Popen:
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
     command = [sys.executable, "-m", "wmhlib.study", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes, **more)
+
+
+def run(weights, *arguments: str) -> subprocess.CompletedProcess:
+    process = start(weights, *arguments)
+    said = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+
+def tables_now() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (FOLDER / "tables").iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +201,32 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
     assert failed.returncode == 1 and "01_explore_data failed: No scans in" in failed.stdout
 
 
+@pytest.mark.skipif("WMH_KILLS" not in os.environ, reason="takes minutes: WMH_KILLS=20 kills the study twenty times")
+def test_a_study_killed_at_random_moments_gives_the_same_tables(study, weights):
+    """With SIGKILL, as a power cut would; kernels live on for a moment, since they have a session of their own."""
+    tables = tables_now()
+    for folder in (FOLDER, *DATA):
+        shutil.rmtree(folder)
+    random, killed = np.random.default_rng(0), 0
+    for _ in range(int(os.environ["WMH_KILLS"])):
+        process = start(weights, str(CONFIG), start_new_session=True)
+        time.sleep(random.uniform(3, 30))
+        killed += process.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        print(f"killed after {said.splitlines()[-1:]}")
+    done = run(weights, str(CONFIG))
+    print(f"{killed} of {os.environ['WMH_KILLS']} kills met a run that was not done")
+    assert done.returncode == 0 and killed, done.stdout + done.stderr
+    assert tables_now() == tables
+
+
 def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weights, tmp_path):
     """The profile for Slurm, with what a machine of two cores has: a training is cancelled, the node drained for a while."""
     if why := slurm_node.missing():
         pytest.skip(why)
-    tables = {path.name: path.read_bytes() for path in (FOLDER / "tables").iterdir()}
+    tables = tables_now()
     shutil.rmtree(FOLDER)
     profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
     profile = {key: value for key, value in profile.items() if not key.startswith("set-")}
@@ -219,4 +254,4 @@ def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weig
         node("resume")
         done = whole.result()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {path.name: path.read_bytes() for path in (FOLDER / "tables").iterdir()} == tables
+    assert tables_now() == tables

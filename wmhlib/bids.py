@@ -45,20 +45,28 @@ def read_bids(root: str | Path) -> pd.DataFrame:
     PermissionError
         A folder may not be read.
     ValueError
-        `dataset_description.json` has no Name, `participants.tsv` no ids, or two masks fit one FLAIR.
+        `dataset_description.json` has no Name, `participants.tsv` is no table with ids, two masks fit one FLAIR, or pybids
+        cannot read the folder.
     """
     root = Path(root).resolve()
     refuse_unreadable(root)
     description = root / "dataset_description.json"
     try:
         called = json.loads(description.read_text(encoding="utf-8"))["Name"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(called, str):
+            raise TypeError("Name is no text")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{description} is not JSON with a Name ({error!r}): correct it as BIDS asks.") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pybids warns of its own future
-        from bids import BIDSLayout
+        from bids import BIDSLayout, BIDSLayoutIndexer
 
-        layout = BIDSLayout(root, derivatives=True, validate=False)
+        try:  # sidecars are left alone: nothing here asks for them
+            layout = BIDSLayout(root, derivatives=True, indexer=BIDSLayoutIndexer(validate=False, index_metadata=False))
+        except Exception as error:  # pybids raises many kinds
+            raise ValueError(
+                f"{root} cannot be read as BIDS ({' '.join(repr(error).split())}): correct it as BIDS asks."
+            ) from None
         scans = layout.get(suffix="FLAIR", extension=[".nii", ".nii.gz"], scope="raw")
         masks = layout.get(suffix="mask", extension=[".nii", ".nii.gz"], scope="derivatives")
     if not scans:
@@ -95,7 +103,11 @@ def _participants(root: Path) -> list[dict]:
     path = root / "participants.tsv"
     if not path.is_file():
         return []
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except ValueError as error:  # among them those of pandas and of UTF-8
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is no table of tab-separated UTF-8 ({said}): export it again.") from None
     if "participant_id" not in table:
         raise ValueError(f"{path} has no column participant_id, only {', '.join(table.columns)}: add it.")
     return table.replace("n/a", "").to_dict("records")

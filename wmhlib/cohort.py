@@ -11,6 +11,7 @@ trained on, never tuned on.
 """
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ ALIASES = {
 }
 """Folders of the challenge's releases that mean one scanner: older names of GE3T, and the Philips folder, whose last dot
 Windows drops."""
+
+LONGEST_NAME = 200
+"""Bytes of a subject's or centre's name: a file named after it has an ending too, and 255 are the most that fit."""
 
 SPLITS = ("training", "validation", "holdout", "external")
 
@@ -51,9 +55,10 @@ def read_challenge(root: str | Path) -> pd.DataFrame:
     ValueError
         Two folders hold the same subject.
     """
-    root = Path(root).resolve()
+    root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
+    root = root.resolve()  # once it is sure that its links lead somewhere
     refuse_unreadable(root, ("training", "test"))
     rows = []
     for part, split in (("training", ""), ("test", "external")):
@@ -171,9 +176,16 @@ def load_cohort(study: Study) -> pd.DataFrame:
 def read_folder(root: Path) -> pd.DataFrame:
     """List the subjects of a folder, be it a BIDS data set or in the challenge's layout.
 
-    Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read.
+    Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read, and
+    ValueError where a table or a file cannot be named after a subject or centre.
     """
     cohort = (read_bids if is_bids(root) else read_challenge)(root)
+    for name in (*cohort.subject, *cohort.centre):
+        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name) or len(os.fsencode(name)) > LONGEST_NAME:
+            raise ValueError(
+                f"{root} holds the name {ascii(name)}: rename it without line breaks or broken characters, in at most "
+                f"{LONGEST_NAME} bytes."
+            )
     for path in (*cohort.flair, *cohort.reference):
         if not os.access(path, os.R_OK):
             raise PermissionError(f"{path} may not be read: make the file readable.")

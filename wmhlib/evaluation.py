@@ -183,7 +183,9 @@ def vgg19_origin(study: Study) -> dict:
 
 def ceilings(study: Study) -> pd.DataFrame:
     """The highest Dice that slices of the study's size allow, per subject, as notebook 2 wrote it."""
-    return pd.read_csv(study.tables / "ceilings.csv", dtype={"subject": str, "centre": str})
+    return pd.read_csv(
+        study.tables / "ceilings.csv", dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False
+    )  # NA may be a name
 
 
 def caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:

@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 
+from wmhlib.scans import open_scan, read_scan
 from wmhlib.slices import axial_slices, box_of, cut_out, network_input, read_flair, volume_of
 from wmhlib.study import replacing
 
@@ -39,7 +40,7 @@ def probability(
     The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
     part the probability is 0.
     """
-    scan = nibabel.load(flair) if isinstance(flair, str | Path) else flair
+    scan = open_scan(flair) if isinstance(flair, str | Path) else flair
     image = read_flair(flair)
     box = box_of(image, model.inputs[0].name)
     grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
@@ -70,7 +71,7 @@ def save_image(image: nibabel.Nifti1Image, path: Path) -> None:
 
 def threshold_mask(flair: str | Path, level: float) -> nibabel.Nifti1Image:
     """The simplest segmenter there is: every voxel brighter than `level` of the volume's maximum. uint8 0/1."""
-    scan = nibabel.load(flair)
+    scan = read_scan(flair)
     volume = np.asarray(scan.dataobj, dtype=np.float32)
     return nibabel.Nifti1Image((volume > level * volume.max()).astype(np.uint8), scan.affine)
 
@@ -83,8 +84,8 @@ def tune_threshold(cohort: pd.DataFrame, levels: int = 100) -> tuple[float, floa
     edges = np.linspace(0, 1, levels + 1)
     scores = np.zeros(levels)
     for subject in cohort.itertuples():
-        volume = np.asarray(nibabel.load(subject.flair).dataobj, dtype=np.float32)
-        lesion = np.rint(np.asarray(nibabel.load(subject.reference).dataobj)) == 1
+        volume = np.asarray(read_scan(subject.flair).dataobj, dtype=np.float32)
+        lesion = np.rint(np.asarray(read_scan(subject.reference).dataobj)) == 1
         above = np.histogram(volume / volume.max(), edges)[0][::-1].cumsum()[::-1]
         found = np.histogram(volume[lesion] / volume.max(), edges)[0][::-1].cumsum()[::-1]
         scores += 2 * found / (above + lesion.sum()) / len(cohort)

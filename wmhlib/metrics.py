@@ -17,7 +17,6 @@ lesion      a 26-connected component; one voxel of overlap with the other mask m
 recall      found lesions of the reference / all of them; precision likewise of the result; F1 joins both
 """
 
-import zlib
 from pathlib import Path
 
 import cc3d
@@ -25,6 +24,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
+
+from wmhlib.scans import DAMAGE, read_scan
 
 Mask = str | Path | nibabel.spatialimages.SpatialImage
 
@@ -172,9 +173,9 @@ def _read(mask: Mask, which: str, names: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(mask, str | Path) and not Path(mask).is_file():
         raise FileNotFoundError(f"No {which} mask at {mask} (of {names}): check the path.")
     try:
-        image = nibabel.load(mask) if isinstance(mask, str | Path) else mask
+        image = read_scan(mask) if isinstance(mask, str | Path) else mask
         values = np.asanyarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(f"The {which} cannot be read ({error}) among {names}: make it again.") from error
     if values.ndim != 3:
         raise ValueError(f"The {which} has {values.ndim} dimensions, not 3, among {names}: give a 3D volume.")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from wmhlib.bids import write_derivative
 from wmhlib.figures import outlined
 from wmhlib.inference import THRESHOLD, load_generator, probability, save_image
+from wmhlib.scans import open_scan, read_scan
 from wmhlib.slices import TISSUE, read_flair
 from wmhlib.study import ROOT, replacing
 
@@ -254,7 +255,7 @@ def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained
 
     Errors as in `read_flair`.
     """
-    flair, scan = read_flair(path), nibabel.load(path)
+    flair, scan = read_flair(path), open_scan(path)
     warnings = range_warnings(flair, trained_on)
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
@@ -327,7 +328,7 @@ def write_bids(table: pd.DataFrame, root: str | Path, model: Path) -> None:
         named = re.search(r"sub-([0-9a-zA-Z]+)(?:_ses-([0-9a-zA-Z]+))?", Path(row.scan).name)
         name = Path(row.mask).name.removesuffix(RESULTS["mask"])
         subject = "_ses-".join(filter(None, named.groups())) if named else name
-        write_derivative(Path(root), subject, nibabel.load(row.mask), Path(row.scan).name, f"the network {model.name}")
+        write_derivative(Path(root), subject, read_scan(row.mask), Path(row.scan).name, f"the network {model.name}")
 
 
 def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:

@@ -9,7 +9,6 @@ memory does not grow with the cohort.
 
 import os
 import shutil
-import zlib
 from pathlib import Path
 
 import nibabel
@@ -21,6 +20,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib.metrics import GRID_TOLERANCE_MM, LABEL_TOLERANCE
+from wmhlib.scans import DAMAGE, MOST_VOXELS, check_grid, open_scan, read_scan
 from wmhlib.study import writing
 
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
@@ -38,59 +38,26 @@ Box = tuple[tuple[int, int], tuple[int, int]]
 """The first voxel and the one after the last along both sides of an axial slice; it may reach beyond the slice."""
 
 
-def open_scan(path: str | Path) -> nibabel.spatialimages.SpatialImage:
-    """A scan's header and grid; its voxels are read when they are asked for.
-
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        The file is not there, may not be read, or its start is not that of a NIfTI.
-    """
-    if os.path.exists(path) and not os.access(path, os.R_OK):  # of this nibabel only says that it failed
-        raise PermissionError(f"{path} may not be read: make the file readable.")
-    try:
-        return nibabel.load(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"No scan at {path}: check the path.") from None
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
-
-
 def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """A scan turned to the axes nearest to right, anterior, superior, so that the third one is axial.
 
     Raises
     ------
-    FileNotFoundError, PermissionError
-        As `open_scan`.
-    ValueError
-        The file is cut short, is not a NIfTI, is not three-dimensional, or its voxels have no size.
+    FileNotFoundError, PermissionError, ValueError
+        As `wmhlib.scans.read_scan`; also where it is not three-dimensional.
     """
-    name = path if isinstance(path, str | Path) else (path.get_filename() or "the scan given")
-    image = open_scan(path) if isinstance(path, str | Path) else path
-    try:
-        sides = [*_stored_sides(image), *nibabel.affines.voxel_sizes(image.affine)]
-        if not (np.isfinite(sides).all() and min(sides) > 0):
-            raise ValueError(
-                f"its header gives voxels of {' x '.join(f'{side:g}' for side in sides[:3])} mm; every side must be a "
-                "number above zero"
-            )
-        image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
+    if isinstance(path, str | Path):
+        name, image = path, read_scan(path)
+    else:
+        name, image = path.get_filename() or "the scan given", path
+        try:
+            check_grid(image.header.get_zooms()[:3], image.affine)
+            image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
+        except DAMAGE as error:
+            raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
     if image.ndim != 3:
         raise ValueError(f"{name} has {image.ndim} dimensions, shape {image.shape}; one 3D volume is needed.")
     return nibabel.as_closest_canonical(image)
-
-
-def _stored_sides(image: nibabel.Nifti1Image) -> list[float]:
-    """The voxel's sides as the header has them: nibabel turns zeros into ones when it loads a NIfTI."""
-    sides = image.header.get_zooms()[:3]
-    if isinstance(image, nibabel.Nifti1Pair) and image.get_filename():
-        stored = image.file_map.get("header", image.file_map["image"])
-        with stored.get_prepare_fileobj("rb") as file:
-            sides = type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + len(sides)]
-    return [float(side) for side in sides]
 
 
 def read_flair(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -161,6 +128,11 @@ def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
 
     The head is what is brighter than `TISSUE` after an opening of 3x3 voxels, which removes the noise of air; two voxels
     of margin stay around it. Where there is no such voxel, the whole slice.
+
+    Raises
+    ------
+    ValueError
+        The square would hold more voxels than `wmhlib.scans.MOST_VOXELS`.
     """
     whole = tuple((0, side) for side in flair.shape[:2])
     if view == "whole":
@@ -175,6 +147,12 @@ def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
         longest = max((stop - start) * mm for (start, stop), mm in zip(box, spacing, strict=True))
         missing = [round(longest / mm) - (stop - start) for (start, stop), mm in zip(box, spacing, strict=True)]
         box = [(start - more // 2, stop + more - more // 2) for (start, stop), more in zip(box, missing, strict=True)]
+        sides = [stop - start for start, stop in box]
+        if sides[0] * sides[1] * flair.shape[2] > MOST_VOXELS:
+            raise ValueError(
+                f"A square around a head of {longest:g} mm would have {sides[0]} x {sides[1]} voxels on {flair.shape[2]} "
+                "slices: correct the scan's voxel sizes, or choose the view head."
+            )
     return tuple(box)
 
 
@@ -331,4 +309,8 @@ def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
         raise FileNotFoundError(f"No slices at {folder}: run notebook 02_preprocess of this study first.")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     references = np.load(folder / "references.npy", mmap_mode="r", allow_pickle=False)
-    return images, references, pd.read_csv(folder / "index.csv", dtype={"subject": str, "centre": str})
+    return (
+        images,
+        references,
+        pd.read_csv(folder / "index.csv", dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False),
+    )  # NA may be a name

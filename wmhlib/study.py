@@ -15,6 +15,7 @@ import fcntl
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,6 +29,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 """The project's folder; paths inside configurations are relative to it."""
+
+MOST_VALUES = 10_000
+"""Keys and values of a configuration; one of a few lines can stand for billions, where each refers to the one before twice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +160,9 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(settings))
     if error is not None:
         where = ".".join(map(str, error.absolute_path)) or "the top level"
-        raise ValueError(f"{path}, at {where}: {error.message}; config/schema.yaml says what may stand there.")
+        raise ValueError(
+            f"{path}, at {where}: {' '.join(error.message.split())}; config/schema.yaml says what may stand there."
+        )
     if str(data):
         settings["data"] = {"root": str(_find(data, "data folder"))}
     folders = [Path(name) for name in (settings["data"]["root"], *settings["data"].get("external", ()))]
@@ -180,12 +186,31 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
 
 
 def _read_yaml(path: Path):
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} cannot be read (it is a pipe or a device): name a YAML file that you may read.")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # PyYAML lets many through
         raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend that line.") from None
+    waiting, values = [settings], 0
+    while waiting and values <= MOST_VALUES:
+        value, values = waiting.pop(), values + 1
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{path} holds the value {value}: give a finite number.")
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"{path} stands for more than {MOST_VALUES} values once its aliases are followed: write it without."
+        )
+    return settings
 
 
 def _laid_over(below, above):
@@ -286,6 +311,12 @@ def provenance() -> dict:
     }
 
 
+def _quoted(path: Path) -> str:
+    """A path as Snakemake reads it back: it takes a setting for YAML, to which ` #` begins a comment and `: ` a mapping."""
+    text = yaml.safe_dump(str(path), default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
+    return f" {text} "  # Snakemake takes off quotes at the ends
+
+
 def main() -> None:
     """Run a whole study: what `make report` calls. Snakemake decides what is missing and runs only that."""
     parser = argparse.ArgumentParser(prog="python -m wmhlib.study", description=main.__doc__)
@@ -315,8 +346,8 @@ def main() -> None:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
-    command += ["--config", f"study_config={study.config_path}"]
-    command += [f"data={study.data}"] if arguments.data else []
+    paths = {"study_config": study.config_path} | ({"data": study.data} if arguments.data else {})
+    command += ["--config", *(f"{key}={_quoted(path)}" for key, path in paths.items())]
     print(
         f"Study {study.name}: {len(study.config['losses'])} losses x {len(study.config['seeds'])} seed(s)", flush=True
     )

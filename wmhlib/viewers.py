@@ -20,6 +20,7 @@ from skimage.transform import resize
 
 from wmhlib.figures import COLOURS, png_uri
 from wmhlib.metrics import box_around
+from wmhlib.scans import open_scan
 from wmhlib.slices import canonical, read_flair, read_reference
 from wmhlib.statistics import LOSSES, METRICS, shown
 
@@ -281,7 +282,7 @@ def pack_lesions(
         }
         volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(one.dataobj) for one in paths.values())]
         high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)
-        own_grid = nibabel.load(subject.reference).affine
+        own_grid = open_scan(subject.reference).affine
         for _, lesion in table[table.subject == subject.subject].iterrows():
             centre = nibabel.affines.apply_affine(own_grid, [lesion.i, lesion.j, lesion.slice])
             grey, *cut = _patches(volumes, flair.affine, centre)
