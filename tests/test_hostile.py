@@ -302,6 +302,12 @@ def test_a_stream_that_fails_its_checksum_is_refused(tmp_path):
             read(tmp_path / "scan.nii.gz")
 
 
+def test_a_flat_scan_has_no_slices_to_count(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((5, 6), np.float32), np.eye(4)), tmp_path / "flat.nii")
+    with pytest.raises(ValueError, match=r"flat\.nii has 2 dimensions"):
+        slices.canonical_slice_count(tmp_path / "flat.nii")
+
+
 def test_what_is_no_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii.gz")
     (tmp_path / "folder.nii.gz").mkdir()

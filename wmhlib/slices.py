@@ -55,9 +55,13 @@ def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
             image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
         except DAMAGE as error:
             raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
+    _refuse_other_than_3d(name, image)
+    return nibabel.as_closest_canonical(image)
+
+
+def _refuse_other_than_3d(name: str | Path, image: nibabel.Nifti1Image) -> None:
     if image.ndim != 3:
         raise ValueError(f"{name} has {image.ndim} dimensions, shape {image.shape}; one 3D volume is needed.")
-    return nibabel.as_closest_canonical(image)
 
 
 def read_flair(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -292,8 +296,9 @@ def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
 
 
 def canonical_slice_count(path: str | Path) -> int:
-    """Axial slices of a scan, from its header alone."""
+    """Axial slices of a scan, from its header alone. Errors as in `canonical`."""
     image = open_scan(path)
+    _refuse_other_than_3d(path, image)
     return image.shape[int(np.argmax(orientations.io_orientation(image.affine)[:, 0] == 2))]
 
 
