@@ -8,10 +8,14 @@ OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report test lab data check lock sync
+.PHONY: setup report rerun test lab data check lock sync
 
 report: setup
 	$(BIN)/python -m wmhlib.study "$(CONFIG)" --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
+
+# A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
+rerun: setup
+	$(BIN)/python -m wmhlib.rerun "$(RUN)" --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 
 test: setup
 	$(BIN)/python -m pytest

@@ -31,7 +31,7 @@ def start(weights, *arguments: str, **more) -> subprocess.Popen:
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
     command = [sys.executable, "-m", "wmhlib.study", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes, **more)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **(pipes | more))
 
 
 def run(weights, *arguments: str) -> subprocess.CompletedProcess:
@@ -201,25 +201,80 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
     assert failed.returncode == 1 and "01_explore_data failed: No scans in" in failed.stdout
 
 
-@pytest.mark.skipif("WMH_KILLS" not in os.environ, reason="takes minutes: WMH_KILLS=20 kills the study twenty times")
-def test_a_study_killed_at_random_moments_gives_the_same_tables(study, weights):
-    """With SIGKILL, as a power cut would; kernels live on for a moment, since they have a session of their own."""
+def test_a_study_killed_at_random_moments_gives_the_same_tables(study, weights, tmp_path):
+    """Every process with SIGKILL, as a power cut would; kernels live on for a second, since they have a session of their own.
+
+    At first the command alone dies: what it started runs on, and the study is not to be begun beside it. WMH_KILLS=20 kills
+    twenty times.
+    """
     tables = tables_now()
     for folder in (FOLDER, *DATA):
         shutil.rmtree(folder)
-    random, killed = np.random.default_rng(0), 0
-    for _ in range(int(os.environ["WMH_KILLS"])):
-        process = start(weights, str(CONFIG), start_new_session=True)
-        time.sleep(random.uniform(3, 30))
+    random, kills, killed = np.random.default_rng(1), int(os.environ.get("WMH_KILLS", 2)), 0
+    log = tmp_path / "said"
+    for number, steps in enumerate(sorted(random.integers(0, 10, kills))):
+        with log.open("a") as said:
+            process = start(weights, str(CONFIG), start_new_session=True, stdout=said)
+        while process.poll() is None and log.read_text().count("done in") < steps:
+            time.sleep(0.1)
+        time.sleep(moment := random.uniform(0, 8))
         killed += process.poll() is None
+        print(f"kill {number + 1}: {moment:.1f} s after {steps} steps; {log.read_text().splitlines()[-1:]}")
+        if not number:
+            process.kill()
+            process.wait()
+            beside = run(weights, str(CONFIG))
+            assert beside.returncode == 1 and "is being written by another run of it" in beside.stderr
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        print(f"killed after {said.splitlines()[-1:]}")
+        process.communicate()
     done = run(weights, str(CONFIG))
-    print(f"{killed} of {os.environ['WMH_KILLS']} kills met a run that was not done")
+    print(f"{killed} of {kills} kills met a run that was not done")
     assert done.returncode == 0 and killed, done.stdout + done.stderr
     assert tables_now() == tables
+
+
+def test_files_from_the_future_do_not_make_a_study_run_for_ever(study, weights):
+    for path in (FOLDER / "tables" / "cohort.csv", FOLDER / "models" / "discriminator.json"):
+        os.utime(path, (time.time() + 86400,) * 2)
+    (FOLDER / "tables" / "minmax.csv").unlink()
+    done = run(weights, str(CONFIG))
+    steps = [line.split("  ")[2].split(":")[0] for line in done.stdout.splitlines() if "done in" in line]
+    assert done.returncode == 0 and steps == ["06_diagnose_minmax"], done.stdout + done.stderr
+    assert max(path.stat().st_mtime for path in FOLDER.rglob("*")) <= time.time()
+
+
+ODD = "ünïcode 'single' \"double\" {braces} $(touch ran) #hash & 脳 "
+
+
+def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_tables(study, weights, tmp_path):
+    """Names of 200 characters, scans that may only be read, a home that is none: together, since each costs a whole run."""
+    project, data = tmp_path / ODD.ljust(200, "x"), tmp_path / f"data: {ODD}".ljust(200, "x")
+    for part in ("wmhlib", "workflow", "notebooks", "config"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(DATA[0], data)
+    for path in [data, *data.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
+    environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights), "PYTHONPATH": str(project)}
+    environment |= {"HOME": "/dev/null/home"}  # where not even root can write
+    command = [sys.executable, "-m", "wmhlib.rerun", FOLDER / "run.json", "--data", data]
+    try:
+        again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=400)
+        after = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
+    finally:
+        for path in [data, *data.rglob("*")]:
+            path.chmod(0o755)  # so that pytest can remove it
+    assert again.returncode == 0, again.stdout + again.stderr
+    names = sorted(path.name for path in (FOLDER / "tables").iterdir())
+    assert [line.strip() for line in again.stdout.splitlines() if "equal to the byte" in line] == [
+        *(f"{name}: equal to the byte" for name in names),
+        f"{len(names)} of {len(names)} tables are equal to the byte; the new ones are in "
+        f"{project}/reports/smoke-again/tables",
+    ]
+    warnings = [line.split(":")[0] for line in again.stdout.splitlines() if line.startswith("Warning")]
+    assert warnings in ([], ["Warning"]), again.stdout
+    assert after == before and not list(project.rglob("ran"))
 
 
 def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weights, tmp_path):

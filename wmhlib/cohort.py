@@ -10,6 +10,7 @@ scanner, since scanners of one site differ as much as sites do. Whatever lies un
 trained on, never tuned on.
 """
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -171,6 +172,17 @@ def load_cohort(study: Study) -> pd.DataFrame:
                 "that train, test/ for external ones), or change the counts under split."
             )
     return cohort
+
+
+def fingerprint(cohort: pd.DataFrame) -> str:
+    """SHA-256 over the names, centres, splits, FLAIRs and references of a cohort, wherever they lie."""
+    whole = hashlib.sha256()
+    for row in cohort.sort_values("subject").itertuples():
+        whole.update(f"{row.subject}\n{row.centre}\n{row.split}\n".encode())
+        for path in (row.flair, row.reference):
+            with open(path, "rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def read_folder(root: Path) -> pd.DataFrame:

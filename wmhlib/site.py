@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from wmhlib import context, evaluation, figures, findings, report, statistics
-from wmhlib.cohort import load_cohort
+from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.study import Study, open_study, provenance, write_json
 
 PAGES = {
@@ -35,12 +35,18 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
 
 
 def run_record(study: Study) -> dict:
-    """What made the study's results: configuration, commit, versions, devices, seeds, weights, training times."""
+    """What made the study's results, enough for `wmhlib.rerun`: configuration, scans, code, versions, devices, seeds,
+    weights; and how the trainings went."""
     keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "parameters", "backend", "devices", "commit")
-    trainings = [{key: record[key] for key in keys} for record in evaluation.trainings(study)]
+    trainings = [
+        {key: record[key] for key in keys} | {"precision": record["recipe"]["training"]["precision"]}
+        for record in evaluation.trainings(study)
+    ]
+    subjects = load_cohort(study)
     return {
         "study": study.name,
         "seeds": study.config["seeds"],
+        "scans": {"subjects": len(subjects), "sha256": fingerprint(subjects)},
         "vgg19": evaluation.vgg19_origin(study),
         **provenance(),
         "trainings": trainings,

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -21,6 +22,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,15 +302,33 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def provenance() -> dict:
-    """What a reader needs to make a result again: commit, versions, device; nothing that names a person or host."""
+    """What a reader needs to make a result again: code, versions, device; nothing that names a person or host.
+
+    `code` is a digest of wmhlib and notebooks, which holds where a commit does not: uncommitted changes, no git.
+    """
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    packages = ("keras", "tensorflow", "numpy", "scipy", "scikit-image", "nibabel", "pandas")
+    sources = [*ROOT.glob("wmhlib/*.py"), *ROOT.glob("wmhlib/context/*"), *ROOT.glob("notebooks/*.py")]
+    packages = ("keras", "tensorflow", "numpy", "scipy", "scikit-image", "nibabel", "pandas", "statsmodels")
+    packages += ("connected-components-3d",)
     return {
         "commit": commit.stdout.strip() or "not a git checkout",
+        "code": hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _bring_to_the_present(*folders: Path) -> None:
+    """Date back files from the future, in their order: Snakemake takes all that follows from one for outdated.
+
+    A clock that was ahead when they were written leaves such files, or one that was set back since.
+    """
+    now = time.time() - 1
+    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    dates = {path: date for path in found if (date := path.stat().st_mtime) > now + 1}
+    for place, path in enumerate(sorted(dates, key=dates.get, reverse=True)):
+        os.utime(path, (now - place / 1000,) * 2)
 
 
 def _quoted(path: Path) -> str:
@@ -334,15 +354,14 @@ def main() -> None:
         with writing(study.folder / "index.html"):
             study.folder.mkdir(parents=True, exist_ok=True)
             lock = (study.folder / ".lock").open("w")
-        fcntl.flock(
-            lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # gone with the process, however it ends; Snakemake's own stays
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the processes, however they end; Snakemake's stays
     except BlockingIOError:
         sys.exit(
             f"Cannot start the study. {study.folder} is being written by another run of it: wait for that one to end."
         )
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
+    _bring_to_the_present(study.folder, study.slices)
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
@@ -351,8 +370,13 @@ def main() -> None:
     print(
         f"Study {study.name}: {len(study.config['losses'])} losses x {len(study.config['seeds'])} seed(s)", flush=True
     )
-    if code := subprocess.run(command).returncode:
-        sys.exit(code)
+    # The user's home may be read-only, and nothing in it, such as a start-up file of IPython, should change a result.
+    home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
+    # Every step inherits the lock as its standard input, so one that outlives this process still holds it.
+    if subprocess.run(command, stdin=lock, env=os.environ | home).returncode:
+        sys.exit(
+            "The study did not finish: run it again to go on. What Snakemake said is in the newest file of .snakemake/log."
+        )
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 

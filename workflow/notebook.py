@@ -19,6 +19,11 @@ from wmhlib.study import replacing, writing
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def literal(path: Path) -> str:
+    """A path as papermill reads it back: it fills in parameters between braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", help="such as 04_train")
@@ -43,8 +48,8 @@ def main() -> None:
         with warnings.catch_warnings(), writing(arguments.output):
             warnings.simplefilter("ignore")  # papermill warns of its own future
             papermill.execute_notebook(
-                ROOT / "notebooks" / f"{arguments.notebook}.ipynb",
-                arguments.output,
+                literal(ROOT / "notebooks" / f"{arguments.notebook}.ipynb"),
+                literal(arguments.output),
                 {"config": arguments.config, "data": arguments.data, **parameters},
                 cwd=ROOT,
                 progress_bar=False,
