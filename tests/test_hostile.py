@@ -396,7 +396,7 @@ def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatc
     (odd / "study.yaml").write_text(yaml.safe_dump(settings | {"study": "test-hostile"}))
     commands, run = [], subprocess.run
     monkeypatch.setattr(
-        study.subprocess, "run", lambda command: commands.append(command) or SimpleNamespace(returncode=0)
+        study.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=0)
     )
     monkeypatch.setattr(sys, "argv", ["study", str(odd / "study.yaml"), "--data", str(odd / "scans")])
     monkeypatch.chdir(tmp_path)
