@@ -2,8 +2,9 @@
 
     python tests/slurm_node.py /some/folder      # starts it, prints `sinfo`, and stops it on Ctrl-C
 
-Needs root and Debian's slurmctld, slurmd, slurm-client and munge; nothing of systemd. Its configuration has to lie at
-/etc/slurm/slurm.conf, where no other may be; everything else is in the folder.
+Needs root and Debian's slurmctld, slurmd, slurm-client and munge; nothing of systemd. Its configuration has to lie in
+/etc/slurm, where no other may be; everything else is in the folder. The node claims more than the machine has, GPUs too,
+so that a profile made for a cluster can be tried on it: Slurm counts them and hands out none.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-CONFIGURATION = Path("/etc/slurm/slurm.conf")
+CONFIGURATION, GPUS = Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf")
 
 SETTINGS = """\
 ClusterName=wmh
@@ -35,10 +36,12 @@ SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+SlurmdParameters=config_overrides
+GresTypes=gpu
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory_mb} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=40000 Gres=gpu:2 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -69,9 +72,8 @@ def one_node(folder: Path) -> Iterator[None]:
     key.chmod(0o400)
     host = socket.gethostname().split(".")[0]
     CONFIGURATION.parent.mkdir(exist_ok=True)
-    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 - 500
-    text = SETTINGS.format(host=host, folder=folder, cores=os.cpu_count(), memory_mb=memory_mb)
-    CONFIGURATION.write_text(text, encoding="utf-8")
+    CONFIGURATION.write_text(SETTINGS.format(host=host, folder=folder), encoding="utf-8")
+    GPUS.write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n", encoding="utf-8")
     own = [f"--{what}={folder}/munge.{what.split('-')[0]}" for what in ("socket", "pid-file", "log-file", "seed-file")]
     daemons = []
     try:
@@ -93,6 +95,7 @@ def one_node(folder: Path) -> Iterator[None]:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(30)
         CONFIGURATION.unlink()
+        GPUS.unlink()
 
 
 if __name__ == "__main__":

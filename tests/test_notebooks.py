@@ -278,14 +278,13 @@ def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_table
 
 
 def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weights, tmp_path):
-    """The profile for Slurm, with what a machine of two cores has: a training is cancelled, the node drained for a while."""
+    """The profile for Slurm, but for threads, of which sums depend: a training is cancelled, the node drained for a while."""
     if why := slurm_node.missing():
         pytest.skip(why)
     tables = tables_now()
     shutil.rmtree(FOLDER)
     profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
-    profile = {key: value for key, value in profile.items() if not key.startswith("set-")}
-    profile |= {"default-resources": {"mem_mb": 1000, "runtime": 30}}
+    del profile["set-threads"]
     profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
     profile |= {"slurm-logdir": str(tmp_path / "logs"), "seconds-between-status-checks": 5}
     (tmp_path / "profile").mkdir()
@@ -300,9 +299,11 @@ def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weig
         cancelled = ""
         while not cancelled and not whole.done():
             time.sleep(1)
-            queue = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i %k"], capture_output=True, text=True).stdout
-            cancelled = next((line.split()[0] for line in queue.splitlines() if "rule_train" in line), "")
+            queue = ["squeue", "-h", "-t", "R", "-O", "JobID:20,MinMemory:20,tres-per-job:20,Comment:80"]
+            jobs = subprocess.run(queue, capture_output=True, text=True).stdout.splitlines()
+            cancelled, *asked = next((job.split() for job in jobs if "rule_train" in job), [""])
         assert cancelled, whole.result().stdout + whole.result().stderr
+        assert asked[:2] == ["16000M", "gres:gpu:1"]
         subprocess.run(["scancel", cancelled], check=True)
         node("drain")
         time.sleep(5)
