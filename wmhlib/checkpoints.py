@@ -105,7 +105,7 @@ def begun(folder: Path, what: dict) -> tuple[list[dict], list[dict]]:
     if started.is_file() and json.loads(started.read_text(encoding="utf-8")) == json.loads(json.dumps(what)):
         if (folder / "history.csv").is_file():
             history, diary = (
-                pd.read_csv(path, float_precision="round_trip").to_dict("records") if path.is_file() else []
+                pd.read_csv(path).to_dict("records") if path.is_file() else []
                 for path in (folder / "history.csv", folder / "diary.csv")
             )
             steps = len(history) * what["training"]["steps_per_epoch"]
