@@ -99,6 +99,7 @@ def test_the_run_says_what_made_it(study):
     record = json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))
     assert record["vgg19"]["weights"] == "imagenet" and len(record["vgg19"]["sha256"]) == 64
     assert record["seeds"] == [1] and record["configuration"]["study"] == "smoke"
+    assert record["scans"]["subjects"] == 11 and len(record["scans"]["sha256"]) == len(record["code"]) == 64
     assert {one["loss"] for one in record["trainings"]} == {
         "dice",
         "siamese",
@@ -234,13 +235,14 @@ def test_a_study_killed_at_random_moments_gives_the_same_tables(study, weights, 
     assert tables_now() == tables
 
 
-def test_files_from_the_future_do_not_make_a_study_run_for_ever(study, weights):
-    for path in (FOLDER / "tables" / "cohort.csv", FOLDER / "models" / "discriminator.json"):
+def test_files_from_the_future_do_not_matter(study, weights):
+    """A clock that was ahead, or set back since: Snakemake refuses what it makes from them, or makes it again for ever."""
+    for path in (FOLDER / "tables" / "cohort.csv", FOLDER / "tables" / "table1.csv"):
         os.utime(path, (time.time() + 86400,) * 2)
-    (FOLDER / "tables" / "minmax.csv").unlink()
-    done = run(weights, str(CONFIG))
-    steps = [line.split("  ")[2].split(":")[0] for line in done.stdout.splitlines() if "done in" in line]
-    assert done.returncode == 0 and steps == ["06_diagnose_minmax"], done.stdout + done.stderr
+    (FOLDER / "index.html").unlink()
+    for _ in range(2):
+        done = run(weights, str(CONFIG))
+        assert done.returncode == 0 and "done in" not in done.stdout, done.stdout + done.stderr
     assert max(path.stat().st_mtime for path in FOLDER.rglob("*")) <= time.time()
 
 

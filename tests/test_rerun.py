@@ -46,7 +46,7 @@ def test_what_changed_is_said_key_by_key():
         ("[]", "is not a study's run.json"),
         ("{}", "is not a study's run.json .*'study'"),
         (json.dumps({"study": "s", "configuration": {}, "trainings": []}), "No tables beside"),
-        (None, "No such file"),
+        (None, "No file at .*run.json: name"),
     ],
 )
 def test_what_is_no_finished_study_is_refused_in_one_sentence(tmp_path, monkeypatch, content, said):

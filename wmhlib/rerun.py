@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--cores", help="as for wmhlib.study")
     arguments = parser.parse_args()
     try:
+        if not arguments.run.is_file():
+            raise FileNotFoundError(f"No file at {arguments.run}: name a finished study's, RUN=reports/demo/run.json.")
         before = json.loads(arguments.run.read_text(encoding="utf-8"))
         name, configuration, trainings = before["study"], before["configuration"], before["trainings"]
         tables = sorted((arguments.run.parent / "tables").glob("*.csv"))
