@@ -279,7 +279,7 @@ def test_variants_see_their_own_view_centres_and_network(settings, study, write_
         "siamese_shallow": {"loss": "siamese", "labels": "soft", "taps": 1},
     }
     study = open_study(write_config(settings))
-    assert study.taps == 3 and study.recipe("dice_small")["generator"]["output_prior"] == 0.3
+    assert study.taps == 1 and study.recipe("dice_small")["generator"]["output_prior"] == 0.3
     for loss in settings["losses"]:
         training.train(study, loss, 1)
     records = {loss: json.loads((study.model(loss, 1) / "training.json").read_text()) for loss in settings["losses"]}
