@@ -5,9 +5,10 @@ In flow the memory-mapped slices; out flow batches `(image, reference)` of shape
 was, and every loss of one seed sees the same slices turned by the same angles.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 
-import keras
 import numpy as np
 from scipy.ndimage import rotate
 
@@ -33,14 +34,22 @@ def turned(image: np.ndarray, reference: np.ndarray, angle_deg: float) -> tuple[
     return rotate(image, angle_deg, **settings), rotate(reference.astype(np.float32), angle_deg, **settings) > 0.5
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class _Batches:
+    """Slices `rows` in batches that are asked for by their number."""
+
+    def __init__(self, images: np.ndarray, references: np.ndarray, rows: np.ndarray, labels: str, batch_size: int):
+        self.images, self.references, self.rows = images, references, rows
+        self.labels, self.batch_size = labels, batch_size
+
+    def _pair(self, image: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return network_input(image), label_values(reference, self.labels)[..., np.newaxis]
+
+
+class TrainingBatches(_Batches):
     """Endless batches from the slices `rows`; number 0 is batch `first` of the seed.
 
-    Every slice comes once before any comes again, in a new order each time round. A batch is asked for by its number, and
-    not drawn from a stream, since Keras may open a data set twice and read ahead: on several devices it does.
+    Every slice comes once before any comes again, in a new order each time round.
     """
-
-    num_batches = None
 
     def __init__(
         self,
@@ -53,9 +62,11 @@ class TrainingBatches(keras.utils.PyDataset):
         seed: int,
         first: int = 0,
     ):
-        super().__init__()
-        self.images, self.references, self.rows, self.labels = images, references, rows, labels
-        self.batch_size, self.rotation_deg, self.seed, self.first = batch_size, rotation_deg, seed, first
+        super().__init__(images, references, rows, labels, batch_size)
+        self.rotation_deg, self.seed, self.first = rotation_deg, seed, first
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return map(self.__getitem__, itertools.count())
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         number += self.first
@@ -69,22 +80,18 @@ class TrainingBatches(keras.utils.PyDataset):
             turned(self.images[row], self.references[row], angle) if angle else (self.images[row], self.references[row])
             for row, angle in zip(rows, angles, strict=True)
         ]
-        image, reference = map(np.stack, zip(*pairs, strict=True))
-        return network_input(image), label_values(reference, self.labels)[..., np.newaxis]
+        return self._pair(*map(np.stack, zip(*pairs, strict=True)))
 
 
-class PlainBatches(keras.utils.PyDataset):
+class PlainBatches(_Batches):
     """Each of the slices `rows` once, in order and as it is: what validation reads. The last batch may be smaller."""
 
-    def __init__(self, images: np.ndarray, references: np.ndarray, rows: np.ndarray, labels: str, batch_size: int):
-        super().__init__()
-        self.images, self.references, self.rows, self.labels = images, references, rows, labels
-        self.batch_size = batch_size
-
-    @property
-    def num_batches(self) -> int:
+    def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         some = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
-        return network_input(self.images[some]), label_values(self.references[some], self.labels)[..., np.newaxis]
+        return self._pair(self.images[some], self.references[some])

@@ -16,8 +16,9 @@ import keras
 import pandas as pd
 from tqdm import tqdm
 
+from wmhlib.batches import PlainBatches, TrainingBatches
 from wmhlib.study import replacing, write_json
-from wmhlib.trainers import measure_batch_norm
+from wmhlib.trainers import Numbered, measure_batch_norm
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -25,8 +26,7 @@ class KeepBest(keras.callbacks.Callback):
 
     `measuring` are the batches whose first `measured` set batch norm's statistics, `validation` those of the validation
     figures; where there are none, every epoch is saved over the one before. `watch`, if given, is called with the history
-    so far.
-    `players` are the models of which weights and optimizer go into the checkpoint, by name.
+    so far. `players` are the models of which weights and optimizer go into the checkpoint, by name.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class KeepBest(keras.callbacks.Callback):
         players: dict[str, keras.Model],
         history: list[dict],
         diary: list[dict],
-        measuring: keras.utils.PyDataset,
+        measuring: TrainingBatches,
         measured: int,
-        validation: keras.utils.PyDataset,
+        validation: PlainBatches,
         watch: Callable | None = None,
     ):
         super().__init__()
@@ -54,10 +54,10 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         measure_batch_norm(self.model.generator, self.measuring, self.measured)
         checked = {"dice": math.nan}
-        if self.validation.num_batches:
-            checked = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+        if len(self.validation):
+            checked = self.model.evaluate(Numbered(self.validation), verbose=0, return_dict=True)
         row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked["dice"]}
-        kept = not self.validation.num_batches or row["validation_dice"] > self.best
+        kept = not len(self.validation) or row["validation_dice"] > self.best
         if kept:
             self.best = row["validation_dice"]
             with replacing(self.folder / "model.keras") as temporary:

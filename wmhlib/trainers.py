@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from wmhlib.batches import PlainBatches, TrainingBatches
 from wmhlib.siamese import SiameseContentLoss
 
 
@@ -34,6 +35,22 @@ class PooledDice(keras.metrics.Metric):
 
     def result(self):
         return 2 * self.both / ops.maximum(self.sizes, 1.0)
+
+
+class Numbered(keras.utils.PyDataset):
+    """Batches as `fit` and `evaluate` take them: by number, and not as a stream, since Keras may open a data set twice and
+    read ahead (on several devices it does; D-032)."""
+
+    def __init__(self, batches: TrainingBatches | PlainBatches):
+        super().__init__()
+        self.batches = batches
+
+    @property
+    def num_batches(self) -> int | None:
+        return len(self.batches) if hasattr(self.batches, "__len__") else None
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.batches[number]
 
 
 class LossTrainer(keras.Model):
@@ -118,15 +135,14 @@ class Tether(keras.constraints.Constraint):
 class Ascent(keras.callbacks.Callback):
     """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see."""
 
-    def __init__(self, adversary: Adversary, batches: keras.utils.PyDataset, every: int = 1):
+    def __init__(self, adversary: Adversary, batches: TrainingBatches, every: int = 1):
         super().__init__()
-        self.adversary, self.batches, self.every = adversary, batches, every
-        self.step = batches.first
+        self.adversary, self.batches, self.every, self.step = adversary, batches, every, 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.step % self.every == 0:
+        if (self.batches.first + self.step) % self.every == 0:
             synchronise(self.model)
-            self.adversary.train_on_batch(*self.batches[self.step - self.batches.first])
+            self.adversary.train_on_batch(*self.batches[self.step])
         self.step += 1
 
 
@@ -137,10 +153,11 @@ class Diary(keras.callbacks.Callback):
     """What happens step by step between generator and VGG19, for notebook 06.
 
     `rows` holds a dict a step: `step` (from 1), `generator_gradient_norm`, `discriminator_gradient_norm` (NaN where VGG19 is
-    frozen; where TensorFlow trains on several devices, of the first one's share of the batch) and, at the first and every `every`-th step, of one batch that is always the same: `distance_<tap>` (Equation 1), `strength_<tap>`
-    (root mean square of the reference's features), `drift` of VGG19's filters from where they began (length of the change over
-    length at the `start`, VGG19's weights) and `density_pct` and
-    `reference_density_pct`, the shares of pixels predicted and in the reference.
+    frozen; where TensorFlow trains on several devices, of the first one's share of the batch) and, at the first and every
+    `every`-th step, of one batch that is always the same: `distance_<tap>` (Equation 1), `strength_<tap>` (root mean square of
+    the reference's features), `drift` of VGG19's filters from where they began (length of the change over length at the
+    `start`, VGG19's weights) and `density_pct` and `reference_density_pct`, the shares of pixels predicted and in the
+    reference.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 from wmhlib.siamese import SiameseContentLoss, vgg19_features
 from wmhlib.slices import open_slices
 from wmhlib.study import Study, provenance, write_json
-from wmhlib.trainers import Adversary, Ascent, Diary, LossTrainer, PooledDice, Tether, WatchedAdam
+from wmhlib.trainers import Adversary, Ascent, Diary, LossTrainer, Numbered, PooledDice, Tether, WatchedAdam
 
 LEAST_TISSUE_PCT = 1.0
 """Slices with less tissue are air: they teach nothing, and batches with many of them unsettle batch norm (D-010)."""
@@ -252,7 +252,6 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
 
     augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
     first = done * settings["steps_per_epoch"]
-
     batches = TrainingBatches(images, references, rows, **augmented, seed=seed, first=first)
     unseen_angles = TrainingBatches(images, references, rows, **augmented, seed=0)
     keeper = KeepBest(
@@ -273,7 +272,7 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
         callbacks.insert(0, Ascent(players["adversary"], batches, every))
     if done < settings["epochs"]:
         trainer.fit(
-            batches,
+            Numbered(batches),
             initial_epoch=done,
             epochs=settings["epochs"],
             steps_per_epoch=settings["steps_per_epoch"],
