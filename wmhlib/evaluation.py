@@ -154,11 +154,7 @@ def load_tables(study: Study) -> dict[str, pd.DataFrame]:
     missing = [name for name in names if not (study.tables / f"{name}.csv").is_file()]
     if missing:
         raise FileNotFoundError(f"No {missing[0]}.csv in {study.tables}: run notebook 05_evaluate of this study first.")
-    kinds = {"subject": str, "centre": str}
-    return {
-        name: pd.read_csv(study.tables / f"{name}.csv", dtype=kinds, na_values=[""], keep_default_na=False)
-        for name in names
-    }
+    return {name: slices.read_table(study.tables / f"{name}.csv") for name in names}
 
 
 def trainings(study: Study) -> list[dict]:
@@ -183,9 +179,7 @@ def vgg19_origin(study: Study) -> dict:
 
 def ceilings(study: Study) -> pd.DataFrame:
     """The highest Dice that slices of the study's size allow, per subject, as notebook 2 wrote it."""
-    return pd.read_csv(
-        study.tables / "ceilings.csv", dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False
-    )  # NA may be a name
+    return slices.read_table(study.tables / "ceilings.csv")
 
 
 def caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:

@@ -302,6 +302,11 @@ def canonical_slice_count(path: str | Path) -> int:
     return image.shape[int(np.argmax(orientations.io_orientation(image.affine)[:, 0] == 2))]
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that was saved without losing names: subjects and centres are text, and NA may be one of them."""
+    return pd.read_csv(path, dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False)
+
+
 def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """The memory-mapped images and references, and their index, of a preprocessed cohort.
 
@@ -314,8 +319,4 @@ def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
         raise FileNotFoundError(f"No slices at {folder}: run notebook 02_preprocess of this study first.")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     references = np.load(folder / "references.npy", mmap_mode="r", allow_pickle=False)
-    return (
-        images,
-        references,
-        pd.read_csv(folder / "index.csv", dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False),
-    )  # NA may be a name
+    return images, references, read_table(folder / "index.csv")
