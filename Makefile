@@ -10,12 +10,13 @@ SHELL  := /bin/bash
 
 .PHONY: setup report rerun test lab data check lock sync
 
+WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
-	$(BIN)/python -m wmhlib.study "$(CONFIG)" --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
+	$(BIN)/python -m wmhlib.study "$(CONFIG)" $(WHERE)
 
 # A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
 rerun: setup
-	$(BIN)/python -m wmhlib.rerun "$(RUN)" --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
+	$(BIN)/python -m wmhlib.rerun "$(RUN)" $(WHERE)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from wmhlib.cohort import load_cohort
 from wmhlib.inference import save_image
+from wmhlib.scans import read_scan
 from wmhlib.study import ROOT, Study, open_study
 
 SHARES = {"Alder": 40, "Birch": 40, "Cedar/S3T": 40, "Dover/P15T": 40, "Dover/P3T": 10}
@@ -39,7 +40,7 @@ TRAINED = ("dice", 1)
 
 
 def write_study(subjects: int, size: int) -> Study:
-    """A configuration of five losses and three seeds over a cohort of about this many subjects, all else as in the demonstration."""
+    """A configuration of five losses and three seeds over a cohort of this many subjects, all else as in the demonstration."""
     counts = {centre: max(1, round(share * subjects / 170)) for centre, share in SHARES.items()}
     counts["Dover/P15T"] += subjects - sum(counts.values())
     training, validation = 3 * max(1, round(16 * subjects / 170)), 3 * min(2, subjects // 40)
@@ -47,7 +48,7 @@ def write_study(subjects: int, size: int) -> Study:
     settings = {
         "base": "demo.yaml",
         "study": f"scale-{subjects}",
-        "question": f"How do time and memory grow? {sum(counts.values())} subjects.",
+        "question": f"How do time and memory grow? {subjects} subjects.",
         "data": {"root": f"data/scale-{subjects}", "phantom": {"subjects": counts}},
         "split": {"training": training, "validation": validation, "holdout": holdout},
         "preprocessing": {"size_px": size, "view": "whole"},
@@ -97,7 +98,7 @@ def imitate(study: Study) -> None:
             shutil.copytree(done, study.model(loss, seed))
             shutil.copy(executed_training(study, *TRAINED), executed_training(study, loss, seed))
     for row in tqdm(unseen, "imitated masks", unit="subject"):
-        reference = nibabel.load(row.reference)
+        reference = read_scan(row.reference)
         lesion = np.rint(np.asarray(reference.dataobj)) == 1
         shapes = [binary_dilation(lesion), binary_erosion(lesion), lesion]
         for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):

@@ -36,18 +36,8 @@ def main() -> None:
         changed = sorted(set(pins[0]) ^ set(pins[1]))
         sys.exit(f"requirements.lock is not in step with pyproject.toml ({', '.join(changed[:6])}): run `make lock`.")
     for python in PYTHONS:
-        command = [
-            UV,
-            "pip",
-            "install",
-            "--quiet",
-            "--dry-run",
-            "--target",
-            tempfile.gettempdir(),
-            "--python-version",
-            python,
-        ]
-        command += ["--require-hashes", "-r", "requirements.lock"]
+        options = f"--quiet --dry-run --python-version {python} --require-hashes -r requirements.lock --target"
+        command = [UV, "pip", "install", *options.split(), tempfile.gettempdir()]
         if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit(
                 f"requirements.lock cannot be installed on Python {python} (above): mend pyproject.toml, `make lock`."

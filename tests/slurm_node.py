@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+HOST = socket.gethostname().split(".")[0]
 CONFIGURATION, GPUS = Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf")
 
 SETTINGS = """\
@@ -70,9 +71,8 @@ def one_node(folder: Path) -> Iterator[None]:
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o400)
-    host = socket.gethostname().split(".")[0]
     CONFIGURATION.parent.mkdir(exist_ok=True)
-    CONFIGURATION.write_text(SETTINGS.format(host=host, folder=folder), encoding="utf-8")
+    CONFIGURATION.write_text(SETTINGS.format(host=HOST, folder=folder), encoding="utf-8")
     GPUS.write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n", encoding="utf-8")
     own = [f"--{what}={folder}/munge.{what.split('-')[0]}" for what in ("socket", "pid-file", "log-file", "seed-file")]
     daemons = []

@@ -82,64 +82,17 @@ def whole(kind, header=nibabel.Nifti1Image) -> bytes:
 
 WHOLE = [whole(kind) for kind in KINDS] + [whole(np.int16, nibabel.Nifti2Image)]
 FLOATS = [
-    0,
-    -0.0,
-    -1,
-    0.5,
-    1,
-    3,
-    0.01,
-    0.0099,
-    100,
-    1e-45,
-    1e-30,
-    1e30,
-    3.4e38,
-    np.nan,
-    np.inf,
-    -np.inf,
-    351,
-    352,
+    0, -0.0, -1, 0.5, 1, 3, 0.01, 0.0099, 100, 1e-45, 1e-30, 1e30, 3.4e38, np.nan, np.inf, -np.inf, 351, 352,
     2**20,
-]
+]  # fmt: skip
 INTEGERS = [
-    -32768,
-    -1,
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    7,
-    8,
-    16,
-    64,
-    128,
-    256,
-    348,
-    512,
-    540,
-    768,
-    1024,
-    1025,
-    1536,
-    2048,
-    2304,
+    -32768, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 64, 128, 256, 348, 512, 540, 768, 1024, 1025, 1536, 2048, 2304,
     32767,
-]
+]  # fmt: skip
 WILD = [
-    "dim",
-    "pixdim",
-    "datatype",
-    "bitpix",
-    "vox_offset",
-    "scl_slope",
-    "scl_inter",
-    "magic",
-    "sizeof_hdr",
+    "dim", "pixdim", "datatype", "bitpix", "vox_offset", "scl_slope", "scl_inter", "magic", "sizeof_hdr",
     "dim_info",
-]
+]  # fmt: skip
 WILD += ["qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "qoffset_x", "xyzt_units"]
 
 

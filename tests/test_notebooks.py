@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -293,7 +292,7 @@ def test_a_cluster_that_loses_a_job_and_a_node_gives_the_same_tables(study, weig
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
 
     def node(state: str) -> None:
-        settings = [f"nodename={socket.gethostname().split('.')[0]}", f"state={state}", "reason=test"]
+        settings = [f"nodename={slurm_node.HOST}", f"state={state}", "reason=test"]
         subprocess.run(["scontrol", "update", *settings], check=True)
 
     with slurm_node.one_node(tmp_path / "slurm"), ThreadPoolExecutor() as pool:

@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_VALUES = 10_000
 """Keys and values of a configuration; one of a few lines can stand for billions, where each refers to the one before twice."""
 
+LET_THROUGH = (ValueError, LookupError, AttributeError, RecursionError)
+"""What PyYAML raises beside its own errors where a tag, a number or the nesting is beyond it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -78,7 +81,7 @@ class Study:
     def taps(self) -> int:
         """How many max pools of the study's VGG19 the losses look at, at most; 0 where none does, or random ones alone."""
         losses = [self.recipe(name)["loss"] for name in self.config["losses"]]
-        return max(loss["taps"] if loss.get("weights") == "imagenet" else 0 for loss in losses)
+        return max((loss["taps"] for loss in losses if loss.get("weights") == "imagenet"), default=0)
 
     @property
     def views(self) -> list[str]:
@@ -194,14 +197,14 @@ def _read_yaml(path: Path):
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # PyYAML lets many through
+    except (yaml.YAMLError, *LET_THROUGH) as error:
         raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend that line.") from None
+    _refuse_endless(path, settings)
+    return settings
+
+
+def _refuse_endless(path: Path, settings) -> None:
+    """Refuse settings that no file of a few lines should stand for: more than `MOST_VALUES`, or numbers without end."""
     waiting, values = [settings], 0
     while waiting and values <= MOST_VALUES:
         value, values = waiting.pop(), values + 1
@@ -212,7 +215,6 @@ def _read_yaml(path: Path):
         raise ValueError(
             f"{path} stands for more than {MOST_VALUES} values once its aliases are followed: write it without."
         )
-    return settings
 
 
 def _laid_over(below, above):
@@ -374,9 +376,7 @@ def main() -> None:
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
     # Every step inherits the lock as its standard input, so one that outlives this process still holds it.
     if subprocess.run(command, stdin=lock, env=os.environ | home).returncode:
-        sys.exit(
-            "The study did not finish: run it again to go on. What Snakemake said is in the newest file of .snakemake/log."
-        )
+        sys.exit("The study did not finish: run it again to go on.")
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 
