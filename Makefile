@@ -12,7 +12,7 @@ SHELL  := /bin/bash
 
 WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
-	$(BIN)/python -m wmhlib.study "$(CONFIG)" $(WHERE)
+	$(BIN)/python -m wmhlib.study "$(CONFIG)" $(WHERE) $(OPTIONS)
 
 # A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
 rerun: setup

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from wmhlib.batches import TrainingBatches
+from wmhlib.batches import ReadAhead, TrainingBatches
 from wmhlib.siamese import vgg19_features
 from wmhlib.study import Study, open_study
 from wmhlib.trainers import LossTrainer
@@ -31,6 +31,9 @@ from wmhlib.training import machine, make_players, precision_here
 
 WARM_UP = 2
 """Steps of each loss before any is timed: they compile."""
+
+DRAWN = 40
+"""Batches that the input pipeline is timed over."""
 
 TARGET = 1.15
 """How much dearer than predicted the Siamese step may be."""
@@ -82,6 +85,13 @@ def plain_convolutions(size: int, channels: int = 64, count: int = 4) -> keras.M
     return network
 
 
+def read(batches: TrainingBatches, count: int) -> None:
+    """Draw the first batches as a training does, with threads that read ahead."""
+    ahead = ReadAhead(batches)
+    for number in range(count):
+        ahead[number]
+
+
 def in_turn(calls: dict[str, list[Callable]], rounds: int) -> dict[str, np.ndarray]:
     """Seconds (round, call) of everyone's calls, who come one after the other, in another order every round."""
     took, order = {name: [] for name in calls}, np.random.default_rng(0)
@@ -120,7 +130,7 @@ def report(study: Study, precision: str, steps: int) -> None:
     batches = TrainingBatches(
         images, references, np.arange(len(images)), "hard", batch, **study.config["augmentation"], seed=1
     )
-    pair, numbers = batches[0], itertools.count()
+    pair = batches[0]
     plain = plain_convolutions(size)
     compiled = {loss: players(study, loss) for loss in losses}
     steps_of = {
@@ -129,7 +139,7 @@ def report(study: Study, precision: str, steps: int) -> None:
     }
     others = {
         "plain": [functools.partial(plain.predict_on_batch, pair[0])],
-        "input": [lambda: batches[next(numbers)]],
+        "input": [functools.partial(read, batches, DRAWN)],
     }
     seconds = {name: np.median(took, axis=0) for name, took in in_turn(others | steps_of, steps).items()}
     work = {loss: batch * np.array(operations) for loss, (_, operations) in compiled.items()}
@@ -154,7 +164,7 @@ def report(study: Study, precision: str, steps: int) -> None:
             f"{step:.1f} ms; with one adversary's step for {every} of the generator's, as configured, "
             f"{step + adversary / every:.1f} ms a step."
         )
-    supply, demand = batch / seconds["input"].sum(), batch / min(seconds[loss].sum() for loss in losses)
+    supply, demand = DRAWN * batch / seconds["input"].sum(), batch / min(seconds[loss].sum() for loss in losses)
     enough = "enough" if supply > demand else "TOO SLOW"
     print(
         f"- Input pipeline: {supply:.0f} slices/s, {supply / demand:.1f} times what the fastest step takes "

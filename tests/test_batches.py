@@ -1,6 +1,6 @@
 import numpy as np
 
-from wmhlib.batches import PlainBatches, TrainingBatches, label_values, turned
+from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches, label_values, turned
 
 
 def stack(count=10, side=16):
@@ -20,6 +20,15 @@ def test_a_batch_depends_on_seed_and_number_alone():
         assert np.array_equal(x, x_again) and np.array_equal(y, y_again)
     assert not np.array_equal(whole[0][0], make(0, seed=2)[0][0])
     assert whole[0][0].shape == (4, 16, 16, 3) and whole[0][1].shape == (4, 16, 16, 1)
+
+
+def test_reading_ahead_changes_no_batch():
+    images, references = stack()
+    batches = TrainingBatches(images, references, np.arange(10), "soft", 4, 30, seed=1, first=3)
+    ahead = ReadAhead(batches, threads=2)
+    for number in (0, 1, 1, 2, 30, 29, 0):  # twice, far ahead, back
+        assert all(map(np.array_equal, ahead[number], batches[number]))
+    assert ahead[60] and min(ahead.coming) >= 60 - ahead.ahead, "what is far behind is forgotten"
 
 
 def test_every_slice_comes_once_before_any_comes_again():

@@ -118,7 +118,7 @@ def test_batch_norm_is_measured_at_the_weights_as_they_are():
     generator = dense_unet(16, 4, 1, 1, seed=1)
     random = np.random.default_rng(0)
     batches = [(random.uniform(-100, 150, (4, 16, 16, 3)).astype(np.float32), None) for _ in range(5)]
-    trainers.measure_batch_norm(generator, iter(batches), 5)
+    trainers.Measurement(generator).over(batches)
     convolution, norm = generator.layers[1], generator.layers[2]
     outputs = [keras.ops.convert_to_numpy(convolution(image)) for image, _ in batches]
     means = np.mean([output.mean(axis=(0, 1, 2)) for output in outputs], axis=0)

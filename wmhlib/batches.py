@@ -7,7 +7,9 @@ was, and every loss of one seed sees the same slices turned by the same angles.
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from scipy.ndimage import rotate
@@ -95,3 +97,28 @@ class PlainBatches(_Batches):
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         some = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
         return self._pair(self.images[some], self.references[some])
+
+
+class ReadAhead:
+    """Batches made in threads before they are asked for, so that no training waits for them; any number may be asked for.
+
+    The last few are kept, since both players of the min-max game take the same one.
+    """
+
+    def __init__(self, batches: TrainingBatches, threads: int | None = None):
+        threads = threads or min(8, os.cpu_count())
+        self.batches, self.ahead, self.coming = batches, 2 * threads, {}
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        wanted = self._at(number)
+        for later in range(number + 1, number + 1 + self.ahead):
+            self._at(later)
+        for earlier in [one for one in list(self.coming) if one < number - self.ahead]:
+            self.coming.pop(earlier, None)
+        return wanted.result()
+
+    def _at(self, number: int) -> Future:
+        batch = self.coming.get(number) or self.pool.submit(self.batches.__getitem__, number)
+        self.coming[number] = batch  # two readers may ask at once: at worst a batch is made twice
+        return batch

@@ -5,6 +5,7 @@ is done, `started.json` with `epoch-<n>-<player>.weights.h5`. Each is whole or n
 says which epoch counts.
 """
 
+import itertools
 import json
 import math
 import shutil
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from wmhlib.batches import PlainBatches, TrainingBatches
 from wmhlib.study import replacing, write_json
-from wmhlib.trainers import Numbered, measure_batch_norm
+from wmhlib.trainers import Measurement, Numbered
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -43,6 +44,7 @@ class KeepBest(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.players, self.history, self.diary, self.watch = folder, players, history, diary, watch
         self.measuring, self.measured, self.validation = measuring, measured, validation
+        self.measurement = Measurement(players["generator"].generator)
         self.best = max((row["validation_dice"] for row in history if row["kept"]), default=-1.0)
 
     def on_train_begin(self, logs=None):
@@ -52,7 +54,7 @@ class KeepBest(keras.callbacks.Callback):
         self.bar = tqdm(total=self.params["epochs"], initial=len(self.history), unit="epoch", desc=name)
 
     def on_epoch_end(self, epoch, logs=None):
-        measure_batch_norm(self.model.generator, self.measuring, self.measured)
+        self.measurement.over(itertools.islice(self.measuring, self.measured))
         checked = {"dice": math.nan}
         if len(self.validation):
             checked = self.model.evaluate(Numbered(self.validation), verbose=0, return_dict=True)

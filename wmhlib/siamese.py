@@ -155,9 +155,13 @@ class SiameseContentLoss(keras.losses.Loss):
 
     def bound_to(self, image) -> "SiameseContentLoss":
         """The same loss for the masks of this batch of preprocessed images (batch, size, size, 3)."""
-        bound = SiameseContentLoss(self.features, self.mask, self.normalise, self.generalized_dice, self.name)
+        bound = self.with_features(self.features)
         bound.image = image
         return bound
+
+    def with_features(self, features: keras.Model) -> "SiameseContentLoss":
+        """The same loss by another network's features."""
+        return SiameseContentLoss(features, self.mask, self.normalise, self.generalized_dice, self.name)
 
     def masked(self, mask):
         """The bound images times a mask (batch, size, size, 1)."""

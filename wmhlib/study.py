@@ -310,13 +310,14 @@ def provenance() -> dict:
     """
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     sources = [*ROOT.glob("wmhlib/*.py"), *ROOT.glob("wmhlib/context/*"), *ROOT.glob("notebooks/*.py")]
-    packages = ("keras", "tensorflow", "numpy", "scipy", "scikit-image", "nibabel", "pandas", "statsmodels")
-    packages += ("connected-components-3d",)
+    packages = {"keras", "tensorflow", "jax", "numpy", "scipy", "scikit-image", "nibabel", "pandas", "statsmodels"}
+    packages |= {"connected-components-3d"}
+    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
     return {
         "commit": commit.stdout.strip() or "not a git checkout",
         "code": hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: installed[name] for name in sorted(packages) if name in installed},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
 
@@ -348,6 +349,7 @@ def main() -> None:
         "--profile", default="local", help="of workflow/profiles, or a folder like those: where it runs"
     )
     parser.add_argument("--cores", type=int, help="instead of the profile's")
+    parser.add_argument("--loud", action="store_true", help="let Snakemake say what it does, and why it cannot")
     arguments = parser.parse_args()
     try:
         study = open_study(arguments.config, arguments.data)
@@ -367,6 +369,7 @@ def main() -> None:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
+    command += ["--quiet", "host"] if arguments.loud else []
     paths = {"study_config": study.config_path} | ({"data": study.data} if arguments.data else {})
     command += ["--config", *(f"{key}={_quoted(path)}" for key, path in paths.items())]
     print(
@@ -376,7 +379,8 @@ def main() -> None:
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
     # Every step inherits the lock as its standard input, so one that outlives this process still holds it.
     if subprocess.run(command, stdin=lock, env=os.environ | home).returncode:
-        sys.exit("The study did not finish: run it again to go on.")
+        hint = "" if arguments.loud else " Where nothing above says why, make report OPTIONS=--loud says more."
+        sys.exit(f"The study did not finish: run it again to go on.{hint}")
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 

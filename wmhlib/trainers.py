@@ -5,15 +5,13 @@ adversary raises it on the same batch by changing VGG19's filters. Both are plai
 each owns the weights of one player.
 """
 
-import contextlib
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
-from wmhlib.batches import PlainBatches, TrainingBatches
+from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
 from wmhlib.siamese import SiameseContentLoss
 
 
@@ -41,7 +39,7 @@ class Numbered(keras.utils.PyDataset):
     """Batches as `fit` and `evaluate` take them: by number, and not as a stream, since Keras may open a data set twice and
     read ahead (on several devices it does; D-032)."""
 
-    def __init__(self, batches: TrainingBatches | PlainBatches):
+    def __init__(self, batches: TrainingBatches | PlainBatches | ReadAhead):
         super().__init__()
         self.batches = batches
 
@@ -133,14 +131,17 @@ class Tether(keras.constraints.Constraint):
 
 
 class Ascent(keras.callbacks.Callback):
-    """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see."""
+    """Lets the adversary take its step before every `every`-th step of the generator, on the batch that it will see.
 
-    def __init__(self, adversary: Adversary, batches: TrainingBatches, every: int = 1):
+    `done` are the steps that a training which goes on has behind it.
+    """
+
+    def __init__(self, adversary: Adversary, batches: TrainingBatches | ReadAhead, every: int = 1, done: int = 0):
         super().__init__()
-        self.adversary, self.batches, self.every, self.step = adversary, batches, every, 0
+        self.adversary, self.batches, self.every, self.done, self.step = adversary, batches, every, done, 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        if (self.batches.first + self.step) % self.every == 0:
+        if (self.done + self.step) % self.every == 0:
             synchronise(self.model)
             self.adversary.train_on_batch(*self.batches[self.step])
         self.step += 1
@@ -164,12 +165,14 @@ class Diary(keras.callbacks.Callback):
         self,
         probe: tuple[np.ndarray, np.ndarray],
         start: list[np.ndarray],
+        trainer: LossTrainer,
         adversary: Adversary | None,
         every: int,
         rows: list[dict],
     ):
         super().__init__()
         self.probe, self.start, self.adversary, self.every, self.rows = probe, start, adversary, every, rows
+        self.look = Look(trainer)
 
     def on_train_batch_end(self, batch, logs=None):
         synchronise(self.model)
@@ -177,7 +180,7 @@ class Diary(keras.callbacks.Callback):
         for name, player in (("generator", self.model), ("discriminator", self.adversary)):
             row[name + NORM] = last_gradient(player) if player else np.nan
         if row["step"] == 1 or row["step"] % self.every == 0:
-            row |= self._look()
+            row |= self.look.at(*self.probe) | {"drift": self._drift()}
         self.rows.append(row)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -185,24 +188,45 @@ class Diary(keras.callbacks.Callback):
         for row in self.rows[-self.params["steps"] :]:
             row |= {name: float(value) for name, value in row.items() if name.endswith(NORM)}
 
-    def _look(self) -> dict:
-        image, reference = (ops.convert_to_tensor(one) for one in self.probe)
-        criterion = self.model.criterion.bound_to(image)
-        with batch_norm_momentum(self.model.generator, 1.0):  # looking changes nothing
-            prediction = self.model.generator(image, training=True)
+    def _drift(self) -> float:
+        now = [ops.convert_to_numpy(weight) for weight in self.model.features.weights]
+        apart = sum(np.square(a - b).sum() for a, b in zip(now, self.start, strict=True))
+        return float(np.sqrt(apart / sum(np.square(a).sum() for a in self.start)))
+
+
+class Look(keras.Model):
+    """What a training makes of a batch at this moment, compiled: copies of its networks, so that looking changes nothing."""
+
+    def __init__(self, trainer: LossTrainer):
+        super().__init__(name="look", dtype="float32")  # the loss takes images as they are, whatever the networks take
+        self.originals = [trainer.generator, trainer.features]
+        self.generator, self.features = map(keras.models.clone_model, self.originals)
+        self.features.trainable = False
+        self.criterion = trainer.criterion.with_features(self.features)
+        self.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, batch):
+        image, reference = batch
+        criterion = self.criterion.bound_to(image)
+        prediction = self.generator(image, training=True)
         row = {
-            name: 100 * float(ops.mean(ops.cast(mask > 0.5, "float32")))
+            name: 100 * ops.mean(ops.cast(mask > 0.5, "float32"))
             for name, mask in (("density_pct", prediction), ("reference_density_pct", reference))
         }
         looked = zip(criterion.distances(reference, prediction), criterion.seen(reference), strict=True)
         for tap, (distance, features) in enumerate(looked, start=1):
             row |= {
-                f"distance_{tap}": float(distance),
-                f"strength_{tap}": float(ops.sqrt(ops.mean(ops.square(ops.cast(features, "float32"))))),
+                f"distance_{tap}": distance,
+                f"strength_{tap}": ops.sqrt(ops.mean(ops.square(ops.cast(features, "float32")))),
             }
-        now = [ops.convert_to_numpy(weight) for weight in self.model.features.weights]
-        apart = sum(np.square(a - b).sum() for a, b in zip(now, self.start, strict=True))
-        return row | {"drift": float(np.sqrt(apart / sum(np.square(a).sum() for a in self.start)))}
+        return {name: ops.reshape(value, (1,)) for name, value in row.items()}
+
+    def at(self, image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+        """Density of prediction and reference, and the distance and strength of every tap, for a batch."""
+        for copy, original in zip((self.generator, self.features), self.originals, strict=True):
+            for mine, theirs in zip(copy.variables, original.variables, strict=True):
+                mine.assign(ops.copy(theirs))
+        return {name: float(value[0]) for name, value in self.predict_on_batch((image, reference)).items()}
 
 
 def last_gradient(player: LossTrainer):
@@ -216,26 +240,38 @@ def synchronise(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
-def measure_batch_norm(generator: keras.Model, batches: Iterable, count: int) -> None:
-    """Replace batch norm's running statistics by their mean over `count` batches, at the weights as they are now.
+class Measurement(keras.Model):
+    """Replaces batch norm's running statistics by their mean over batches, at the weights as they are now; compiled once.
 
     Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
     validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
     """
-    for number, (image, _) in enumerate(itertools.islice(batches, count), start=1):
-        with batch_norm_momentum(generator, 1 - 1 / number):  # a mean over all batches so far
-            generator(image, training=True)
 
+    def __init__(self, generator: keras.Model):
+        super().__init__(name="measurement")
+        self.generator = generator
+        self.compile(jit_compile=keras.backend.backend() == "jax")
 
-@contextlib.contextmanager
-def batch_norm_momentum(generator: keras.Model, momentum: float) -> Iterator[None]:
-    """Batch norm with this momentum of its running statistics: 1 leaves them as they are."""
-    norms = [layer for layer in generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = momentum
-    try:
-        yield
-    finally:
-        for norm, before in zip(norms, usual, strict=True):
-            norm.momentum = before
+    @property
+    def norms(self) -> list[keras.layers.BatchNormalization]:
+        return [layer for layer in self.generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def call(self, image):
+        usual = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0  # the running statistics are then this batch's
+        try:
+            return self.generator(image, training=True)
+        finally:
+            for norm, before in zip(self.norms, usual, strict=True):
+                norm.momentum = before
+
+    def over(self, batches: Iterable) -> None:
+        """Measure over batches `(image, reference)`; none leave the statistics as they are."""
+        running = [variable for norm in self.norms for variable in (norm.moving_mean, norm.moving_variance)]
+        found = []
+        for image, _ in batches:
+            self.predict_on_batch(image)
+            found.append([ops.convert_to_numpy(variable) for variable in running])
+        for variable, values in zip(running, zip(*found, strict=True), strict=False):
+            variable.assign(np.mean(values, axis=0))

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from wmhlib.batches import PlainBatches, TrainingBatches
+from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
 from wmhlib.checkpoints import KeepBest, begun, checkpoint
 from wmhlib.generator import dense_unet
 from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
@@ -32,8 +32,8 @@ from wmhlib.trainers import Adversary, Ascent, Diary, LossTrainer, Numbered, Poo
 LEAST_TISSUE_PCT = 1.0
 """Slices with less tissue are air: they teach nothing, and batches with many of them unsettle batch norm (D-010)."""
 
-DIARY_EVERY = 20
-"""Steps between two looks at the batch that is always the same, in the diary."""
+DIARY_EVERY, DIARY_LOOKS = 20, 200
+"""Steps between two looks at the batch that is always the same, in the diary, and how many of these a long training takes."""
 
 
 def make_loss(kind: str, settings: dict, features: keras.Model | None = None) -> keras.losses.Loss:
@@ -252,7 +252,7 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
 
     augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
     first = done * settings["steps_per_epoch"]
-    batches = TrainingBatches(images, references, rows, **augmented, seed=seed, first=first)
+    batches = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=seed, first=first))
     unseen_angles = TrainingBatches(images, references, rows, **augmented, seed=0)
     keeper = KeepBest(
         folder,
@@ -266,10 +266,11 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
     )
     callbacks = [keeper]
     if features is not None:
-        callbacks.insert(0, Diary(unseen_angles[0], unplayed, players.get("adversary"), DIARY_EVERY, diary))
+        every = max(DIARY_EVERY, settings["epochs"] * settings["steps_per_epoch"] // DIARY_LOOKS)
+        callbacks.insert(0, Diary(unseen_angles[0], unplayed, trainer, players.get("adversary"), every, diary))
     if "adversary" in players:
         every = recipe["loss"].get("discriminator_every", 1)
-        callbacks.insert(0, Ascent(players["adversary"], batches, every))
+        callbacks.insert(0, Ascent(players["adversary"], batches, every, first))
     if done < settings["epochs"]:
         trainer.fit(
             Numbered(batches),
