@@ -90,6 +90,7 @@ def read(batches: TrainingBatches, count: int) -> None:
     ahead = ReadAhead(batches)
     for number in range(count):
         ahead[number]
+    ahead.pool.shutdown(cancel_futures=True)
 
 
 def in_turn(calls: dict[str, list[Callable]], rounds: int) -> dict[str, np.ndarray]:
@@ -193,7 +194,7 @@ def main() -> None:
     study.config["preprocessing"]["size_px"] = arguments.size or study.config["preprocessing"]["size_px"]
     study.config["generator"]["filters"] = arguments.filters or study.config["generator"]["filters"]
     precision = precision_here(arguments.precision or study.config["training"].get("precision", "float32"))
-    with machine(precision, 1):
+    with machine(precision):
         report(study, precision, arguments.steps)
 
 

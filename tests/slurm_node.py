@@ -54,7 +54,8 @@ def missing() -> str:
         return f"Slurm is not installed ({', '.join(lacking)})"
     if os.geteuid():
         return "only root can start Slurm"
-    return f"{CONFIGURATION} is there: a Slurm of this machine's own" if CONFIGURATION.exists() else ""
+    own = [str(path) for path in (CONFIGURATION, GPUS) if path.exists()]
+    return f"{' and '.join(own)} is there: a Slurm of this machine's own" if own else ""
 
 
 @contextlib.contextmanager

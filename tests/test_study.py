@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 from conftest import as_nobody, full_disk
 
 from wmhlib import study
-from wmhlib.study import ROOT, open_study, replacing
+from wmhlib.study import ROOT, alone, open_study, replacing, write_json
 
 
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "config").glob("*.yaml") if path.name != "schema.yaml"])
@@ -23,6 +24,8 @@ def test_every_configuration_that_ships_is_valid(name):
         ({"colour": "red"}, "colour"),
         ({"seeds": []}, "seeds"),
         ({"seeds": "1"}, "seeds"),
+        ({"seeds": [0]}, "seeds"),
+        ({"seeds": [2**32]}, "seeds"),
         ({"training": {"epochs": -1}}, "training"),
         ({"study": "../elsewhere"}, "study"),
         ({"losses": {"hinge": {}}}, "losses"),
@@ -70,6 +73,33 @@ def test_two_runs_of_one_study_at_once_are_refused(settings, write_config):
         assert "is being written by another run of it: wait for that one to end" in run.stderr
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_training_is_held_by_one_process_at_a_time(tmp_path):
+    with alone(tmp_path / "models" / "dice" / "seed-1"):
+        with pytest.raises(BlockingIOError, match="seed-1 is being written by another process: wait"):
+            with alone(tmp_path / "models" / "dice" / "seed-1"):
+                pass
+        with alone(tmp_path / "models" / "dice" / "seed-2"):
+            pass
+    with alone(tmp_path / "models" / "dice" / "seed-1"):
+        pass
+
+
+def test_other_vgg19_weights_make_the_discriminator_anew(settings, write_config, tmp_path, monkeypatch):
+    opened, weights = open_study(write_config(settings)), tmp_path / "weights.h5"
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    record = opened.discriminator.with_suffix(".json")
+    weights.write_bytes(b"any")
+    for known, named, stays in (
+        ({"weights": "random"}, "", True),
+        ({"weights": "random"}, weights, False),
+        ({"weights": "imagenet", "sha256": hashlib.sha256(b"any").hexdigest()}, weights, True),
+    ):
+        write_json(record, known)
+        monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(named))
+        study._forget_other_weights(opened)
+        assert record.is_file() == stays
 
 
 def test_broken_yaml_is_refused(tmp_path):

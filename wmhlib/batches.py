@@ -99,6 +99,12 @@ class PlainBatches(_Batches):
         return self._pair(self.images[some], self.references[some])
 
 
+def cores() -> int:
+    """Cores that this process may use: what it was told (`workflow/notebook.py --threads`), else all it is allowed."""
+    told = int(os.environ.get("OMP_NUM_THREADS", 0))
+    return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+
 class ReadAhead:
     """Batches made in threads before they are asked for, so that no training waits for them; any number may be asked for.
 
@@ -106,7 +112,7 @@ class ReadAhead:
     """
 
     def __init__(self, batches: TrainingBatches, threads: int | None = None):
-        threads = threads or min(8, os.cpu_count())
+        threads = threads or min(8, cores())
         self.batches, self.ahead, self.coming = batches, 2 * threads, {}
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
 

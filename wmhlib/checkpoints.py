@@ -5,7 +5,6 @@ is done, `started.json` with `epoch-<n>-<player>.weights.h5`. Each is whole or n
 says which epoch counts.
 """
 
-import itertools
 import json
 import math
 import shutil
@@ -17,7 +16,7 @@ import keras
 import pandas as pd
 from tqdm import tqdm
 
-from wmhlib.batches import PlainBatches, TrainingBatches
+from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
 from wmhlib.study import replacing, write_json
 from wmhlib.trainers import Measurement, Numbered
 
@@ -36,7 +35,7 @@ class KeepBest(keras.callbacks.Callback):
         players: dict[str, keras.Model],
         history: list[dict],
         diary: list[dict],
-        measuring: TrainingBatches,
+        measuring: TrainingBatches | ReadAhead,
         measured: int,
         validation: PlainBatches,
         watch: Callable | None = None,
@@ -54,10 +53,13 @@ class KeepBest(keras.callbacks.Callback):
         self.bar = tqdm(total=self.params["epochs"], initial=len(self.history), unit="epoch", desc=name)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.measurement.over(itertools.islice(self.measuring, self.measured))
+        self.measurement.over(self.measuring[number] for number in range(self.measured))
         checked = {"dice": math.nan}
         if len(self.validation):
+            shared = keras.distribution.distribution()
+            keras.distribution.set_distribution(None)  # JAX's devices could not share a last batch of an odd size
             checked = self.model.evaluate(Numbered(self.validation), verbose=0, return_dict=True)
+            keras.distribution.set_distribution(shared)
         row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked["dice"]}
         kept = not len(self.validation) or row["validation_dice"] > self.best
         if kept:

@@ -35,8 +35,6 @@ Windows drops."""
 LONGEST_NAME = 200
 """Bytes of a subject's or centre's name: a file named after it has an ending too, and 255 are the most that fit."""
 
-SPLITS = ("training", "validation", "holdout", "external")
-
 
 def read_challenge(root: str | Path) -> pd.DataFrame:
     """List every subject of a challenge folder, sorted by centre and subject.

@@ -27,8 +27,8 @@ METRICS = {
     "lesion_recall": ("Lesion recall", True),
     "lesion_f1": ("Lesion F1", True),
 }
-"""The challenge's five figures: the name a reader sees, and whether more is better. (One more needs a column in
-`wmhlib/context/*.csv` too, or a place among those that are not ranked in `wmhlib.context.rank_score`.)"""
+"""The challenge's five figures: the name a reader sees, and whether more is better. (One
+more is ranked where `wmhlib/context/leaderboard.csv` has a column of it.)"""
 
 
 def shown(metric: str, value: float) -> str:

@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_VALUES = 10_000
 """Keys and values of a configuration; one of a few lines can stand for billions, where each refers to the one before twice."""
 
+TRAINED_BY = ("batches", "slices", "generator", "losses", "siamese", "trainers", "checkpoints", "training")
+"""The modules that a trained network follows from: where one changes, networks are trained anew."""
+
 LET_THROUGH = (ValueError, LookupError, AttributeError, RecursionError)
 """What PyYAML raises beside its own errors where a tag, a number or the nesting is beyond it."""
 
@@ -297,6 +300,27 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder while the block lasts, or until the process is gone. (On a cluster the study's own lock does not reach the
+    jobs, and a job that Slurm thinks lost may be there twice.)
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder} is being written by another process: wait for that one to end.") from None
+        except OSError:
+            pass  # a disk without locks
+        yield
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write a dict as indented JSON, all or nothing."""
     with replacing(path) as temporary:
@@ -334,6 +358,15 @@ def _bring_to_the_present(*folders: Path) -> None:
         os.utime(path, (now - place / 1000,) * 2)
 
 
+def _forget_other_weights(study: Study) -> None:
+    """Let VGG19 be built anew where `WMH_VGG19_WEIGHTS` names other weights than the study has, such as none at first."""
+    named, record = os.environ.get("WMH_VGG19_WEIGHTS"), study.discriminator.with_suffix(".json")
+    if named and study.taps and record.is_file() and Path(named).expanduser().is_file():
+        wanted = hashlib.sha256(Path(named).expanduser().read_bytes()).hexdigest()
+        if json.loads(record.read_text(encoding="utf-8")).get("sha256") != wanted:
+            record.unlink()
+
+
 def _quoted(path: Path) -> str:
     """A path as Snakemake reads it back: it takes a setting for YAML, to which ` #` begins a comment and `: ` a mapping."""
     text = yaml.safe_dump(str(path), default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
@@ -366,6 +399,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
     _bring_to_the_present(study.folder, study.slices)
+    _forget_other_weights(study)
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
@@ -379,7 +413,7 @@ def main() -> None:
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
     # Every step inherits the lock as its standard input, so one that outlives this process still holds it.
     if subprocess.run(command, stdin=lock, env=os.environ | home).returncode:
-        hint = "" if arguments.loud else " Where nothing above says why, make report OPTIONS=--loud says more."
+        hint = "" if arguments.loud else " Where nothing above says why, OPTIONS=--loud says more."
         sys.exit(f"The study did not finish: run it again to go on.{hint}")
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 

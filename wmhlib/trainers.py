@@ -172,7 +172,7 @@ class Diary(keras.callbacks.Callback):
     ):
         super().__init__()
         self.probe, self.start, self.adversary, self.every, self.rows = probe, start, adversary, every, rows
-        self.look = Look(trainer)
+        self.look, self.watched = Look(trainer), (trainer.generator, trainer.features)
 
     def on_train_batch_end(self, batch, logs=None):
         synchronise(self.model)
@@ -180,7 +180,7 @@ class Diary(keras.callbacks.Callback):
         for name, player in (("generator", self.model), ("discriminator", self.adversary)):
             row[name + NORM] = last_gradient(player) if player else np.nan
         if row["step"] == 1 or row["step"] % self.every == 0:
-            row |= self.look.at(*self.probe) | {"drift": self._drift()}
+            row |= self.look.at(*self.watched, *self.probe) | {"drift": self._drift()}
         self.rows.append(row)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -199,8 +199,7 @@ class Look(keras.Model):
 
     def __init__(self, trainer: LossTrainer):
         super().__init__(name="look", dtype="float32")  # the loss takes images as they are, whatever the networks take
-        self.originals = [trainer.generator, trainer.features]
-        self.generator, self.features = map(keras.models.clone_model, self.originals)
+        self.generator, self.features = map(keras.models.clone_model, (trainer.generator, trainer.features))
         self.features.trainable = False
         self.criterion = trainer.criterion.with_features(self.features)
         self.compile(jit_compile=keras.backend.backend() == "jax")
@@ -221,9 +220,9 @@ class Look(keras.Model):
             }
         return {name: ops.reshape(value, (1,)) for name, value in row.items()}
 
-    def at(self, image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    def at(self, generator, features, image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         """Density of prediction and reference, and the distance and strength of every tap, for a batch."""
-        for copy, original in zip((self.generator, self.features), self.originals, strict=True):
+        for copy, original in ((self.generator, generator), (self.features, features)):
             for mine, theirs in zip(copy.variables, original.variables, strict=True):
                 mine.assign(ops.copy(theirs))
         return {name: float(value[0]) for name, value in self.predict_on_batch((image, reference)).items()}

@@ -26,7 +26,7 @@ from wmhlib.generator import dense_unet
 from wmhlib.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 from wmhlib.siamese import SiameseContentLoss, vgg19_features
 from wmhlib.slices import open_slices
-from wmhlib.study import Study, provenance, write_json
+from wmhlib.study import TRAINED_BY, Study, alone, provenance, write_json
 from wmhlib.trainers import Adversary, Ascent, Diary, LossTrainer, Numbered, PooledDice, Tether, WatchedAdam
 
 LEAST_TISSUE_PCT = 1.0
@@ -130,7 +130,7 @@ def precision_here(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def machine(precision: str, devices: int) -> Iterator[None]:
+def machine(precision: str, devices: int = 1, batch_size: int = 0) -> Iterator[None]:
     """Train with this Keras dtype policy and on this many devices, by the backend's own data parallelism.
 
     Every device takes its share of each batch. TensorFlow computes losses and batch norm per share, JAX for the whole batch.
@@ -138,7 +138,7 @@ def machine(precision: str, devices: int) -> Iterator[None]:
     Raises
     ------
     ValueError
-        There are fewer devices, the backend is another, or the precision does not go with several devices.
+        There are fewer devices, the backend is another, or the precision or the batch does not go with several devices.
     """
     if devices > 1 and precision == "mixed_float16":  # Keras 3.15 then logs losses of another scale
         raise ValueError(
@@ -149,6 +149,10 @@ def machine(precision: str, devices: int) -> Iterator[None]:
     if devices > len(found):
         raise ValueError(
             f"training.devices is {devices}, but {len(found)} can be seen ({', '.join(map(str, found))}): lower it."
+        )
+    if batch_size % devices:
+        raise ValueError(
+            f"training.batch_size is {batch_size}, which {devices} devices cannot share evenly: change one."
         )
     keras.config.set_dtype_policy(precision)
     try:
@@ -185,13 +189,16 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
         Notebook 02 or 03 of this study was not run yet, or the checkpoint of a training that was cut off is gone.
     ValueError
         The study does not configure this loss, no training slice holds a lesion, or the centre to leave out is not there.
+    BlockingIOError
+        Another process is at this training.
     MemoryError
         The device has too little memory.
     """
     recipe = study.recipe(loss)
     settings = recipe["training"]
     settings["precision"] = precision_here(settings.get("precision", "float32"))
-    with machine(settings["precision"], settings.get("devices", 1)):
+    devices = settings.get("devices", 1)
+    with alone(study.model(loss, seed)), machine(settings["precision"], devices, settings["batch_size"]):
         try:
             return _train(study, loss, recipe, seed, watch)
         except Exception as error:  # TensorFlow and JAX each have an error of their own, with this in its text
@@ -204,13 +211,10 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
             ) from error
 
 
-CODE = ("batches", "slices", "generator", "losses", "siamese", "trainers", "checkpoints", "training")
-
-
 def _digest(index: Path, features: list[np.ndarray]) -> str:
     """Of everything but the settings that a training follows from: the slices, VGG19's weights, the code."""
     parts = [index.read_bytes(), *(weight.tobytes() for weight in features)]
-    parts += [Path(__file__).with_name(f"{name}.py").read_bytes() for name in CODE]
+    parts += [Path(__file__).with_name(f"{name}.py").read_bytes() for name in TRAINED_BY]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -253,7 +257,7 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
     augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
     first = done * settings["steps_per_epoch"]
     batches = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=seed, first=first))
-    unseen_angles = TrainingBatches(images, references, rows, **augmented, seed=0)
+    unseen_angles = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=0))
     keeper = KeepBest(
         folder,
         players,
