@@ -19,7 +19,7 @@ rerun: setup
 	$(BIN)/python -m wmhlib.rerun "$(RUN)" $(WHERE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
