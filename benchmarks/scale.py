@@ -7,12 +7,13 @@ From the repository root, in minutes to half an hour:
 Every stage is the notebook that `make report` runs, in a process of its own, at 224 pixels. One short training stands for
 all, since a training's length is set by its steps; the masks of five losses and three seeds, which notebook 05 scores and
 shows, are the references grown or shrunk at random. Out flow a table as Markdown, `reports/scale.html` with the same as
-a picture, and the reports themselves. Memory is the largest process of a stage. Both cohort and reports are removed
+a picture, and the reports themselves; of these, how long the slowest page takes to open. Memory is the largest process of a stage. Both cohort and reports are removed
 first, so that nothing is found ready.
 """
 
 import argparse
 import itertools
+import math
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import yaml
+from playwright.sync_api import sync_playwright
 from scipy.ndimage import binary_dilation, binary_erosion
 from tqdm import tqdm
 
@@ -128,6 +130,18 @@ def stages(study: Study) -> pd.DataFrame:
     return table
 
 
+def seconds_to_open(page: Path) -> float:
+    """Until headless Chromium has loaded and drawn a page; NaN where no Chromium is installed."""
+    if not (chromium := shutil.which("chromium")):
+        return math.nan
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        view, started = browser.new_page(), time.monotonic()
+        view.goto(page.as_uri())
+        view.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return time.monotonic() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, nargs="+", default=[10, 40, 170])
@@ -140,12 +154,11 @@ def main() -> None:
             tables.append(stages(study))
         finally:
             study.config_path.unlink()
-        largest = max(study.folder.glob("*.html"), key=lambda page: page.stat().st_size)
+        pages = {page: (page.stat().st_size / 1e6, seconds_to_open(page)) for page in study.folder.glob("*.html")}
         print(tables[-1].round(1).to_string(index=False))
-        print(
-            f"{subjects} subjects: the largest page is {largest.name}, {largest.stat().st_size / 1e6:.1f} MB",
-            flush=True,
-        )
+        for what, place, unit in (("largest page", 0, "MB"), ("page slowest to open", 1, "s")):
+            page = max(pages, key=lambda one: pages[one][place])
+            print(f"{subjects} subjects, the {what}: {page.name}, {pages[page][place]:.1f} {unit}", flush=True)
     table = pd.concat(tables)
     print("\n" + table.pivot(index="stage", columns="subjects", values=["seconds", "GiB"]).round(1).to_string())
     long = table.melt(["subjects", "stage"], ["seconds", "GiB"], "figure")

@@ -67,19 +67,24 @@ def _masks(study: Study, unseen: pd.DataFrame) -> list[tuple[str, int, object, P
     return found + [(row.loss, NO_SEED, subjects[row.subject], row.mask) for row in people.itertuples()]
 
 
-def _score(task: tuple[str, int, object, Path]) -> tuple[dict, dict, pd.DataFrame]:
-    """One mask's rows for `per_subject.csv` and `volumes.csv`, and its lesions."""
-    loss, seed, subject, mask = task
-    keys = {"loss": loss, "seed": seed, "split": subject.split, "centre": subject.centre, "subject": subject.subject}
-    reference, result = in_memory(subject.reference), in_memory(mask)
-    figures = challenge_metrics(reference, result) | {
-        "positive_class_density_pct": positive_class_density(reference),
-        "predicted_density_pct": positive_class_density(result),
-    }
-    lesions = lesion_records(reference, result)
-    for place, (key, value) in enumerate(keys.items()):
-        lesions.insert(place, key, value)
-    return keys | figures, keys | volumes_ml(reference, result), lesions
+def _score(tasks: list[tuple[str, int, object, Path]]) -> list[tuple[dict, dict, pd.DataFrame]]:
+    """Of each mask of one subject its rows for `per_subject.csv` and `volumes.csv`, and its lesions."""
+    rows, subject = [], tasks[0][2]
+    reference = in_memory(subject.reference)
+    density = positive_class_density(reference)
+    for loss, seed, _, mask in tasks:
+        result = in_memory(mask)
+        keys = {"loss": loss, "seed": seed}
+        keys |= {"split": subject.split, "centre": subject.centre, "subject": subject.subject}
+        figures = challenge_metrics(reference, result) | {
+            "positive_class_density_pct": density,
+            "predicted_density_pct": positive_class_density(result),
+        }
+        lesions = lesion_records(reference, result)
+        for place, (key, value) in enumerate(keys.items()):
+            lesions.insert(place, key, value)
+        rows.append((keys | figures, keys | volumes_ml(reference, result), lesions))
+    return rows
 
 
 def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -98,10 +103,16 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     FileNotFoundError
         A loss and seed of the configuration was not trained yet; the message names the mask that is missing.
     """
-    tasks = _masks(study, unseen)
+    places = {}  # of each subject's masks in the tables
+    masks = _masks(study, unseen)
+    for place, (_, _, subject, _) in enumerate(masks):
+        places.setdefault(subject.subject, []).append(place)
+    tasks = [[masks[place] for place in some] for some in places.values()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # unzipping, most of the work, leaves the other core free
-        rows = list(tqdm(pool.map(_score, tasks), "score", len(tasks), unit="mask"))
-    figures, volumes, lesions = zip(*rows, strict=True)
+        scored = list(tqdm(pool.map(_score, tasks), "score", len(tasks), unit="subject"))
+    order = np.argsort(np.concatenate(list(places.values())))
+    rows = [row for rows in scored for row in rows]
+    figures, volumes, lesions = zip(*(rows[place] for place in order), strict=True)
     tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
     tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
     for table in tables.values():
