@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
 from wmhlib.study import replacing, write_json
-from wmhlib.trainers import Measurement, Numbered
+from wmhlib.trainers import Measurement, pooled_dice
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -54,13 +54,8 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.measurement.over(self.measuring[number] for number in range(self.measured))
-        checked = {"dice": math.nan}
-        if len(self.validation):
-            shared = keras.distribution.distribution()
-            keras.distribution.set_distribution(None)  # JAX's devices could not share a last batch of an odd size
-            checked = self.model.evaluate(Numbered(self.validation), verbose=0, return_dict=True)
-            keras.distribution.set_distribution(shared)
-        row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked["dice"]}
+        checked = pooled_dice(self.model, self.validation) if len(self.validation) else math.nan
+        row = {"epoch": epoch + 1, "loss": logs["loss"], "dice": logs["dice"], "validation_dice": checked}
         kept = not len(self.validation) or row["validation_dice"] > self.best
         if kept:
             self.best = row["validation_dice"]

@@ -35,17 +35,27 @@ class PooledDice(keras.metrics.Metric):
         return 2 * self.both / ops.maximum(self.sizes, 1.0)
 
 
+def pooled_dice(trainer: "LossTrainer", batches: PlainBatches) -> float:
+    """`PooledDice` of what the generator gives for batches, on one device, since several could not share an odd last one."""
+    both = sizes = 0
+    for image, reference in batches:
+        found = trainer.predict_on_batch(image)[: len(image)] > 0.5  # TensorFlow's devices each give the whole batch
+        lesion = reference > 0.5
+        both, sizes = both + int((found & lesion).sum()), sizes + int(found.sum()) + int(lesion.sum())
+    return 2 * both / max(sizes, 1)
+
+
 class Numbered(keras.utils.PyDataset):
-    """Batches as `fit` and `evaluate` take them: by number, and not as a stream, since Keras may open a data set twice and
+    """Batches as `fit` takes them: by number, and not as a stream, since Keras may open a data set twice and
     read ahead (on several devices it does; D-032)."""
 
-    def __init__(self, batches: TrainingBatches | PlainBatches | ReadAhead):
+    def __init__(self, batches: TrainingBatches | ReadAhead):
         super().__init__()
         self.batches = batches
 
     @property
-    def num_batches(self) -> int | None:
-        return len(self.batches) if hasattr(self.batches, "__len__") else None
+    def num_batches(self) -> None:
+        return None  # without end
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         return self.batches[number]
@@ -82,8 +92,6 @@ class LossTrainer(keras.Model):
         return self.generator(image, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if not training:  # the epoch is chosen by Dice alone (D-008): no pass through VGG19 to validate
-            return ops.zeros(())
         criterion = self.criterion.bound_to(x) if hasattr(self.criterion, "bound_to") else self.criterion
         strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's, which adds up what its devices find
         return criterion(y, y_pred) / (strategy.num_replicas_in_sync if strategy else 1)
