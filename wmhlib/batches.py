@@ -5,7 +5,6 @@ In flow the memory-mapped slices; out flow batches `(image, reference)` of shape
 was, and every loss of one seed sees the same slices turned by the same angles.
 """
 
-import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -66,9 +65,6 @@ class TrainingBatches(_Batches):
     ):
         super().__init__(images, references, rows, labels, batch_size)
         self.rotation_deg, self.seed, self.first = rotation_deg, seed, first
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return map(self.__getitem__, itertools.count())
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         number += self.first

@@ -16,7 +16,7 @@ import keras
 import pandas as pd
 from tqdm import tqdm
 
-from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
+from wmhlib.batches import PlainBatches, ReadAhead
 from wmhlib.study import replacing, write_json
 from wmhlib.trainers import Measurement, pooled_dice
 
@@ -35,7 +35,7 @@ class KeepBest(keras.callbacks.Callback):
         players: dict[str, keras.Model],
         history: list[dict],
         diary: list[dict],
-        measuring: TrainingBatches | ReadAhead,
+        measuring: ReadAhead,
         measured: int,
         validation: PlainBatches,
         watch: Callable | None = None,

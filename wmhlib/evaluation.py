@@ -103,16 +103,14 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     FileNotFoundError
         A loss and seed of the configuration was not trained yet; the message names the mask that is missing.
     """
-    places = {}  # of each subject's masks in the tables
-    masks = _masks(study, unseen)
-    for place, (_, _, subject, _) in enumerate(masks):
-        places.setdefault(subject.subject, []).append(place)
-    tasks = [[masks[place] for place in some] for some in places.values()]
+    masks, by_subject = _masks(study, unseen), {}
+    for task in masks:
+        by_subject.setdefault(task[2].subject, []).append(task)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # unzipping, most of the work, leaves the other core free
-        scored = list(tqdm(pool.map(_score, tasks), "score", len(tasks), unit="subject"))
-    order = np.argsort(np.concatenate(list(places.values())))
-    rows = [row for rows in scored for row in rows]
-    figures, volumes, lesions = zip(*(rows[place] for place in order), strict=True)
+        scored = list(tqdm(pool.map(_score, by_subject.values()), "score", len(by_subject), unit="subject"))
+    waiting = dict(zip(by_subject, map(iter, scored), strict=True))
+    rows = [next(waiting[subject.subject]) for _, _, subject, _ in masks]  # in the order of the masks again
+    figures, volumes, lesions = zip(*rows, strict=True)
     tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
     tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
     for table in tables.values():

@@ -361,8 +361,9 @@ def _bring_to_the_present(*folders: Path) -> None:
 def _forget_other_weights(study: Study) -> None:
     """Let VGG19 be built anew where `WMH_VGG19_WEIGHTS` names other weights than the study has, such as none at first."""
     named, record = os.environ.get("WMH_VGG19_WEIGHTS"), study.discriminator.with_suffix(".json")
-    if named and study.taps and record.is_file() and Path(named).expanduser().is_file():
-        wanted = hashlib.sha256(Path(named).expanduser().read_bytes()).hexdigest()
+    weights = Path(named or "").expanduser()
+    if named and study.taps and record.is_file() and weights.is_file():
+        wanted = hashlib.sha256(weights.read_bytes()).hexdigest()
         if json.loads(record.read_text(encoding="utf-8")).get("sha256") != wanted:
             record.unlink()
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches
+from wmhlib.batches import PlainBatches, ReadAhead
 from wmhlib.siamese import SiameseContentLoss
 
 
@@ -49,7 +49,7 @@ class Numbered(keras.utils.PyDataset):
     """Batches as `fit` takes them: by number, and not as a stream, since Keras may open a data set twice and
     read ahead (on several devices it does; D-032)."""
 
-    def __init__(self, batches: TrainingBatches | ReadAhead):
+    def __init__(self, batches: ReadAhead):
         super().__init__()
         self.batches = batches
 
@@ -144,7 +144,7 @@ class Ascent(keras.callbacks.Callback):
     `done` are the steps that a training which goes on has behind it.
     """
 
-    def __init__(self, adversary: Adversary, batches: TrainingBatches | ReadAhead, every: int = 1, done: int = 0):
+    def __init__(self, adversary: Adversary, batches: ReadAhead, every: int = 1, done: int = 0):
         super().__init__()
         self.adversary, self.batches, self.every, self.done, self.step = adversary, batches, every, done, 0
 
