@@ -28,7 +28,18 @@ import pandas as pd
 from IPython.display import Markdown, display
 from tqdm import tqdm
 
-from wmhlib import checkpoints, cohort, evaluation, figures, inference, segmentation, slices, statistics, training
+from wmhlib import (
+    checkpoints,
+    cohort,
+    evaluation,
+    figures,
+    inference,
+    metrics,
+    segmentation,
+    slices,
+    statistics,
+    training,
+)
 from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
@@ -90,11 +101,15 @@ figures.picture_row(pictures)
 # %% [markdown]
 # ## Segment the unseen scans
 #
-# Probabilities are brought back to each scan's own grid and cut at one half there. Notebook 5 scores the masks.
+# Probabilities are brought back to each scan's own grid and cut at one half there. Notebook 5 scores the masks. What other
+# cuts would find, and mark falsely, is kept beside the model.
 
 # %%
-unseen = subjects[subjects.split.isin(["holdout", "external"])]
+unseen, points = subjects[subjects.split.isin(["holdout", "external"])], []
 for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
-    inference.save_image(inference.segment(generator, row.flair), study.mask(loss, seed, row.subject))
+    likely = inference.probability(generator, row.flair)
+    inference.save_image(inference.cut(likely), study.mask(loss, seed, row.subject))
+    points.append(metrics.operating_points(row.reference, likely))
+evaluation.write_operating_points(study, loss, seed, unseen, points)
 checkpoints.finish(study.model(loss, seed))
 print(f"{len(unseen)} masks written")

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wmhlib import cohort, context, evaluation, figures, findings, statistics, viewers
+from wmhlib import cohort, context, evaluation, figures, findings, froc, statistics, viewers
 from wmhlib.study import open_study
 
 study = open_study(config, data)
@@ -160,6 +160,31 @@ for split in splits:
 tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.LOSSES)).set_index(
     ["split", "loss"]
 ).round(2)
+
+# %% [markdown]
+# ## At the same number of false detections
+#
+# A loss that finds more lesions may only mark more. So the cut through every loss's probabilities is moved (free-response
+# ROC), and the losses are compared where all mark equally much that is none. The score is the share of lesions found,
+# averaged over 1, 2, 4, 8 and 16 false detections a scan; *difference* is each loss less the Siamese one.
+
+# %%
+for split in splits:
+    figures.show(
+        figures.froc(tables["froc"].query("loss in @seen"), split).update_layout(title=f"{split} subjects"),
+        " ".join(
+            [findings.FROC_CAPTION, *findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], split)]
+        ),
+    )
+
+# %%
+same = ["split", "lesions", "loss"]
+scored_and_compared = tables["froc_scores"].merge(
+    tables["froc_comparisons"].drop(columns="against"), how="left", on=same, suffixes=("", " (difference)")
+)
+scored_and_compared.assign(
+    lesions=lambda table: table.lesions.map(froc.IN_WORDS), loss=lambda table: table.loss.map(statistics.LOSSES)
+).set_index(same).round(3)
 
 # %% [markdown]
 # ## Where are they?

@@ -8,6 +8,7 @@ from conftest import SHARED
 
 from wmhlib import evaluation, inference
 from wmhlib.cohort import load_cohort
+from wmhlib.metrics import operating_points
 from wmhlib.study import open_study
 
 
@@ -18,6 +19,7 @@ def study(settings, write_config, challenge, tmp_path, monkeypatch):
     (tmp_path / "config").symlink_to(evaluation.__file__.replace("wmhlib/evaluation.py", "config"))
     del settings["losses"]["siamese_minmax"]
     study = open_study(write_config(settings))
+    points = {"dice": [], "siamese": []}
     for row in unseen(study).itertuples():
         reference = nibabel.load(row.reference)
         perfect = np.asarray(reference.dataobj).astype(np.uint8)
@@ -25,6 +27,10 @@ def study(settings, write_config, challenge, tmp_path, monkeypatch):
         for (loss, seed), mask in masks.items():
             image = nibabel.Nifti1Image(mask, reference.affine)
             inference.save_image(image, study.mask(loss, seed, row.subject))
+            if loss in points:
+                points[loss].append(operating_points(reference, image))
+    for loss, tables in points.items():
+        evaluation.write_operating_points(study, loss, 1, unseen(study), tables)
     return study
 
 
@@ -48,6 +54,8 @@ def test_every_mask_gets_its_rows(study):
 
 def test_tables_come_back_as_they_were_saved(study):
     tables = evaluation.summarise(evaluation.score(study, unseen(study)), study.kinds)
+    scores = tables["froc_scores"].query("lesions == 'all'").set_index("loss").score
+    assert (scores["dice"] == 1).all() and (scores["siamese"] == 0).all(), "all found and nothing false; nothing found"
     evaluation.save_tables(study, tables)
     loaded = evaluation.load_tables(study)
     assert set(loaded) == set(tables)
@@ -59,7 +67,13 @@ def test_missing_masks_and_tables_say_what_to_run(study):
     with pytest.raises(FileNotFoundError, match="run notebook 05_evaluate"):
         evaluation.load_tables(study)
     study.mask("dice", 1, unseen(study).subject.iloc[0]).unlink()
-    with pytest.raises(FileNotFoundError, match="run notebook 04_train with loss=dice and seed=1"):
+    with pytest.raises(FileNotFoundError, match="No mask at .* run notebook 04_train with loss=dice and seed=1"):
+        evaluation.score(study, unseen(study))
+
+
+def test_missing_operating_points_say_what_to_run(study):
+    (study.model("siamese", 1) / "operating_points.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="Nothing at .* run notebook 04_train with loss=siamese and seed=1"):
         evaluation.score(study, unseen(study))
 
 

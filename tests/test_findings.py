@@ -16,6 +16,8 @@ def found(per_subject: pd.DataFrame) -> list[str]:
             "generalisation_gap": statistics.generalisation_gap(per_subject),
             "detection_by_size": none,
             "false_detections": none,
+            "froc_scores": none.assign(lesions=None, score=None),
+            "froc_comparisons": none,
         }
     )
 

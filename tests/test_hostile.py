@@ -439,17 +439,21 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
     assert set(slices.open_slices(tmp_path / "arrays")[2].subject) == set(subjects.subject)
     unseen = subjects[subjects.split == "external"]
     for loss in opened.config["losses"]:
+        points = []
         for row in unseen.itertuples():
             mask = opened.mask(loss, 1, row.subject)
             assert mask.resolve().is_relative_to(opened.folder / "masks")
-            inference.save_image(inference.threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3), mask)
+            marked = inference.threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3)
+            inference.save_image(marked, mask)
+            points.append(metrics.operating_points(row.reference, marked))
+        evaluation.write_operating_points(opened, loss, 1, unseen, points)
     evaluation.write_threshold_masks(opened, subjects)
     evaluation.save_tables(opened, evaluation.summarise(evaluation.score(opened, unseen), opened.kinds))
     write_json(opened.discriminator.with_suffix(".json"), {"weights": "random", "source": NAMES[1]})
     slices.ceilings(unseen, 16, "whole").to_csv(opened.tables / "ceilings.csv", index=False)
     assert set(evaluation.ceilings(opened).subject) == set(NAMES)
     tables = evaluation.load_tables(opened)
-    for name in ("per_subject", "volumes", "per_lesion"):
+    for name in ("per_subject", "volumes", "per_lesion", "operating_points"):
         assert set(tables[name].subject) == set(tables[name].centre) == set(NAMES), name
 
     scored, losses = tables["per_subject"], list(opened.config["losses"])
@@ -457,6 +461,7 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
     drawn = [
         figures.metric_panels(scored, "external"),
         figures.paired_slopes(scored, "external"),
+        figures.froc(tables["froc"], "external"),
         figures.by_centre(tables["centres"]),
         figures.lesion_map(tables["per_lesion"], "external", 1),
         figures.prediction_samples(samples),

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmhlib.metrics import challenge_metrics, lesion_records, positive_class_density
+from wmhlib.metrics import (
+    SMALL_MM3,
+    THRESHOLDS,
+    challenge_metrics,
+    lesion_records,
+    operating_points,
+    positive_class_density,
+)
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 GOLDEN_TABLE = GOLDEN / "challenge_metrics.csv"
@@ -353,3 +360,31 @@ def test_files_that_are_missing_or_broken_are_refused_naming_both(tmp_path):
             challenge_metrics(reference, result)
     with pytest.raises(ValueError, match=r"The reference cannot be read .*answer-3\.nii\.gz"):
         positive_class_density(result)
+
+
+# other cuts than one half
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_every_cut_finds_what_the_mask_at_that_cut_finds(seed):
+    random = np.random.default_rng(seed)
+    labels = random.choice(np.array([0, 1, 2], np.uint8), SHAPE, p=(0.9, 0.08, 0.02))
+    likely = random.random(SHAPE, np.float32) ** 3
+    reference, table = image(labels), operating_points(image(labels), image(likely))
+    assert tuple(table.threshold) == THRESHOLDS and 0.5 in THRESHOLDS
+    for row in table.itertuples():
+        mask = image((likely >= row.threshold).astype(np.uint8))
+        records = lesion_records(reference, mask)
+        own, false = records[records.kind == "reference"], records[records.kind == "false detection"]
+        small = own[own.volume_mm3 < SMALL_MM3]
+        assert (row.lesions, row.found, row.false_detections) == (len(own), own.found.sum(), len(false))
+        assert (row.small_lesions, row.small_found) == (len(small), small.found.sum())
+        assert row.dice == pytest.approx(challenge_metrics(reference, mask)["dice"], nan_ok=True)
+
+
+def test_cuts_of_a_scan_with_nothing_in_it():
+    table = operating_points(volume(), volume())
+    assert table.dice.isna().all() and not table.drop(columns=["threshold", "dice"]).any(axis=None)
+    with pytest.raises(ValueError, match="resample the result"):
+        operating_points(volume(), image(np.zeros((3, 3, 3), np.float32)))

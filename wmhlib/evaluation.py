@@ -16,7 +16,7 @@ import pandas as pd
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib import context, findings, inference, slices, statistics
+from wmhlib import context, findings, froc, inference, slices, statistics
 from wmhlib.metrics import challenge_metrics, in_memory, lesion_records, positive_class_density, volumes_ml
 from wmhlib.study import Study, replacing
 
@@ -96,12 +96,13 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
         `per_subject`: `study, loss, seed, split, centre, subject`, the five figures of `challenge_metrics`,
         `positive_class_density_pct` of the reference and `predicted_density_pct` of the mask. `per_lesion`: `study`, the
         same keys and the columns of `lesion_records`, a row for every reference lesion and every false detection.
-        `volumes`: `study`, the same keys, `reference_ml` and `predicted_ml` without other pathology.
+        `volumes`: `study`, the same keys, `reference_ml` and `predicted_ml` without other pathology. `operating_points`:
+        `study`, the same keys and the columns of `wmhlib.metrics.operating_points`, of trained losses alone.
 
     Raises
     ------
     FileNotFoundError
-        A loss and seed of the configuration was not trained yet; the message names the mask that is missing.
+        A loss and seed of the configuration was not trained yet; the message names what is missing.
     """
     masks, by_subject = _masks(study, unseen), {}
     for task in masks:
@@ -113,9 +114,33 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     figures, volumes, lesions = zip(*rows, strict=True)
     tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
     tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
+    tables["operating_points"] = _operating_points(study)
     for table in tables.values():
         table.insert(0, "study", study.name)
     return tables
+
+
+def write_operating_points(
+    study: Study, loss: str, seed: int, unseen: pd.DataFrame, tables: list[pd.DataFrame]
+) -> None:
+    """Keep beside the model what each unseen scan's probabilities find (`wmhlib.metrics.operating_points`), a table a subject."""
+    rows = [
+        table.assign(loss=loss, seed=seed, split=row.split, centre=row.centre, subject=row.subject)
+        for row, table in zip(unseen.itertuples(), tables, strict=True)
+    ]
+    with replacing(study.model(loss, seed) / "operating_points.csv") as temporary:
+        pd.concat(rows).to_csv(temporary, index=False)
+
+
+def _operating_points(study: Study) -> pd.DataFrame:
+    """The operating points of all trainings."""
+    tables = []
+    for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
+        path = study.model(loss, seed) / "operating_points.csv"
+        if not path.is_file():
+            raise FileNotFoundError(f"Nothing at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
+        tables.append(slices.read_table(path).assign(loss=loss, seed=seed))
+    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(scored: dict[str, pd.DataFrame], kinds: dict[str, str]) -> dict[str, pd.DataFrame]:
@@ -136,6 +161,9 @@ def summarise(scored: dict[str, pd.DataFrame], kinds: dict[str, str]) -> dict[st
         "detection_by_size": statistics.detection_by_size(per_lesion),
         "false_detections": statistics.false_detections(per_lesion, per_subject),
         "generalisation_gap": statistics.generalisation_gap(per_subject),
+        "froc": froc.curves(scored["operating_points"]),
+        "froc_scores": froc.scores(scored["operating_points"]),
+        "froc_comparisons": froc.comparisons(scored["operating_points"], kinds),
     }
 
 
@@ -160,6 +188,7 @@ def load_tables(study: Study) -> dict[str, pd.DataFrame]:
         "ablations",
     ]
     names += ["volume_agreement", "detection_by_size", "false_detections", "generalisation_gap"]
+    names += ["operating_points", "froc", "froc_scores", "froc_comparisons"]
     missing = [name for name in names if not (study.tables / f"{name}.csv").is_file()]
     if missing:
         raise FileNotFoundError(f"No {missing[0]}.csv in {study.tables}: run notebook 05_evaluate of this study first.")

@@ -19,6 +19,7 @@ from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
+from wmhlib.froc import IN_WORDS, RATES
 from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
@@ -187,6 +188,29 @@ def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
     figure.update_xaxes(title="volume of the reference lesion", tickvals=list(range(len(labels))), ticktext=labels)
     figure.update_yaxes(title="share of lesions found", tickformat=".0%", range=[0, 1.04])
     figure.update_layout(height=480, margin={"t": 60}, legend={"orientation": "h", "y": -0.25})
+    return figure
+
+
+def froc(curves: pd.DataFrame, split: str) -> go.Figure:
+    """Share of lesions found by false detections a scan as the cut moves, one line a loss; the cut at one half is marked."""
+    here = curves[curves.split == split]
+    figure = make_subplots(1, len(IN_WORDS), subplot_titles=list(IN_WORDS.values()), shared_yaxes=True)
+    for column, lesions in enumerate(IN_WORDS, start=1):
+        for loss in present(here):
+            some = here[(here.loss == loss) & (here.lesions == lesions)].sort_values("threshold")
+            figure.add_scatter(
+                x=some.false_detections, y=some.recall, name=LOSSES[loss], legendgroup=loss, showlegend=column == 1,
+                mode="lines+markers", line={"color": COLOURS[loss]},
+                marker={"size": np.where(np.isclose(some.threshold, 0.5), 13, 4), "color": COLOURS[loss], "opacity": 1},
+                text=[f"cut at {threshold:.4g}" for threshold in some.threshold],
+                hovertemplate="%{text}: %{y:.0%} found, %{x:.1f} false", row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(
+        title="false detections a scan", type="log", range=np.log10([0.5, 64]).tolist(), tickvals=[*RATES, 32]
+    )
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.04])
+    figure.update_yaxes(title="share of lesions found", row=1, col=1)
+    figure.update_layout(height=440, margin={"t": 50}, legend={"orientation": "h", "y": -0.2})
     return figure
 
 

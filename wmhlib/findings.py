@@ -8,7 +8,9 @@ below 0.05 after Holm's correction for the losses compared in that figure; where
 import numpy as np
 import pandas as pd
 
-from wmhlib.statistics import LOSSES, METRICS, SMALL_MM3, UNTRAINED, present, shown
+from wmhlib.froc import IN_WORDS, RATES
+from wmhlib.metrics import SMALL_MM3
+from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, present, shown
 
 WHERE = {"holdout": "the held-out subjects", "external": "the external subjects"}
 LEVEL = 0.05
@@ -27,8 +29,11 @@ def _by(row) -> str:
     """One shown difference in words: figure, size, interval, p."""
     bounds = sorted((abs(row.low), abs(row.high)))
     size, low, high = (shown(row.metric, value) for value in (abs(row.difference), *bounds))
-    p = f"p = {row.p_holm:.3f}" if row.p_holm >= 0.001 else "p < 0.001"
-    return f"{_name(row.metric)} by {size} ({low} to {high}, {p})"
+    return f"{_name(row.metric)} by {size} ({low} to {high}, {_p(row.p_holm)})"
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def leaders(table: pd.DataFrame, split: str) -> list[str]:
@@ -102,6 +107,39 @@ def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> l
     if best != worst:
         text += f", {LOSSES[worst]} {rate[worst]:.0%} ({price[worst]:.1f})"
     return [text + "."]
+
+
+def equal_rates(scores: pd.DataFrame, comparison: pd.DataFrame, split: str) -> list[str]:
+    """Who finds most lesions where all mark equally much falsely, and what is shown of it against the Siamese loss."""
+    parts = []
+    for lesions, words in IN_WORDS.items():
+        here = scores[(scores.split == split) & (scores.lesions == lesions) & scores.score.notna()]
+        if len(here):
+            order = here.sort_values("score", ascending=False, kind="stable")
+            shares = ", ".join(f"{LOSSES[row.loss]} {row.score:.0%}" for row in order.itertuples())
+            parts.append(f"of {words} {shares}{_shown_ahead(comparison, split, lesions)}")
+    if not parts:
+        return []
+    rates = f"{', '.join(map(str, RATES[:-1]))} and {RATES[-1]}"
+    text = f"On {WHERE[split]}, at the same number of false detections (mean of {rates} a scan), the losses find "
+    return [text + "; ".join(parts) + "."]
+
+
+def _shown_ahead(comparison: pd.DataFrame, split: str, lesions: str) -> str:
+    """In brackets, which losses are shown to find more or fewer of such lesions than the Siamese one; nothing untested."""
+    here = comparison[(comparison.split == split) & (comparison.lesions == lesions) & comparison.p.notna()]
+    if not len(here):
+        return ""
+    found = []
+    for _, row in here[here.apply(holds, axis=1)].iterrows():
+        size, low, high = (100 * abs(value) for value in (row.difference, *sorted((row.low, row.high), key=abs)))
+        more = "more" if row.difference > 0 else "fewer"
+        found.append(
+            f"{LOSSES[row.loss]} {size:.1f} points {more} than {LOSSES[row.against]}, {low:.1f} to {high:.1f}, "
+            + _p(row.p_holm)
+        )
+    against = LOSSES[here.against.iloc[0]]
+    return f" (shown: {'; '.join(found)})" if found else f" (no difference from {against} is shown)"
 
 
 def ablations(table: pd.DataFrame, split: str) -> list[str]:
@@ -232,6 +270,7 @@ def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
     for split in WHERE:
         sentences += leaders(tables["summary"], split) + against_siamese(tables["comparisons"], split)
         sentences += small_lesions(tables["detection_by_size"], tables["false_detections"], split)
+        sentences += equal_rates(tables["froc_scores"], tables["froc_comparisons"], split)
         sentences += floor(tables["summary"], split) + ablations(tables["ablations"], split)
     return sentences + gaps(tables["generalisation_gap"])
 
@@ -305,6 +344,12 @@ def _often(detection: pd.DataFrame) -> list[tuple]:
 
 def _of_size(name: str) -> str:
     return name if name.startswith("below") else f"of {name}"
+
+
+FROC_CAPTION = (
+    "Every point is one cut through the probabilities, the large one the cut at one half that all other figures are about. "
+    "Where one curve lies above another, its loss finds more lesions without marking more that is none."
+)
 
 
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:

@@ -59,7 +59,11 @@ def segment(model: keras.Model, flair: str | Path | nibabel.Nifti1Image) -> niba
     ValueError
         The scan cannot be read, is not 3D, or holds no image (see `wmhlib.slices.read_flair`).
     """
-    image = probability(model, flair)
+    return cut(probability(model, flair))
+
+
+def cut(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """The mask of a scan's probabilities: uint8, 1 at one half and above."""
     return nibabel.Nifti1Image((np.asarray(image.dataobj) >= THRESHOLD).astype(np.uint8), image.affine)
 
 

@@ -15,8 +15,11 @@ hd95_mm     the larger of the two 95th percentiles of distances between the in-p
 avd_pct     absolute difference of the volumes, in per cent of the reference's
 lesion      a 26-connected component; one voxel of overlap with the other mask makes it found
 recall      found lesions of the reference / all of them; precision likewise of the result; F1 joins both
+
+Cut elsewhere than at one half, probabilities give other masks; `operating_points` says what each would find.
 """
 
+import math
 from pathlib import Path
 
 import cc3d
@@ -33,6 +36,15 @@ GRID_TOLERANCE_MM = 1e-3
 """Affines may differ by this much in any entry: what storing them as float32 costs."""
 LABEL_TOLERANCE = 1e-3
 """A label may lie this far from 0, 1 or 2: what a scale factor stored as float32 costs."""
+
+SMALL_MM3 = 30.0
+"""Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
+
+LOGITS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 9)
+THRESHOLDS = tuple(
+    sorted(1 / (1 + math.exp(-sign * logit)) for logit in LOGITS for sign in ((-1, 1) if logit else (1,)))
+)
+"""Where probabilities are cut: 0.0001 to 0.9999, one half among them, closest about it, where soft labels (0.1 and 0.9) lie."""
 
 
 def challenge_metrics(reference: Mask, result: Mask) -> dict[str, float]:
@@ -134,10 +146,40 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def _masks(reference: Mask, result: Mask) -> tuple[np.ndarray, np.ndarray, tuple, np.ndarray]:
+def operating_points(reference: Mask, probability: nibabel.spatialimages.SpatialImage) -> pd.DataFrame:
+    """What a scan's probabilities find, and mark falsely, at every cut of `THRESHOLDS`.
+
+    Returns
+    -------
+    DataFrame
+        A row a cut: `threshold`; `dice`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
+        `small_found`, the same of those below `SMALL_MM3`; `false_detections`, components that touch no lesion. A lesion is
+        found at every cut up to the highest probability inside it. Errors as in `challenge_metrics`.
+    """
+    lesion, likely, box, affine = _masks(reference, probability, cut=THRESHOLDS[0])
+    values = np.where(likely, np.asarray(probability.dataobj)[box], 0)
+    lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
+    owner, peaks = lesions[lesion].astype(int) - 1, np.zeros(count, values.dtype)
+    np.maximum.at(peaks, owner, values[lesion])
+    small = np.bincount(owner, minlength=count) * abs(np.linalg.det(affine[:3, :3])) < SMALL_MM3
+    rows = []
+    for threshold in THRESHOLDS:
+        mask = values >= threshold
+        parts, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
+        both, size = parts[lesion & mask], np.count_nonzero(mask) + np.count_nonzero(lesion)
+        rows.append(
+            {"threshold": threshold, "dice": 2 * len(both) / size if size else np.nan}
+            | {"lesions": count, "found": int((peaks >= threshold).sum())}
+            | {"small_lesions": int(small.sum()), "small_found": int((peaks[small] >= threshold).sum())}
+            | {"false_detections": number - len(np.unique(both))}
+        )
+    return pd.DataFrame(rows)
+
+
+def _masks(reference: Mask, result: Mask, cut: float | None = None) -> tuple[np.ndarray, np.ndarray, tuple, np.ndarray]:
     """Both foregrounds without other pathology, cut to the box that holds them; the box; the affine.
 
-    The box keeps a voxel of margin where the volume has one, so that only the volume's edges are edges.
+    The result's foreground begins at `cut`, or where the challenge's scorer has it. The box keeps a voxel of margin where the volume has one, so that only the volume's edges are edges.
     """
     names = f"reference {_name(reference)} and result {_name(result)}"
     labels, affine = _read(reference, "reference", names)
@@ -153,7 +195,7 @@ def _masks(reference: Mask, result: Mask) -> tuple[np.ndarray, np.ndarray, tuple
             f"Affines differ by {apart:.4g} mm, more than {GRID_TOLERANCE_MM} mm, for {names}, which must "
             "lie on one grid: resample the result to the reference."
         )
-    found = values >= (1 if values.dtype.kind in "iub" else 0.5)
+    found = values >= (cut or (1 if values.dtype.kind in "iub" else 0.5))
     box = box_around((labels != 0) | found)
     order = "F" if labels.flags.f_contiguous else "C"  # as stored: turning axes is slow
     labels, found = np.array(labels[box], np.float32, order=order), np.array(found[box], order=order)

@@ -12,6 +12,7 @@ carries the number left out in a column of its own; nothing calls a loss best by
 
 import itertools
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ import statsmodels.formula.api as formulas
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
+
+from wmhlib.metrics import SMALL_MM3
 
 METRICS = {
     "dice": ("Dice", True),
@@ -61,9 +64,6 @@ UNTRAINED = ("global_threshold", *OBSERVERS)
 """Rows of a table that no loss trained: the floor and the human ceiling."""
 
 SPLITS = ("holdout", "external")
-
-SMALL_MM3 = 30.0
-"""Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
 
 SIZE_EDGES_MM3 = (0.0, 10.0, SMALL_MM3, 100.0, 300.0, np.inf)
 """Bins of lesion volume, even in ratio (half a decade each). Below 10 mm3 a lesion has one to three of the challenge's
@@ -119,22 +119,31 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
             means.append(sums.sum(axis=-1) / sizes.sum(axis=-1))
         return means[0] if len(means) == 1 else means[0] - means[1]
 
-    samples = [np.arange(count) for count in counts] + ([np.arange(seeds)] if seeds > 1 else [])
     each = [(v * w).sum(axis=1) / w.sum(axis=1) for v, w in groups]
-    found = nothing | {"mean": float(estimate(*samples))}
+    found = nothing | interval(counts, seeds, estimate)
     if minus is None and counts[0] > 1:
         found["sd"] = float(each[0].std(ddof=1))
-    if min(counts) >= LEAST_SUBJECTS:
-        if all(np.ptp(v[w > 0]) == 0 for v, w in groups):
-            return found | {"low": found["mean"], "high": found["mean"]}
-        with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a resample of seeds may hold no value at all
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            drawn = stats.bootstrap(samples, estimate, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
-        low, high = drawn.confidence_interval
-        if np.isnan(low + high):  # BCa does not exist where leaving one out changes nothing: then the percentiles
-            low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
-        found |= {"low": float(low), "high": float(high)}
     return found
+
+
+def interval(subjects: list[int], seeds: int, estimate: Callable, batch: int | None = None) -> dict:
+    """`mean`, an estimate from everything, and its 95 % bootstrap interval, `low` and `high`, NaN with too few subjects.
+
+    `estimate` is given drawn places, an array (…, drawn) for each group of subjects and, where there are several seeds, one
+    for them; it returns (…) estimates. At most `batch` resamples come at once.
+    """
+    samples = [np.arange(count) for count in subjects] + ([np.arange(seeds)] if seeds > 1 else [])
+    mean = float(estimate(*samples))
+    found = {"mean": mean, "low": np.nan, "high": np.nan}
+    if min(subjects) < LEAST_SUBJECTS or np.isnan(mean):
+        return found
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a resample of seeds may hold no value at all
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(samples, estimate, n_resamples=RESAMPLES, batch=batch, rng=np.random.default_rng(0))
+    low, high = drawn.confidence_interval
+    if np.isnan(low + high):  # BCa does not exist where leaving one out changes nothing: then the percentiles
+        low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
+    return found | {"low": float(low), "high": float(high)}
 
 
 def _table(rows: list[dict], columns: str) -> pd.DataFrame:
@@ -249,13 +258,17 @@ def _compared(per_subject: pd.DataFrame, against: dict[str, str]) -> pd.DataFram
             {"split": split, "metric": metric, "loss": loss, "against": base} | paired(here, split, metric, loss, base)
             for loss, base in pairs
         )
-        tested = table.p.notna()
-        table["p_holm"] = np.nan
-        if tested.any():
-            table.loc[tested, "p_holm"] = multipletests(table.p[tested], method="holm")[1]
-        tables.append(table)
+        tables.append(holm(table))
     columns = "split metric loss against difference low high subjects effect_size p share_above p_holm"
     return pd.concat(tables, ignore_index=True) if tables else _table([], columns)
+
+
+def holm(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_holm`, its `p` corrected by Holm's method; NaN stays out of the family."""
+    tested, corrected = table.p.notna(), np.full(len(table), np.nan)
+    if tested.any():
+        corrected[tested] = multipletests(table.p[tested], method="holm")[1]
+    return table.assign(p_holm=corrected)
 
 
 def volume_agreement(volumes: pd.DataFrame) -> pd.DataFrame:
@@ -314,7 +327,7 @@ def generalisation_gap(per_subject: pd.DataFrame) -> pd.DataFrame:
             parts = [per_subject[(per_subject.loss == loss) & (per_subject.split == split)] for split in SPLITS]
             if all(len(part) for part in parts):
                 found = spread(wide(parts[0], metric), minus=wide(parts[1], metric))
-                rows.append({"metric": metric, "loss": loss, "gap": found["mean"]} | _bounds(found))
+                rows.append({"metric": metric, "loss": loss, "gap": found["mean"]} | bounds(found))
     return _table(rows, "metric loss gap low high")
 
 
@@ -345,7 +358,7 @@ def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
                 rows.append(
                     {"split": split, "loss": loss, "size": name if low else f"below {high:g} mm³", "from_mm3": low}
                     | {"lesions": len(some) // some.seed.nunique(), "detected": found["mean"]}
-                    | _bounds(found)
+                    | bounds(found)
                 )
     return _table(rows, "split loss size from_mm3 lesions detected low high")
 
@@ -364,11 +377,12 @@ def false_detections(per_lesion: pd.DataFrame, per_subject: pd.DataFrame) -> pd.
             number = spread(wide(some, "size"))
             rows.append(
                 {"split": split, "loss": loss, "per_scan": number["mean"]}
-                | _bounds(number)
+                | bounds(number)
                 | {"volume_ml": float(some["sum"].mean() / 1000)}
             )
     return pd.DataFrame(rows)
 
 
-def _bounds(found: dict) -> dict:
+def bounds(found: dict) -> dict:
+    """`low` and `high` of what `spread` or `interval` found."""
     return {"low": found["low"], "high": found["high"]}

@@ -1,0 +1,95 @@
+"""Curves and scores at equal false detections, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wmhlib import figures, findings, froc
+
+CUTS = (0.1, 0.5, 0.9)
+
+
+def points(split: str = "external", **losses: list) -> pd.DataFrame:
+    """Of each loss a list of subjects: (lesions, found at each cut, false detections at each cut), the loosest cut first."""
+    rows = [
+        {"loss": loss, "seed": 1, "split": split, "centre": "C", "subject": str(number), "threshold": cut, "dice": 0.5}
+        | {"lesions": lesions, "found": hits, "false_detections": wrong, "small_lesions": 0, "small_found": 0}
+        for loss, subjects in losses.items()
+        for number, (lesions, found, false) in enumerate(subjects)
+        for cut, hits, wrong in zip(CUTS, found, false, strict=True)
+    ]
+    return pd.DataFrame(rows).sample(frac=1, random_state=1)  # the order of the rows says nothing
+
+
+def score(*subjects: tuple) -> float:
+    return float(froc.score(froc.counts(points(dice=list(subjects)), "all")))
+
+
+def test_the_score_by_hand():
+    """From 1 false detection with 5 of 10 found straight to 4 with 8: 0.5, 0.6, 0.8, and no more at 8 and 16."""
+    assert froc.RATES == (1, 2, 4, 8, 16)
+    assert score((10, [8, 8, 5], [4, 4, 1])) == pytest.approx((0.5 + 0.6 + 0.8 + 0.8 + 0.8) / 5)
+
+
+def test_below_the_strictest_cut_a_curve_falls_to_the_origin():
+    assert score((10, [8, 8, 8], [16, 16, 16])) == pytest.approx(0.8 * np.mean([1, 2, 4, 8, 16]) / 16)
+
+
+def test_a_looser_cut_that_finds_less_is_not_taken():
+    """Blobs that grow together touch fewer lesions falsely, or reach none: the stricter cut can be had instead."""
+    assert score((10, [6, 8, 5], [9, 4, 1])) == score((10, [8, 8, 5], [9, 4, 1]))
+
+
+def test_lesions_count_not_subjects():
+    assert score((30, [30, 30, 30], [0, 0, 0]), (10, [0, 0, 0], [0, 0, 0])) == pytest.approx(0.75)
+
+
+def test_no_lesions_no_score():
+    table = points(dice=[(5, [5, 4, 3], [9, 4, 1])] * 3, siamese=[(5, [5, 4, 3], [9, 4, 1])] * 3)
+    scores = froc.scores(table).set_index(["lesions", "loss"])
+    assert np.isnan(scores.score["small", "dice"]) and scores.score["all", "dice"] > 0
+    compared = froc.comparisons(table, {"dice": "dice", "siamese": "siamese"}).set_index("lesions")
+    assert np.isnan(compared.p["small"]) and compared.difference["all"] == 0 and compared.p["all"] == 1
+
+
+def test_a_loss_that_only_marks_more_is_not_better():
+    """One curve, two places of the cut at one half: the same score, however much recall at one half differs."""
+    bold, shy = [(10, [9, 8, 6], [8, 4, 1])] * 4, [(10, [8, 6, 3], [4, 1, 0.5])] * 4
+    table = points(siamese=bold, dice=shy)
+    at_half = froc.curves(table).query("threshold == 0.5 and lesions == 'all'").set_index("loss")
+    assert at_half.recall.to_dict() == {"dice": 0.6, "siamese": 0.8}
+    row = froc.comparisons(table, {"dice": "dice", "siamese": "siamese"}).query("lesions == 'all'").iloc[0]
+    assert -0.05 < row.difference < 0 and row.loss == "dice"
+
+
+def test_a_difference_in_every_subject_is_shown_and_said():
+    better, worse = (
+        [(10, [9, k, 5], [8, 4, 1]) for k in (8, 9, 8, 9, 8, 9, 8)],
+        [(10, [5, 4, 3], [8, 4, k]) for k in (1, 2) * 3 + (1,)],
+    )
+    kinds = {"dice": "dice", "siamese": "siamese", "siamese_1_tap": "siamese"}
+    table = points(siamese=better, dice=worse, siamese_1_tap=worse)
+    scores, compared = froc.scores(table), froc.comparisons(table, kinds)
+    row = compared.query("lesions == 'all'").iloc[0]
+    assert set(compared.loss) == {"dice"}, "a variant is no rival"
+    assert row.p == row.p_holm == pytest.approx(2 / 2**7) and row.low < row.difference < row.high < 0
+    text = findings.equal_rates(scores, compared, "external")[0]
+    assert "of all lesions Siamese 75%, Dice 39%" in text
+    assert "(shown: Dice 36.5 points fewer than Siamese, 34.5 to 38.9, p = 0.016)" in text
+    assert "below 30" not in text, "there are none"
+
+
+def test_what_is_not_shown_is_not_said_to_be():
+    table = points(siamese=[(10, [9, 8, 5], [8, 4, 1])] * 4, dice=[(10, [9, 8, 5], [8, 4, 1])] * 4)
+    kinds = {"dice": "dice", "siamese": "siamese"}
+    text = findings.equal_rates(froc.scores(table), froc.comparisons(table, kinds), "external")[0]
+    assert "(no difference from Siamese is shown)" in text
+    alone = points(dice=[(10, [9, 8, 5], [8, 4, 1])] * 4)
+    assert froc.comparisons(alone, kinds).empty
+    assert "shown" not in findings.equal_rates(froc.scores(alone), froc.comparisons(alone, kinds), "external")[0]
+
+
+def test_the_figure_marks_the_cut_at_one_half():
+    figure = figures.froc(froc.curves(points(dice=[(10, [9, 8, 5], [8, 4, 1])] * 3)), "external")
+    line = figure.data[0]
+    assert list(line.x) == [8, 4, 1] and list(line.marker.size) == [4, 13, 4] and "cut at 0.5" in line.text

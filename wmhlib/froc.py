@@ -1,0 +1,133 @@
+"""Which share of the lesions is found at how many false detections: free-response ROC (FROC) curves.
+
+A loss that finds more lesions may merely mark more. In flow `operating_points.csv`, what every scan's probabilities find at
+each cut (`wmhlib.metrics.operating_points`); out flow curves (Bunch et al. 1978, J Appl Photogr Eng 4:166) and one score:
+the share found, averaged over fixed numbers of false detections a scan, as in the LUNA16 challenge (Setio et al. 2017,
+doi:10.1016/j.media.2017.06.015). Shares are of all lesions of all subjects and seeds together. Intervals draw subjects and
+seeds as everywhere in the study (D-018); D-038 says why the score stands beside the figures at one half.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from wmhlib.metrics import SMALL_MM3
+from wmhlib.statistics import RESAMPLES, SPLITS, bounds, holm, interval, present
+
+RATES = (1, 2, 4, 8, 16)
+"""False detections a scan at which the share found is read: a scan has dozens of lesions, where a lung scan has few nodules."""
+
+LESIONS = {"all": ("lesions", "found"), "small": ("small_lesions", "small_found")}
+"""Which lesions are to be found, with their columns in `operating_points.csv`; small: below `SMALL_MM3`."""
+
+BATCH = 100
+"""Resamples at once: a resample holds every count of every subject, seed and cut."""
+
+IN_WORDS = {"all": "all lesions", "small": f"lesions below {SMALL_MM3:g} mm³"}
+
+
+def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
+    """Lesions, those found and false detections: (subject, seed, cut, 3), of one loss and split, strictest cut last."""
+    rows = points.sort_values(["subject", "seed", "threshold"])
+    shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
+    return rows[[*LESIONS[lesions], "false_detections"]].to_numpy(dtype=float).reshape(shape)
+
+
+def score(drawn: np.ndarray) -> np.ndarray:
+    """The mean over `RATES` of the share found, from `counts` (…, subject, seed, cut, 3); NaN without lesions.
+
+    Between two cuts the curve is a straight line, below the strictest one it falls to the origin; it never falls with more
+    false detections, since the stricter cut could be had instead.
+    """
+    mean = drawn.mean(axis=(-4, -3))  # (…, cut, 3)
+    found = np.empty(mean.shape[:-2])
+    for place in np.ndindex(found.shape):
+        lesions, hits, false = mean[place].T
+        order = np.argsort(false, kind="stable")
+        best = np.maximum.accumulate(hits[order])
+        found[place] = np.interp(RATES, np.append(0, false[order]), np.append(0, best)).mean()
+        found[place] = found[place] / lesions[0] if lesions[0] else np.nan
+    return found
+
+
+def curves(points: pd.DataFrame) -> pd.DataFrame:
+    """The operating point of every cut: `split, lesions, loss, threshold, false_detections` (a scan), `recall`, `dice` (mean)."""
+    rows = []
+    for split, lesions in itertools.product(SPLITS, LESIONS):
+        here = points[points.split == split]
+        for loss in present(here):
+            some = here[here.loss == loss]
+            all_of_them, found, false = counts(some, lesions).mean(axis=(0, 1)).T
+            rows.append(
+                pd.DataFrame({"threshold": np.sort(some.threshold.unique()), "false_detections": false})
+                .assign(split=split, lesions=lesions, loss=loss)
+                .assign(recall=found / np.where(all_of_them > 0, all_of_them, np.nan))
+                .assign(dice=some.groupby("threshold").dice.mean().to_numpy())
+            )
+    return pd.concat(rows, ignore_index=True)[
+        ["split", "lesions", "loss", "threshold", "false_detections", "recall", "dice"]
+    ]
+
+
+def _estimate(values: np.ndarray, minus: np.ndarray | None = None) -> Callable:
+    """Of drawn subjects and seeds the score, or how far it lies above another loss's."""
+
+    def estimate(rows: np.ndarray, columns: np.ndarray | None = None, axis: int = -1) -> np.ndarray:
+        columns = np.zeros((*rows.shape[:-1], 1), int) if columns is None else columns
+        place = (rows[..., :, None], columns[..., None, :])
+        return score(values[place]) - (0 if minus is None else score(minus[place]))
+
+    return estimate
+
+
+def _permuted(values: np.ndarray, other: np.ndarray) -> float:
+    """p of the difference of two scores, both losses' counts swapped within subjects."""
+    both, subjects = np.concatenate([values, other]), np.arange(len(values))
+    test = stats.permutation_test(
+        (subjects, subjects + len(values)), lambda first, second, axis=-1: score(both[first]) - score(both[second]),
+        permutation_type="samples", n_resamples=RESAMPLES, batch=BATCH, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(test.pvalue)
+
+
+def scores(points: pd.DataFrame) -> pd.DataFrame:
+    """The score of every trained loss with its 95 % interval: `split, lesions, loss, score, low, high`."""
+    rows = []
+    for split, lesions in itertools.product(SPLITS, LESIONS):
+        here = points[points.split == split]
+        for loss in present(here):
+            values = counts(here[here.loss == loss], lesions)
+            found = interval([len(values)], values.shape[1], _estimate(values), BATCH)
+            rows.append({"split": split, "lesions": lesions, "loss": loss, "score": found["mean"]} | bounds(found))
+    return pd.DataFrame(rows)
+
+
+def comparisons(points: pd.DataFrame, kinds: dict[str, str], against: str = "siamese") -> pd.DataFrame:
+    """Every other loss's score less the Siamese one's (`against`), on the same subjects and seeds.
+
+    Returns
+    -------
+    DataFrame
+        `split, lesions, loss, against, difference, low, high, p` (permutation test that swaps both losses' counts within
+        subjects, exact up to 13 of them) and `p_holm`, corrected over the losses compared on the same lesions of one split.
+        Variants (entries that `kinds` maps to another name) are left out. Empty where the study did not train `against`.
+    """
+    tables = []
+    for split, lesions in itertools.product(SPLITS, LESIONS):
+        here, rows = points[points.split == split], []
+        values = {loss: counts(here[here.loss == loss], lesions) for loss in present(here) if kinds[loss] == loss}
+        other = values.pop(against, None)
+        for loss, own in values.items() if other is not None else ():
+            found = interval([len(own)], own.shape[1], _estimate(own, other), BATCH)
+            p = _permuted(own, other) if np.isfinite(found["low"]) else np.nan
+            rows.append(
+                {"split": split, "lesions": lesions, "loss": loss, "against": against}
+                | {"difference": found["mean"], **bounds(found), "p": p}
+            )
+        if rows:
+            tables.append(holm(pd.DataFrame(rows)))
+    columns = "split lesions loss against difference low high p p_holm".split()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
