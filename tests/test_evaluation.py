@@ -9,7 +9,7 @@ from conftest import SHARED
 from wmhlib import evaluation, inference
 from wmhlib.cohort import load_cohort
 from wmhlib.metrics import operating_points
-from wmhlib.study import open_study
+from wmhlib.study import open_study, write_json
 
 
 @pytest.fixture
@@ -114,3 +114,20 @@ def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
         found = challenge_metrics(reference, result)
         expected = abs(volumes["predicted_ml"] - volumes["reference_ml"]) / volumes["reference_ml"] * 100
         assert found["avd_pct"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_grid_search_is_read_by_its_dense_blocks(study):
+    assert evaluation.by_depth(study).empty, "nothing is trained yet"
+    study.config["losses"] = {
+        "siamese": study.config["losses"]["siamese"],
+        "flat": dict(study.config["losses"]["siamese"]),
+    }
+    study.config["losses"]["flat"]["generator"] = {"depth": 1}
+    study.config["seeds"] = [1, 2]
+    for loss, seed, dice in (("siamese", 1, 0.6), ("siamese", 2, 0.7), ("flat", 1, 0.2), ("flat", 2, 0.4)):
+        write_json(study.model(loss, seed) / "training.json", {"loss": loss, "seed": seed, "validation_dice": dice})
+    found = evaluation.by_depth(study)
+    depth = study.config["generator"]["depth"]
+    assert list(found.index) == sorted([1, depth]) and (found.trainings == 2).all()
+    assert found.loc[1, ["validation Dice", "lowest", "highest"]].tolist() == pytest.approx([0.3, 0.2, 0.4])
+    assert found["validation Dice"][depth] == pytest.approx(0.65)

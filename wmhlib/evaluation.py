@@ -202,6 +202,24 @@ def trainings(study: Study) -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def by_depth(study: Study) -> pd.DataFrame:
+    """The grid search over dense blocks (paper 2.1), from a study with variants of `generator: depth`.
+
+    Returns
+    -------
+    DataFrame
+        By `dense blocks`, on the way down: `trainings`, their mean `validation Dice`, the `lowest` and the `highest`. No rows
+        where a training of the study is not done.
+    """
+    pairs = itertools.product(study.config["losses"], study.config["seeds"])
+    if not all((study.model(*pair) / "training.json").is_file() for pair in pairs):
+        return pd.DataFrame()
+    table = pd.DataFrame(trainings(study))
+    blocks = table.loss.map(lambda name: study.recipe(name)["generator"]["depth"]).rename("dense blocks")
+    columns = {"trainings": "size", "validation Dice": "mean", "lowest": "min", "highest": "max"}
+    return table.groupby(blocks).validation_dice.agg(**columns)
+
+
 def diary(study: Study, loss: str, seed: int) -> pd.DataFrame:
     """What happened step by step in a training whose loss looks at VGG19 (`wmhlib.trainers.Diary`)."""
     path = study.model(loss, seed) / "diary.csv"
