@@ -61,7 +61,8 @@ shapes
 # ## How many dense blocks?
 #
 # The paper chose their number on the validation subjects (2.1). `config/depth.yaml` repeats that search in minutes on the
-# demonstration's cohort, `config/paper-depth.yaml` by the paper's protocol; where one was run, its validation Dice is shown.
+# demonstration's cohort, `config/paper-depth.yaml` by the paper's protocol. Where one was run, its validation Dice is shown:
+# a search's own page has it in notebook 5, since this one comes before the training.
 
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
@@ -74,7 +75,7 @@ pd.DataFrame(
 # %%
 for search in ("config/depth.yaml", "config/paper-depth.yaml"):
     found = evaluation.by_depth(open_study(search))
-    print(f"{search}:" if len(found) else f"{search} was not run here: make report CONFIG={search}")
+    print(f"{search}:" if len(found) else f"{search} was not run here yet: make report CONFIG={search}")
     if len(found):
         display(found.round(3))
 

@@ -12,7 +12,8 @@
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
 # from the same weights and sees the same slices at the same angles, so only the loss and its labels differ (and, in a variant, what its entry says). The epoch with
 # the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
-# has no validation subjects). A training that was cut off goes on from its last whole epoch. At the end the network segments the scans it has never seen.
+# has no validation subjects). A training that was cut off goes on from its last whole epoch, one that is done
+# is not repeated. At the end the network segments the scans it has never seen.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -108,7 +109,7 @@ figures.picture_row(pictures)
 unseen, points = subjects[subjects.split.isin(["holdout", "external"])], []
 for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
     likely = inference.probability(generator, row.flair)
-    inference.save_image(inference.cut(likely), study.mask(loss, seed, row.subject))
+    inference.save_image(inference.mask_of(likely), study.mask(loss, seed, row.subject))
     points.append(metrics.operating_points(row.reference, likely))
 evaluation.write_operating_points(study, loss, seed, unseen, points)
 checkpoints.finish(study.model(loss, seed))

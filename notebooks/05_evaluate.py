@@ -183,7 +183,7 @@ scored_and_compared = tables["froc_scores"].merge(
     tables["froc_comparisons"].drop(columns="against"), how="left", on=same, suffixes=("", " (difference)")
 )
 scored_and_compared.assign(
-    lesions=lambda table: table.lesions.map(froc.IN_WORDS), loss=lambda table: table.loss.map(statistics.LOSSES)
+    lesions=lambda table: table.lesions.map(froc.LESIONS_IN_WORDS), loss=lambda table: table.loss.map(statistics.LOSSES)
 ).set_index(same).round(3)
 
 # %% [markdown]

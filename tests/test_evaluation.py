@@ -72,8 +72,15 @@ def test_missing_masks_and_tables_say_what_to_run(study):
 
 
 def test_missing_operating_points_say_what_to_run(study):
-    (study.model("siamese", 1) / "operating_points.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="Nothing at .* run notebook 04_train with loss=siamese and seed=1"):
+    path = study.model("siamese", 1) / "operating_points.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.replace({"subject": {table.subject[0]: "another"}}).to_csv(path, index=False)
+    with pytest.raises(
+        FileNotFoundError, match="of other scans at .* run notebook 04_train with loss=siamese and seed=1"
+    ):
+        evaluation.score(study, unseen(study))
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="No operating points at .* run notebook 04_train with loss=siamese"):
         evaluation.score(study, unseen(study))
 
 

@@ -17,7 +17,7 @@ def found(per_subject: pd.DataFrame) -> list[str]:
             "detection_by_size": none,
             "false_detections": none,
             "froc_scores": none.assign(lesions=None, score=None),
-            "froc_comparisons": none,
+            "froc_comparisons": none.assign(against=None),
         }
     )
 

@@ -44,7 +44,7 @@ def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     record = json.loads((study.model(loss, 1) / "training.json").read_text())
     assert record["kept_epoch"] == history.epoch[history.validation_dice.idxmax()]
     model = inference.load_generator(study.model(loss, 1) / "model.keras")
-    checkpoints.finish(study.model(loss, 1))
+    shutil.rmtree(study.model(loss, 1))
     again = training.train(study, loss, seed=1)
     columns = ["loss", "dice", "validation_dice"]
     assert np.array_equal(history[columns], again[columns]), "same seed, same machine: the same numbers"
@@ -53,7 +53,9 @@ def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     assert not training.train(study, loss, seed=2)[columns].equals(history[columns])
     checkpoints.finish(study.model(loss, 1))
     left = {path.name for path in study.model(loss, 1).iterdir()}
-    assert left == {"model.keras", "history.csv", "training.json"} | ({"diary.csv"} if loss != "dice" else set())
+    assert left == {"started.json", "model.keras", "history.csv", "training.json"} | (
+        {"diary.csv"} if loss != "dice" else set()
+    )
 
 
 def test_every_loss_of_a_seed_starts_from_the_same_weights_and_leaves_vgg19_alone(study):
@@ -202,12 +204,34 @@ def test_a_lost_checkpoint_is_said_and_nothing_else_is_touched(study, monkeypatc
     assert list(training.train(study, "dice", 1).epoch) == [1, 2]
 
 
-def test_a_training_that_is_whole_but_not_finished_is_not_repeated(study):
-    """What comes after it in notebook 04 may have been cut off."""
-    first = training.train(study, "dice", 1)
+def test_a_training_that_is_done_is_not_repeated(study, monkeypatch, capsys):
+    """Neither where what comes after it in notebook 04 was cut off, nor where 04 runs again for another reason."""
+    first, folder = training.train(study, "dice", 1), study.model("dice", 1)
+    stamp, record = (folder / "model.keras").stat().st_mtime_ns, (folder / "training.json").read_text()
+    monkeypatch.setattr(training, "provenance", lambda: {"commit": "another"})
+    for finished in (False, True):
+        if finished:
+            checkpoints.finish(folder)
+        (folder / "training.json").unlink()  # as Snakemake does with what it is about to have made again
+        watched = []
+        assert training.train(study, "dice", 1, watch=watched.append).equals(first)
+        assert (folder / "model.keras").stat().st_mtime_ns == stamp and [len(one) for one in watched] == [2]
+        assert (folder / "training.json").read_text() == record, "what it was made with then, not now"
+        assert "not repeated; to train it again, remove reports/" in capsys.readouterr().out
+    (folder / "model.keras").unlink()
+    assert training.train(study, "dice", 1).epoch.max() == 2 and (folder / "model.keras").is_file()
+    assert json.loads((folder / "training.json").read_text())["commit"] == "another", "trained again"
+
+
+@pytest.mark.parametrize("name", ["images.npy", "references.npy", "index.csv"])
+def test_a_training_on_other_slices_starts_over(study, name):
+    training.train(study, "dice", 1)
     stamp = (study.model("dice", 1) / "model.keras").stat().st_mtime_ns
-    assert training.train(study, "dice", 1).equals(first)
-    assert (study.model("dice", 1) / "model.keras").stat().st_mtime_ns == stamp
+    path = study.slices / "whole" / name
+    content = path.read_bytes()
+    path.write_bytes(content.rstrip() + b"0\n" if name == "index.csv" else content[:-1] + bytes([content[-1] ^ 1]))
+    training.train(study, "dice", 1)
+    assert (study.model("dice", 1) / "model.keras").stat().st_mtime_ns != stamp
 
 
 def test_a_changed_setting_starts_over(settings, study, write_config):
@@ -220,10 +244,6 @@ def test_a_changed_setting_starts_over(settings, study, write_config):
     seen = []
     training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history: seen.append(len(history)))
     assert seen == [1, 2]
-    index = study.slices / "whole" / "index.csv"
-    index.write_text(index.read_text().rstrip() + "0\n")  # other bytes: other slices
-    training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history: seen.append(len(history)))
-    assert seen == [1, 2, 1, 2]
 
 
 def test_the_adversary_raises_what_the_generator_lowers(study):

@@ -1,8 +1,8 @@
-"""What a training writes after every epoch, and how one that was cut off goes on.
+"""What a training writes after every epoch, how one that was cut off goes on, and how one that is done is known again.
 
-In flow the running `fit`; out flow `model.keras` (the best epoch so far), `history.csv`, `diary.csv` and, until the training
-is done, `started.json` with `epoch-<n>-<player>.weights.h5`. Each is whole or not there; `history.csv` is written last and
-says which epoch counts.
+In flow the running `fit`; out flow `started.json` (what the training follows from), `model.keras` (the best epoch so far),
+`history.csv`, `diary.csv` and, until the training is done, `epoch-<n>-<player>.weights.h5`. Each is whole or not there;
+`history.csv` is written last and says which epoch counts.
 """
 
 import json
@@ -90,26 +90,29 @@ def checkpoint(folder: Path, epoch: int, player: str) -> Path:
 
 
 def finish(folder: Path) -> None:
-    """Forget how a training went on: called when all that follows from it is written."""
-    (folder / "started.json").unlink(missing_ok=True)
+    """Remove what a training needs to go on: called when all that follows from it is written."""
     for left in folder.glob("epoch-*.weights.h5"):
         left.unlink()
 
 
-def begun(folder: Path, what: dict) -> tuple[list[dict], list[dict]]:
-    """History and diary of a training of just this kind that was cut off; a clean folder and two empty lists otherwise."""
-    started = folder / "started.json"
+def begun(folder: Path, follows_from: dict, made_with: dict) -> tuple[list[dict], list[dict], dict]:
+    """History and diary of a training that follows from just this, cut off or done, and what it was made with.
+
+    Where there is none, or its model is gone, the folder is cleaned and a training begun: two empty lists, and `made_with`.
+    """
+    started, what = folder / "started.json", {"follows_from": follows_from, "made_with": made_with}
     for left in folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
         left.unlink()
-    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) == json.loads(json.dumps(what)):
-        if (folder / "history.csv").is_file():
+    if started.is_file():
+        before = json.loads(started.read_text(encoding="utf-8"))
+        same = before.get("follows_from") == json.loads(json.dumps(follows_from))
+        if same and (folder / "history.csv").is_file() and (folder / "model.keras").is_file():
             history, diary = (
                 pd.read_csv(path).to_dict("records") if path.is_file() else []
                 for path in (folder / "history.csv", folder / "diary.csv")
             )
-            steps = len(history) * what["training"]["steps_per_epoch"]
-            return history, diary[:steps]
-        return [], []
+            steps = len(history) * follows_from["training"]["steps_per_epoch"]
+            return history, diary[:steps], before["made_with"]
     shutil.rmtree(folder, ignore_errors=True)
     write_json(started, what)
-    return [], []
+    return [], [], made_with

@@ -17,7 +17,14 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib import context, findings, froc, inference, slices, statistics
-from wmhlib.metrics import challenge_metrics, in_memory, lesion_records, positive_class_density, volumes_ml
+from wmhlib.metrics import (
+    THRESHOLDS,
+    challenge_metrics,
+    in_memory,
+    lesion_records,
+    positive_class_density,
+    volumes_ml,
+)
 from wmhlib.study import Study, replacing
 
 NO_SEED = 0
@@ -114,7 +121,7 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     figures, volumes, lesions = zip(*rows, strict=True)
     tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
     tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
-    tables["operating_points"] = _operating_points(study)
+    tables["operating_points"] = _operating_points(study, unseen)
     for table in tables.values():
         table.insert(0, "study", study.name)
     return tables
@@ -124,22 +131,25 @@ def write_operating_points(
     study: Study, loss: str, seed: int, unseen: pd.DataFrame, tables: list[pd.DataFrame]
 ) -> None:
     """Keep beside the model what each unseen scan's probabilities find (`wmhlib.metrics.operating_points`), a table a subject."""
-    rows = [
-        table.assign(loss=loss, seed=seed, split=row.split, centre=row.centre, subject=row.subject)
-        for row, table in zip(unseen.itertuples(), tables, strict=True)
+    keys = [
+        {"loss": loss, "seed": seed, "split": row.split, "centre": row.centre, "subject": row.subject}
+        for row in unseen.itertuples()
     ]
+    rows = [pd.DataFrame(key, index=table.index).join(table) for key, table in zip(keys, tables, strict=True)]
     with replacing(study.model(loss, seed) / "operating_points.csv") as temporary:
         pd.concat(rows).to_csv(temporary, index=False)
 
 
-def _operating_points(study: Study) -> pd.DataFrame:
-    """The operating points of all trainings."""
+def _operating_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
+    """The operating points of all trainings, each of the same scans at the same cuts."""
     tables = []
     for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
         path = study.model(loss, seed) / "operating_points.csv"
-        if not path.is_file():
-            raise FileNotFoundError(f"Nothing at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
-        tables.append(slices.read_table(path).assign(loss=loss, seed=seed))
+        table = slices.read_table(path) if path.is_file() else None
+        if table is None or len(table) != len(THRESHOLDS) * len(unseen) or set(table.subject) != set(unseen.subject):
+            what = "No operating points" if table is None else "Operating points of other scans"
+            raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
-from wmhlib.froc import IN_WORDS, RATES
+from wmhlib.froc import LESIONS_IN_WORDS, RATES
 from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
@@ -194,16 +194,17 @@ def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
 def froc(curves: pd.DataFrame, split: str) -> go.Figure:
     """Share of lesions found by false detections a scan as the cut moves, one line a loss; the cut at one half is marked."""
     here = curves[curves.split == split]
-    figure = make_subplots(1, len(IN_WORDS), subplot_titles=list(IN_WORDS.values()), shared_yaxes=True)
-    for column, lesions in enumerate(IN_WORDS, start=1):
+    figure = make_subplots(1, len(LESIONS_IN_WORDS), subplot_titles=list(LESIONS_IN_WORDS.values()), shared_yaxes=True)
+    for column, lesions in enumerate(LESIONS_IN_WORDS, start=1):
         for loss in present(here):
             some = here[(here.loss == loss) & (here.lesions == lesions)].sort_values("threshold")
             figure.add_scatter(
-                x=some.false_detections, y=some.recall, name=LOSSES[loss], legendgroup=loss, showlegend=column == 1,
+                x=some.false_detections.clip(lower=0.5), y=some.recall, name=LOSSES[loss], legendgroup=loss, showlegend=column == 1,
                 mode="lines+markers", line={"color": COLOURS[loss]},
                 marker={"size": np.where(np.isclose(some.threshold, 0.5), 13, 4), "color": COLOURS[loss], "opacity": 1},
                 text=[f"cut at {threshold:.4g}" for threshold in some.threshold],
-                hovertemplate="%{text}: %{y:.0%} found, %{x:.1f} false", row=1, col=column,
+                customdata=some.false_detections,
+                hovertemplate="%{text}: %{y:.0%} found, %{customdata:.1f} false", row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(
         title="false detections a scan", type="log", range=np.log10([0.5, 64]).tolist(), tickvals=[*RATES, 32]

@@ -8,7 +8,7 @@ below 0.05 after Holm's correction for the losses compared in that figure; where
 import numpy as np
 import pandas as pd
 
-from wmhlib.froc import IN_WORDS, RATES
+from wmhlib.froc import LESIONS_IN_WORDS, RATES
 from wmhlib.metrics import SMALL_MM3
 from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, present, shown
 
@@ -110,18 +110,22 @@ def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> l
 
 
 def equal_rates(scores: pd.DataFrame, comparison: pd.DataFrame, split: str) -> list[str]:
-    """Who finds most lesions where all mark equally much falsely, and what is shown of it against the Siamese loss."""
+    """Who finds most lesions where all mark equally much falsely, and what is shown of it against the Siamese loss.
+
+    Variants, which are not compared here, are not named where others are.
+    """
+    compared = {*comparison.loss, *comparison.against} or set(scores.loss)
     parts = []
-    for lesions, words in IN_WORDS.items():
+    for lesions, words in LESIONS_IN_WORDS.items():
         here = scores[(scores.split == split) & (scores.lesions == lesions) & scores.score.notna()]
+        here = here[here.loss.isin(compared)].sort_values("score", ascending=False, kind="stable")
         if len(here):
-            order = here.sort_values("score", ascending=False, kind="stable")
-            shares = ", ".join(f"{LOSSES[row.loss]} {row.score:.0%}" for row in order.itertuples())
+            shares = ", ".join(f"{LOSSES[row.loss]} {row.score:.0%}" for row in here.itertuples())
             parts.append(f"of {words} {shares}{_shown_ahead(comparison, split, lesions)}")
     if not parts:
         return []
     rates = f"{', '.join(map(str, RATES[:-1]))} and {RATES[-1]}"
-    text = f"On {WHERE[split]}, at the same number of false detections (mean of {rates} a scan), the losses find "
+    text = f"On {WHERE[split]}, at the same number of false detections (averaged over {rates} a scan), the losses find "
     return [text + "; ".join(parts) + "."]
 
 
@@ -348,7 +352,8 @@ def _of_size(name: str) -> str:
 
 FROC_CAPTION = (
     "Every point is one cut through the probabilities, the large one the cut at one half that all other figures are about. "
-    "Where one curve lies above another, its loss finds more lesions without marking more that is none."
+    "Where one curve lies above another, its loss finds more of these lesions without marking more that is none. Less than "
+    "half a false detection a scan is drawn at one half."
 )
 
 

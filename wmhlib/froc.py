@@ -3,12 +3,11 @@
 A loss that finds more lesions may merely mark more. In flow `operating_points.csv`, what every scan's probabilities find at
 each cut (`wmhlib.metrics.operating_points`); out flow curves (Bunch et al. 1978, J Appl Photogr Eng 4:166) and one score:
 the share found, averaged over fixed numbers of false detections a scan, as in the LUNA16 challenge (Setio et al. 2017,
-doi:10.1016/j.media.2017.06.015). Shares are of all lesions of all subjects and seeds together. Intervals draw subjects and
-seeds as everywhere in the study (D-018); D-038 says why the score stands beside the figures at one half.
+doi:10.1016/j.media.2017.06.015). Shares are of the lesions of all subjects together, scores are averaged over seeds. Intervals
+draw subjects and seeds as everywhere in the study (D-018); D-038 says why the score stands beside the figures at one half.
 """
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -26,31 +25,31 @@ LESIONS = {"all": ("lesions", "found"), "small": ("small_lesions", "small_found"
 BATCH = 100
 """Resamples at once: a resample holds every count of every subject, seed and cut."""
 
-IN_WORDS = {"all": "all lesions", "small": f"lesions below {SMALL_MM3:g} mm³"}
+LESIONS_IN_WORDS = {"all": "all lesions", "small": f"lesions below {SMALL_MM3:g} mm³"}
 
 
 def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
-    """Lesions, those found and false detections: (subject, seed, cut, 3), of one loss and split, strictest cut last."""
+    """Lesions, those found and false detections of one loss and split: (subject, seed, cut, 3), in the order of their names."""
     rows = points.sort_values(["subject", "seed", "threshold"])
     shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
     return rows[[*LESIONS[lesions], "false_detections"]].to_numpy(dtype=float).reshape(shape)
 
 
 def score(drawn: np.ndarray) -> np.ndarray:
-    """The mean over `RATES` of the share found, from `counts` (…, subject, seed, cut, 3); NaN without lesions.
+    """The mean over `RATES` of the share found, from `counts` (…, subject, seed, cut, 3), seed by seed; NaN without lesions.
 
-    Between two cuts the curve is a straight line, below the strictest one it falls to the origin; it never falls with more
+    Between two cuts the curve is a straight line; below the strictest one it falls to the origin. It never falls with more
     false detections, since the stricter cut could be had instead.
     """
-    mean = drawn.mean(axis=(-4, -3))  # (…, cut, 3)
+    mean = drawn.mean(axis=-4)  # (…, seed, cut, 3)
     found = np.empty(mean.shape[:-2])
     for place in np.ndindex(found.shape):
         lesions, hits, false = mean[place].T
-        order = np.argsort(false, kind="stable")
+        order = np.lexsort((hits, false))
         best = np.maximum.accumulate(hits[order])
-        found[place] = np.interp(RATES, np.append(0, false[order]), np.append(0, best)).mean()
-        found[place] = found[place] / lesions[0] if lesions[0] else np.nan
-    return found
+        at_rates = np.interp(RATES, np.append(0, false[order]), np.append(0, best))
+        found[place] = at_rates.mean() / lesions[0] if lesions[0] else np.nan
+    return found.mean(axis=-1)
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
@@ -72,15 +71,15 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def _estimate(values: np.ndarray, minus: np.ndarray | None = None) -> Callable:
-    """Of drawn subjects and seeds the score, or how far it lies above another loss's."""
+def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:
+    """The score with its interval, as `wmhlib.statistics.interval` gives them; or how far it lies above another loss's."""
 
     def estimate(rows: np.ndarray, columns: np.ndarray | None = None, axis: int = -1) -> np.ndarray:
         columns = np.zeros((*rows.shape[:-1], 1), int) if columns is None else columns
         place = (rows[..., :, None], columns[..., None, :])
-        return score(values[place]) - (0 if minus is None else score(minus[place]))
+        return score(values[place]) if minus is None else score(values[place]) - score(minus[place])
 
-    return estimate
+    return interval([len(values)], values.shape[1], estimate, BATCH)
 
 
 def _permuted(values: np.ndarray, other: np.ndarray) -> float:
@@ -99,8 +98,7 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
     for split, lesions in itertools.product(SPLITS, LESIONS):
         here = points[points.split == split]
         for loss in present(here):
-            values = counts(here[here.loss == loss], lesions)
-            found = interval([len(values)], values.shape[1], _estimate(values), BATCH)
+            found = _interval(counts(here[here.loss == loss], lesions))
             rows.append({"split": split, "lesions": lesions, "loss": loss, "score": found["mean"]} | bounds(found))
     return pd.DataFrame(rows)
 
@@ -121,7 +119,7 @@ def comparisons(points: pd.DataFrame, kinds: dict[str, str], against: str = "sia
         values = {loss: counts(here[here.loss == loss], lesions) for loss in present(here) if kinds[loss] == loss}
         other = values.pop(against, None)
         for loss, own in values.items() if other is not None else ():
-            found = interval([len(own)], own.shape[1], _estimate(own, other), BATCH)
+            found = _interval(own, other)
             p = _permuted(own, other) if np.isfinite(found["low"]) else np.nan
             rows.append(
                 {"split": split, "lesions": lesions, "loss": loss, "against": against}

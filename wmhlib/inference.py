@@ -38,7 +38,7 @@ def probability(
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
     The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
-    part the probability is 0.
+    part the probability is 0, and so it is where a network that diverged gives no number.
     """
     scan = open_scan(flair) if isinstance(flair, str | Path) else flair
     image = read_flair(flair)
@@ -48,7 +48,7 @@ def probability(
         model.predict_on_batch(network_input(grey[start : start + batch_size]))[..., 0]
         for start in range(0, len(grey), batch_size)
     ]
-    return nibabel.Nifti1Image(volume_of(np.concatenate(slices), scan, box), scan.affine)
+    return nibabel.Nifti1Image(volume_of(np.nan_to_num(np.concatenate(slices)), scan, box), scan.affine)
 
 
 def segment(model: keras.Model, flair: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
@@ -59,10 +59,10 @@ def segment(model: keras.Model, flair: str | Path | nibabel.Nifti1Image) -> niba
     ValueError
         The scan cannot be read, is not 3D, or holds no image (see `wmhlib.slices.read_flair`).
     """
-    return cut(probability(model, flair))
+    return mask_of(probability(model, flair))
 
 
-def cut(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+def mask_of(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """The mask of a scan's probabilities: uint8, 1 at one half and above."""
     return nibabel.Nifti1Image((np.asarray(image.dataobj) >= THRESHOLD).astype(np.uint8), image.affine)
 

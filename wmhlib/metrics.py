@@ -19,7 +19,6 @@ recall      found lesions of the reference / all of them; precision likewise of 
 Cut elsewhere than at one half, probabilities give other masks; `operating_points` says what each would find.
 """
 
-import math
 from pathlib import Path
 
 import cc3d
@@ -27,6 +26,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
+from scipy.special import expit
 
 from wmhlib.scans import DAMAGE, read_scan
 
@@ -40,11 +40,14 @@ LABEL_TOLERANCE = 1e-3
 SMALL_MM3 = 30.0
 """Lesions below this volume are called small: ten voxels of the challenge's scans, the median lesion of many real ones."""
 
-LOGITS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 9)
-THRESHOLDS = tuple(
-    sorted(1 / (1 + math.exp(-sign * logit)) for logit in LOGITS for sign in ((-1, 1) if logit else (1,)))
-)
-"""Where probabilities are cut: 0.0001 to 0.9999, one half among them, closest about it, where soft labels (0.1 and 0.9) lie."""
+LOGITS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 9, 12, 15)
+THRESHOLDS = tuple(float(expit(logit)) for logit in sorted({sign * logit for logit in LOGITS for sign in (-1, 1)}))
+"""Where probabilities are cut, one half among them: closest where soft labels (0.1 and 0.9) lie, and out to where single
+precision ends, for networks whose probabilities saturate."""
+
+LEAST_INSIDE = 0.1
+"""The share of a detection's voxels that must lie in lesions: a cut so loose that it floods the brain touches every lesion and
+has found none (D-038)."""
 
 
 def challenge_metrics(reference: Mask, result: Mask) -> dict[str, float]:
@@ -149,37 +152,43 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
 def operating_points(reference: Mask, probability: nibabel.spatialimages.SpatialImage) -> pd.DataFrame:
     """What a scan's probabilities find, and mark falsely, at every cut of `THRESHOLDS`.
 
+    A component of the mask at a cut is a detection of the lesions that it touches where `LEAST_INSIDE` of it lies in
+    lesions, a false detection otherwise; the challenge's recall asks for one voxel alone.
+
     Returns
     -------
     DataFrame
         A row a cut: `threshold`; `dice`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
-        `small_found`, the same of those below `SMALL_MM3`; `false_detections`, components that touch no lesion. A lesion is
-        found at every cut up to the highest probability inside it. Errors as in `challenge_metrics`.
+        `small_found`, the same of those below `SMALL_MM3`; `false_detections`. Errors as in `challenge_metrics`.
     """
-    lesion, likely, box, affine = _masks(reference, probability, cut=THRESHOLDS[0])
+    lesion, likely, box, affine = _masks(reference, probability, foreground=THRESHOLDS[0])
     values = np.where(likely, np.asarray(probability.dataobj)[box], 0)
     lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
-    owner, peaks = lesions[lesion].astype(int) - 1, np.zeros(count, values.dtype)
-    np.maximum.at(peaks, owner, values[lesion])
-    small = np.bincount(owner, minlength=count) * abs(np.linalg.det(affine[:3, :3])) < SMALL_MM3
+    volumes = np.bincount(lesions[lesion], minlength=count + 1)[1:] * abs(np.linalg.det(affine[:3, :3]))
     rows = []
     for threshold in THRESHOLDS:
         mask = values >= threshold
         parts, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
-        both, size = parts[lesion & mask], np.count_nonzero(mask) + np.count_nonzero(lesion)
+        both, marked = lesion & mask, np.count_nonzero(mask)
+        inside, size = (np.bincount(parts[where], minlength=number + 1) for where in (both, mask))
+        hits = inside >= LEAST_INSIDE * np.maximum(size, 1)
+        found = volumes[np.unique(lesions[both][hits[parts[both]]]) - 1]
         rows.append(
-            {"threshold": threshold, "dice": 2 * len(both) / size if size else np.nan}
-            | {"lesions": count, "found": int((peaks >= threshold).sum())}
-            | {"small_lesions": int(small.sum()), "small_found": int((peaks[small] >= threshold).sum())}
-            | {"false_detections": number - len(np.unique(both))}
+            {"threshold": threshold, "dice": 2 * inside.sum() / (marked + lesion.sum()) if marked + count else np.nan}
+            | {"lesions": count, "found": len(found)}
+            | {"small_lesions": int((volumes < SMALL_MM3).sum()), "small_found": int((found < SMALL_MM3).sum())}
+            | {"false_detections": int(number - hits.sum())}
         )
     return pd.DataFrame(rows)
 
 
-def _masks(reference: Mask, result: Mask, cut: float | None = None) -> tuple[np.ndarray, np.ndarray, tuple, np.ndarray]:
+def _masks(
+    reference: Mask, result: Mask, foreground: float | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple, np.ndarray]:
     """Both foregrounds without other pathology, cut to the box that holds them; the box; the affine.
 
-    The result's foreground begins at `cut`, or where the challenge's scorer has it. The box keeps a voxel of margin where the volume has one, so that only the volume's edges are edges.
+    The result is foreground from `foreground` on, left out where the challenge's scorer has it so. The box keeps a voxel of
+    margin where the volume has one, so that only the volume's edges are edges.
     """
     names = f"reference {_name(reference)} and result {_name(result)}"
     labels, affine = _read(reference, "reference", names)
@@ -195,7 +204,9 @@ def _masks(reference: Mask, result: Mask, cut: float | None = None) -> tuple[np.
             f"Affines differ by {apart:.4g} mm, more than {GRID_TOLERANCE_MM} mm, for {names}, which must "
             "lie on one grid: resample the result to the reference."
         )
-    found = values >= (cut or (1 if values.dtype.kind in "iub" else 0.5))
+    if foreground is None:
+        foreground = 1 if values.dtype.kind in "iub" else 0.5
+    found = values >= foreground
     box = box_around((labels != 0) | found)
     order = "F" if labels.flags.f_contiguous else "C"  # as stored: turning axes is slow
     labels, found = np.array(labels[box], np.float32, order=order), np.array(found[box], order=order)

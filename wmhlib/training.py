@@ -5,9 +5,9 @@ In flow the memory-mapped slices of the training and validation subjects; out fl
 step) and `training.json` (what, where, how long). Every loss of one seed starts from the same weights and sees the same
 batches: only the loss differs.
 
-A training that was cut off goes on from its last whole epoch and ends with the same weights as an unbroken one: until
-`wmhlib.checkpoints.finish`, `started.json` says what was begun, and `epoch-<n>-<player>.weights.h5` hold both players and
-their optimizers.
+A training that was cut off goes on from its last whole epoch and ends with the same weights as an unbroken one, and one that is
+done is not repeated: `started.json` says what it follows from; until `wmhlib.checkpoints.finish`,
+`epoch-<n>-<player>.weights.h5` hold both players and their optimizers.
 """
 
 import contextlib
@@ -176,9 +176,8 @@ def machine(precision: str, devices: int = 1, batch_size: int = 0) -> Iterator[N
 def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
-    Goes on where a training of the same settings, slices, features and code was cut off; one that is whole but was not
-    finished (`wmhlib.checkpoints.finish`) is not repeated. `watch`, if given, is called with the history so far after
-    every epoch, for a curve that grows.
+    Goes on where a training of the same settings, slices, features and code was cut off; one that is done is not repeated (D-028).
+    `watch`, if given, is called with the history so far after every epoch, for a curve that grows.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
     Where the split has no validation subjects, it is the last epoch (D-009).
@@ -211,11 +210,14 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
             ) from error
 
 
-def _digest(index: Path, features: list[np.ndarray]) -> str:
+def _digest(slices: Path, features: list[np.ndarray]) -> str:
     """Of everything but the settings that a training follows from: the slices, VGG19's weights, the code."""
-    parts = [index.read_bytes(), *(weight.tobytes() for weight in features)]
-    parts += [Path(__file__).with_name(f"{name}.py").read_bytes() for name in TRAINED_BY]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in features))
+    code = [Path(__file__).with_name(f"{name}.py") for name in TRAINED_BY]
+    for path in (*sorted(slices.iterdir()), *code):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | None) -> pd.DataFrame:
@@ -241,7 +243,10 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
 
     folder = study.model(loss, seed)
     what = {"backend": keras.backend.backend(), "seed": seed, "size_px": size, **study.config["augmentation"], **recipe}
-    history, diary = begun(folder, what | {"made_of": _digest(place / "index.csv", unplayed)})
+    devices = [str(device) for device in keras.distribution.list_devices()]
+    history, diary, made_with = begun(
+        folder, what | {"made_of": _digest(place, unplayed)}, {"devices": devices, **provenance()}
+    )
     done = len(history)
     for name, player in players.items() if 0 < done < settings["epochs"] else ():
         player.build((None, size, size, 3))
@@ -285,6 +290,13 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
             callbacks=callbacks,
             verbose=0,
         )
+    else:
+        print(
+            f"{loss}, seed {seed}, was trained with just these settings, slices, features and code, and is not repeated; to "
+            f"train it again, remove {folder.relative_to(study.folder.parents[1])}."
+        )
+        if watch:
+            watch(pd.DataFrame(history))
     table = pd.DataFrame(history)
     kept = table[table.kept].iloc[-1]
     write_json(
@@ -293,7 +305,6 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
             "loss": loss,
             "seed": seed,
             "backend": keras.backend.backend(),
-            "devices": [str(device) for device in keras.distribution.list_devices()],
             "parameters": int(np.sum([np.prod(weight.shape) for weight in trainer.trainable_weights])),
             "training_slices": len(rows),
             "kept_epoch": int(kept.epoch),
@@ -301,6 +312,6 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
             "seconds": float(table.seconds.iloc[-1]),
             "recipe": recipe,
         }
-        | provenance(),
+        | made_with,
     )
     return table
