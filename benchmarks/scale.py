@@ -31,8 +31,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from tqdm import tqdm
 
 from wmhlib.cohort import load_cohort
-from wmhlib.inference import save_image
-from wmhlib.scans import read_scan
+from wmhlib.scans import read_scan, save_image
 from wmhlib.study import ROOT, Study, open_study
 
 SHARES = {"Alder": 40, "Birch": 40, "Cedar/S3T": 40, "Dover/P15T": 40, "Dover/P3T": 10}

@@ -41,6 +41,7 @@ from wmhlib import (
     statistics,
     training,
 )
+from wmhlib.scans import save_image
 from wmhlib.study import open_study, write_json
 
 study = open_study(config, data)
@@ -109,7 +110,7 @@ figures.picture_row(pictures)
 unseen, points = subjects[subjects.split.isin(["holdout", "external"])], []
 for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
     likely = inference.probability(generator, row.flair)
-    inference.save_image(inference.mask_of(likely), study.mask(loss, seed, row.subject))
+    save_image(inference.mask_of(likely), study.mask(loss, seed, row.subject))
     points.append(metrics.operating_points(row.reference, likely))
 evaluation.write_operating_points(study, loss, seed, unseen, points)
 checkpoints.finish(study.model(loss, seed))

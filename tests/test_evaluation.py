@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from conftest import SHARED
 
-from wmhlib import evaluation, inference
+from wmhlib import evaluation
 from wmhlib.cohort import load_cohort
 from wmhlib.metrics import operating_points
+from wmhlib.scans import save_image
 from wmhlib.study import open_study, write_json
 
 
@@ -26,7 +27,7 @@ def study(settings, write_config, challenge, tmp_path, monkeypatch):
         masks = {("dice", 1): perfect, ("siamese", 1): 0 * perfect, ("global_threshold", 0): 0 * perfect + 1}
         for (loss, seed), mask in masks.items():
             image = nibabel.Nifti1Image(mask, reference.affine)
-            inference.save_image(image, study.mask(loss, seed, row.subject))
+            save_image(image, study.mask(loss, seed, row.subject))
             if loss in points:
                 points[loss].append(operating_points(reference, image))
     for loss, tables in points.items():

@@ -29,7 +29,9 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from wmhlib import cohort, evaluation, figures, inference, metrics, report, scans, segmentation, slices, study, viewers
+from wmhlib.scans import save_image
 from wmhlib.study import ROOT, open_study, write_json
+from wmhlib.threshold import threshold_mask
 
 MORE = int(os.environ.get("WMH_FUZZ", 0))
 KINDS = (np.uint8, np.int16, np.float32, np.float64, ">i2", ">f4")
@@ -153,7 +155,7 @@ def ways_in(path, good, out) -> dict:
     yield lambda: metrics.challenge_metrics(good, path)
     yield lambda: metrics.lesion_records(path, path)
     yield lambda: metrics.volumes_ml(path, path)
-    yield lambda: inference.threshold_mask(path, 0.5)
+    yield lambda: threshold_mask(path, 0.5)
     if flair is not None:
         for view in slices.VIEWS:
             yield lambda view=view: slices.round_trip(flair, flair, 16, view)
@@ -275,8 +277,8 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
         "empty": "cannot be read as a NIfTI",
         "nul\0": "check the path",
     }.items():
-        for read in (slices.read_flair, slices.canonical_slice_count, inference.segment):
-            arguments = [NETWORK] if read is inference.segment else []
+        for read in (slices.read_flair, slices.canonical_slice_count, inference.probability):
+            arguments = [NETWORK] if read is inference.probability else []
             with bounded(), pytest.raises((ValueError, FileNotFoundError), match=said) as raised:
                 read(*arguments, tmp_path / f"{name}.nii.gz")
             assert f"{name}.nii.gz" in str(raised.value)
@@ -443,8 +445,8 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
         for row in unseen.itertuples():
             mask = opened.mask(loss, 1, row.subject)
             assert mask.resolve().is_relative_to(opened.folder / "masks")
-            marked = inference.threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3)
-            inference.save_image(marked, mask)
+            marked = threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3)
+            save_image(marked, mask)
             points.append(metrics.operating_points(row.reference, marked))
         evaluation.write_operating_points(opened, loss, 1, unseen, points)
     evaluation.write_threshold_masks(opened, subjects)

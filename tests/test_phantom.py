@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import SHARED, full_disk
 
-from wmhlib import inference, phantom
+from wmhlib import phantom
 from wmhlib.cohort import assign_splits, read_challenge
+from wmhlib.threshold import tune_threshold
 
 NAMES = [centre.name for centre in phantom.CENTRES]
 
@@ -70,7 +71,7 @@ def test_cohort_is_read_by_the_real_loader_and_a_threshold_is_a_poor_segmenter(t
     cohort = assign_splits(read_challenge(tmp_path), None, 0, 0, seed=1)
     assert sorted(cohort.subject, key=int) == ["0", "1", "2", "50", "51", "52", "100", "101", "102", "160"]
     assert cohort.split.value_counts().to_dict() == {"training": 9, "external": 1}
-    assert inference.tune_threshold(cohort[cohort.split == "training"])[1] < 0.45
+    assert tune_threshold(cohort[cohort.split == "training"])[1] < 0.45
 
 
 def test_a_killed_run_is_completed_and_what_is_there_stays(tmp_path):

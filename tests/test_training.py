@@ -20,6 +20,7 @@ from wmhlib.generator import dense_unet
 from wmhlib.siamese import vgg19_features
 from wmhlib.slices import VIEWS, write_slices
 from wmhlib.study import Study, open_study
+from wmhlib.threshold import threshold_mask, tune_threshold
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_masks_lie_on_the_scans_own_grid(view):
         scan = nibabel.Nifti1Image(values, np.diag([1, 1.2, 3, 1.0])).as_reoriented(
             nibabel.orientations.ornt_transform(nibabel.orientations.axcodes2ornt("RAS"), turn)
         )
-        mask = inference.segment(copy, scan)
+        mask = inference.mask_of(inference.probability(copy, scan))
         assert mask.shape == scan.shape and np.array_equal(mask.affine, scan.affine)
         assert mask.get_data_dtype() == np.uint8
         drawn, there = np.asarray(mask.dataobj) > 0, np.asarray(scan.dataobj) > 0
@@ -109,10 +110,10 @@ def test_a_trained_network_says_what_it_saw(settings, write_config, tmp_path):
 
 def test_the_global_threshold_is_the_best_there_is(study):
     cohort = load_cohort(study)
-    level, dice = inference.tune_threshold(cohort[cohort.split == "training"])
+    level, dice = tune_threshold(cohort[cohort.split == "training"])
     assert 0.4 < level < 1 and dice > 0.95, "the miniature lesions are the brightest voxels"
     first = cohort.iloc[0]
-    mask = np.asarray(inference.threshold_mask(first.flair, level).dataobj)
+    mask = np.asarray(threshold_mask(first.flair, level).dataobj)
     assert np.array_equal(mask > 0, np.asarray(nibabel.load(first.reference).dataobj) == 1)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib import context, findings, froc, inference, slices, statistics
+from wmhlib import context, findings, froc, slices, statistics
 from wmhlib.metrics import (
     THRESHOLDS,
     challenge_metrics,
@@ -25,7 +25,9 @@ from wmhlib.metrics import (
     positive_class_density,
     volumes_ml,
 )
+from wmhlib.scans import save_image
 from wmhlib.study import Study, replacing
+from wmhlib.threshold import threshold_mask, tune_threshold
 
 NO_SEED = 0
 """Stands in the seed column of what was not trained: the threshold, human observers."""
@@ -36,10 +38,10 @@ def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, 
 
     Returns the level, as a share of each volume's maximum, and its mean Dice on the training subjects.
     """
-    level, dice = inference.tune_threshold(subjects[subjects.split == "training"])
+    level, dice = tune_threshold(subjects[subjects.split == "training"])
     for row in subjects[subjects.split.isin(["holdout", "external"])].itertuples():
-        mask = inference.threshold_mask(row.flair, level)
-        inference.save_image(mask, study.mask("global_threshold", NO_SEED, row.subject))
+        mask = threshold_mask(row.flair, level)
+        save_image(mask, study.mask("global_threshold", NO_SEED, row.subject))
     return level, dice
 
 

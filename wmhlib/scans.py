@@ -1,4 +1,4 @@
-"""The one door through which NIfTI files come in, whoever made them.
+"""The one door through which NIfTI files come in, whoever made them, and go out.
 
 A header of a few hundred bytes says how much there is to read, and a gzip file of a few kB can swell to gigabytes, so
 nothing of a file is believed before it was held against the file's size. In flow a path; out flows a nibabel image of a
@@ -16,6 +16,8 @@ import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import io_orientation
+
+from wmhlib.study import replacing
 
 MOST_SIDE, MOST_VOXELS = 1024, 2**28
 """Voxels along a side and in all that are still read. A FLAIR of 1 mm has 12 million, a head at 0.5 mm 134 million."""
@@ -156,3 +158,9 @@ def _image(kind: type, values, header: nibabel.Nifti1Header, path: str | Path) -
     image = kind(values, header.get_best_affine(), header)
     image.file_map["image"].filename = str(path)  # whatever it ends in
     return image
+
+
+def save_image(image: nibabel.Nifti1Image, path: Path) -> None:
+    """Write a NIfTI file, all or nothing."""
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from wmhlib.bids import write_derivative
 from wmhlib.figures import outlined
-from wmhlib.inference import THRESHOLD, load_generator, probability, save_image
-from wmhlib.scans import open_scan, read_scan
+from wmhlib.inference import THRESHOLD, load_generator, probability
+from wmhlib.scans import open_scan, read_scan, save_image
 from wmhlib.slices import TISSUE, read_flair
 from wmhlib.study import ROOT, replacing
 
