@@ -192,12 +192,17 @@ def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
 
 
 def froc(curves: pd.DataFrame, split: str) -> go.Figure:
-    """Share of lesions found by false detections a scan as the cut moves, one line a loss; the cut at one half is marked."""
+    """Share of lesions found by false detections a scan as the cut moves, one line a loss; the cut at one half is marked.
+
+    Cuts that find less than a stricter one are left out, and what lies below half a false detection a scan is drawn there.
+    """
     here = curves[curves.split == split]
     figure = make_subplots(1, len(LESIONS_IN_WORDS), subplot_titles=list(LESIONS_IN_WORDS.values()), shared_yaxes=True)
     for column, lesions in enumerate(LESIONS_IN_WORDS, start=1):
         for loss in present(here):
-            some = here[(here.loss == loss) & (here.lesions == lesions)].sort_values("threshold")
+            some = here[(here.loss == loss) & (here.lesions == lesions)]
+            some = some.sort_values(["false_detections", "recall"])
+            some = some[(some.recall >= some.recall.cummax()) | np.isclose(some.threshold, 0.5)]
             figure.add_scatter(
                 x=some.false_detections.clip(lower=0.5), y=some.recall, name=LOSSES[loss], legendgroup=loss, showlegend=column == 1,
                 mode="lines+markers", line={"color": COLOURS[loss]},

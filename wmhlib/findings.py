@@ -350,13 +350,6 @@ def _of_size(name: str) -> str:
     return name if name.startswith("below") else f"of {name}"
 
 
-FROC_CAPTION = (
-    "Every point is one cut through the probabilities, the large one the cut at one half that all other figures are about. "
-    "Where one curve lies above another, its loss finds more of these lesions without marking more that is none. Less than "
-    "half a false detection a scan is drawn at one half."
-)
-
-
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
     """Of volume agreement: bias, limits and ICC of every loss."""
     parts = []
