@@ -125,5 +125,5 @@ def test_the_figure_marks_the_cut_at_one_half():
     figure = figures.froc(froc.curves(points(dice=[(10, [9, 8, 5], [8, 4, 1])] * 3)), "external")
     line = figure.data[0]
     assert list(line.x) == [1, 4, 8] and list(line.marker.size) == [4, 13, 4] and "cut at 0.5" in line.text
-    flooded = froc.curves(points(dice=[(10, [0, 8, 5], [1, 4, 1])] * 3))
+    flooded = froc.curves(points(dice=[(10, [0, 8, 5], [2, 4, 1])] * 3))
     assert list(figures.froc(flooded, "external").data[0].x) == [1, 4], "what finds less than a stricter cut is not drawn"
