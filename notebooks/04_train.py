@@ -34,6 +34,7 @@ from wmhlib import (
     cohort,
     evaluation,
     figures,
+    froc,
     inference,
     metrics,
     segmentation,
@@ -112,6 +113,6 @@ for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
     likely = inference.probability(generator, row.flair)
     save_image(inference.mask_of(likely), study.mask(loss, seed, row.subject))
     points.append(metrics.operating_points(row.reference, likely))
-evaluation.write_operating_points(study, loss, seed, unseen, points)
+froc.write_points(study, loss, seed, unseen, points)
 checkpoints.finish(study.model(loss, seed))
 print(f"{len(unseen)} masks written")

@@ -167,7 +167,8 @@ tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.L
 # A loss that finds more lesions may only mark more. So the cut through every loss's probabilities is moved (free-response
 # ROC), and the losses are compared where all mark equally much that is none. Every point is one cut, the large one the cut
 # at one half that all other figures are about; where one curve lies above another, its loss finds more of these lesions
-# without marking more that is none. The score is the share of lesions found, averaged over 1, 2, 4, 8 and 16 false
+# without marking more that is none. A detection counts here where a tenth of it lies in lesions, elsewhere where one voxel
+# does, so the large point may lie a little beside the tables above. The score is the share of lesions found, averaged over 1, 2, 4, 8 and 16 false
 # detections a scan; *difference* is each loss less the Siamese one.
 
 # %%
@@ -183,7 +184,8 @@ scored_and_compared = tables["froc_scores"].merge(
     tables["froc_comparisons"].drop(columns="against"), how="left", on=same, suffixes=("", " (difference)")
 )
 scored_and_compared.assign(
-    lesions=lambda table: table.lesions.map(froc.LESIONS_IN_WORDS), loss=lambda table: table.loss.map(statistics.LOSSES)
+    lesions=lambda table: table.lesions.map(lambda which: froc.LESIONS[which][0]),
+    loss=lambda table: table.loss.map(statistics.LOSSES),
 ).set_index(same).round(3)
 
 # %% [markdown]
@@ -260,7 +262,7 @@ figures.training_curves(histories)
 # ## What each entry costs, and how it validates
 #
 # Means over seeds. Validation Dice chooses the epoch; the paper also chose the number of dense blocks by it (2.1), which
-# `config/paper-depth.yaml` repeats.
+# `config/depth.yaml` and `config/paper-depth.yaml` repeat.
 
 # %%
 records = pd.DataFrame(evaluation.trainings(study))

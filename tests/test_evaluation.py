@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from conftest import SHARED
 
-from wmhlib import evaluation
+from wmhlib import evaluation, froc
 from wmhlib.cohort import load_cohort
 from wmhlib.metrics import operating_points
 from wmhlib.scans import save_image
@@ -31,7 +31,7 @@ def study(settings, write_config, challenge, tmp_path, monkeypatch):
             if loss in points:
                 points[loss].append(operating_points(reference, image))
     for loss, tables in points.items():
-        evaluation.write_operating_points(study, loss, 1, unseen(study), tables)
+        froc.write_points(study, loss, 1, unseen(study), tables)
     return study
 
 
@@ -133,7 +133,8 @@ def test_a_grid_search_is_read_by_its_dense_blocks(study):
     study.config["losses"]["flat"]["generator"] = {"depth": 1}
     study.config["seeds"] = [1, 2]
     for loss, seed, dice in (("siamese", 1, 0.6), ("siamese", 2, 0.7), ("flat", 1, 0.2), ("flat", 2, 0.4)):
-        write_json(study.model(loss, seed) / "training.json", {"loss": loss, "seed": seed, "validation_dice": dice})
+        record = {"loss": loss, "recipe": study.recipe(loss), "validation_dice": dice}
+        write_json(study.model(loss, seed) / "training.json", record)
     found = evaluation.by_depth(study)
     depth = study.config["generator"]["depth"]
     assert list(found.index) == sorted([1, depth]) and (found.trainings == 2).all()

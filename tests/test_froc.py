@@ -12,7 +12,7 @@ CUTS = (0.1, 0.5, 0.9)
 def points(split: str = "external", **losses: list) -> pd.DataFrame:
     """Of each loss a list of subjects: (lesions, found at each cut, false detections at each cut), the loosest cut first."""
     rows = [
-        {"loss": loss, "seed": 1, "split": split, "centre": "C", "subject": str(number), "threshold": cut, "dice": 0.5}
+        {"loss": loss, "seed": 1, "split": split, "centre": "C", "subject": str(number), "threshold": cut}
         | {"lesions": lesions, "found": hits, "false_detections": wrong, "small_lesions": 0, "small_found": 0}
         for loss, subjects in losses.items()
         for number, (lesions, found, false) in enumerate(subjects)
@@ -126,4 +126,6 @@ def test_the_figure_marks_the_cut_at_one_half():
     line = figure.data[0]
     assert list(line.x) == [1, 4, 8] and list(line.marker.size) == [4, 13, 4] and "cut at 0.5" in line.text
     flooded = froc.curves(points(dice=[(10, [0, 8, 5], [2, 4, 1])] * 3))
-    assert list(figures.froc(flooded, "external").data[0].x) == [1, 4], "what finds less than a stricter cut is not drawn"
+    assert list(figures.froc(flooded, "external").data[0].x) == [1, 4], (
+        "what finds less than a stricter cut is not drawn"
+    )

@@ -28,7 +28,20 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from nbformat import v4
 
-from wmhlib import cohort, evaluation, figures, inference, metrics, report, scans, segmentation, slices, study, viewers
+from wmhlib import (
+    cohort,
+    evaluation,
+    figures,
+    froc,
+    inference,
+    metrics,
+    report,
+    scans,
+    segmentation,
+    slices,
+    study,
+    viewers,
+)
 from wmhlib.scans import save_image
 from wmhlib.study import ROOT, open_study, write_json
 from wmhlib.threshold import threshold_mask
@@ -448,7 +461,7 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
             marked = threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3)
             save_image(marked, mask)
             points.append(metrics.operating_points(row.reference, marked))
-        evaluation.write_operating_points(opened, loss, 1, unseen, points)
+        froc.write_points(opened, loss, 1, unseen, points)
     evaluation.write_threshold_masks(opened, subjects)
     evaluation.save_tables(opened, evaluation.summarise(evaluation.score(opened, unseen), opened.kinds))
     write_json(opened.discriminator.with_suffix(".json"), {"weights": "random", "source": NAMES[1]})

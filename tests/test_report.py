@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -12,6 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from wmhlib.report import clean, export_page, plain, write_index
+from wmhlib.study import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
 PAGES = [("index.html", "Overview"), ("04_train.html", "Train"), ("05_evaluate.html", f"Evaluate {HOSTILE}")]
@@ -215,3 +217,9 @@ def test_figures_are_drawn_with_the_network_off(kind, request, tmp_path):
     drawn = BeautifulSoup(done.stdout, "html.parser").select("figure.plot.drawn .js-plotly-plot")
     assert len(drawn) == {"page": 2, "index": 1}[kind], done.stderr[-2000:]
     assert all(plot.select("svg.main-svg .scatterlayer .trace path") for plot in drawn)
+
+
+def test_a_report_is_written_without_a_training_backend():
+    """Pages follow from tables: loading TensorFlow would take seconds and print its start-up lines."""
+    code = "import sys, wmhlib.site; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -224,6 +224,31 @@ def test_a_training_that_is_done_is_not_repeated(study, monkeypatch, capsys):
     assert json.loads((folder / "training.json").read_text())["commit"] == "another", "trained again"
 
 
+def test_other_vgg19_weights_and_a_lost_diary_start_over_only_what_looks_at_vgg19(study):
+    def trained() -> dict:
+        for loss in ("dice", "siamese"):
+            training.train(study, loss, 1)
+        return {loss: (study.model(loss, 1) / "model.keras").stat().st_mtime_ns for loss in ("dice", "siamese")}
+
+    first = trained()
+    features = keras.saving.load_model(study.discriminator, compile=False)
+    features.set_weights([weight + 0.01 for weight in features.get_weights()])
+    features.save(study.discriminator)
+    second = trained()
+    assert second["dice"] == first["dice"] and second["siamese"] != first["siamese"]
+    (study.model("siamese", 1) / "diary.csv").unlink()
+    third = trained()
+    assert third["dice"] == first["dice"] and third["siamese"] != second["siamese"]
+
+
+def test_a_network_that_diverged_marks_nothing(study):
+    scan = load_cohort(study).flair.iloc[0]
+    network = training.make_generator(study, "dice", 1)
+    network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
+    likely = inference.probability(network, scan)
+    assert not np.asarray(likely.dataobj).any() and not np.asarray(inference.mask_of(likely).dataobj).any()
+
+
 @pytest.mark.parametrize("name", ["images.npy", "references.npy", "index.csv"])
 def test_a_training_on_other_slices_starts_over(study, name):
     training.train(study, "dice", 1)

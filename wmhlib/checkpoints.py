@@ -98,7 +98,7 @@ def finish(folder: Path) -> None:
 def begun(folder: Path, follows_from: dict, made_with: dict) -> tuple[list[dict], list[dict], dict]:
     """History and diary of a training that follows from just this, cut off or done, and what it was made with.
 
-    Where there is none, or its model is gone, the folder is cleaned and a training begun: two empty lists, and `made_with`.
+    Where there is none, or a file of it is gone, the folder is cleaned and a training begun: two empty lists, and `made_with`.
     """
     started, what = folder / "started.json", {"follows_from": follows_from, "made_with": made_with}
     for left in folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
@@ -106,7 +106,8 @@ def begun(folder: Path, follows_from: dict, made_with: dict) -> tuple[list[dict]
     if started.is_file():
         before = json.loads(started.read_text(encoding="utf-8"))
         same = before.get("follows_from") == json.loads(json.dumps(follows_from))
-        if same and (folder / "history.csv").is_file() and (folder / "model.keras").is_file():
+        whole = ["history.csv", "model.keras", *(["diary.csv"] if "taps" in follows_from["loss"] else [])]
+        if same and all((folder / name).is_file() for name in whole):
             history, diary = (
                 pd.read_csv(path).to_dict("records") if path.is_file() else []
                 for path in (folder / "history.csv", folder / "diary.csv")

@@ -17,14 +17,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib import context, findings, froc, slices, statistics
-from wmhlib.metrics import (
-    THRESHOLDS,
-    challenge_metrics,
-    in_memory,
-    lesion_records,
-    positive_class_density,
-    volumes_ml,
-)
+from wmhlib.metrics import challenge_metrics, in_memory, lesion_records, positive_class_density, volumes_ml
 from wmhlib.scans import save_image
 from wmhlib.study import Study, replacing
 from wmhlib.threshold import threshold_mask, tune_threshold
@@ -123,36 +116,10 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     figures, volumes, lesions = zip(*rows, strict=True)
     tables = {"per_subject": pd.DataFrame(figures), "volumes": pd.DataFrame(volumes)}
     tables["per_lesion"] = pd.concat([some for some in lesions if len(some)] or lesions[:1], ignore_index=True)
-    tables["operating_points"] = _operating_points(study, unseen)
+    tables["operating_points"] = froc.read_points(study, unseen)
     for table in tables.values():
         table.insert(0, "study", study.name)
     return tables
-
-
-def write_operating_points(
-    study: Study, loss: str, seed: int, unseen: pd.DataFrame, tables: list[pd.DataFrame]
-) -> None:
-    """Keep beside the model what each unseen scan's probabilities find (`wmhlib.metrics.operating_points`), a table a subject."""
-    keys = [
-        {"loss": loss, "seed": seed, "split": row.split, "centre": row.centre, "subject": row.subject}
-        for row in unseen.itertuples()
-    ]
-    rows = [pd.DataFrame(key, index=table.index).join(table) for key, table in zip(keys, tables, strict=True)]
-    with replacing(study.model(loss, seed) / "operating_points.csv") as temporary:
-        pd.concat(rows).to_csv(temporary, index=False)
-
-
-def _operating_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
-    """The operating points of all trainings, each of the same scans at the same cuts."""
-    tables = []
-    for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
-        path = study.model(loss, seed) / "operating_points.csv"
-        table = slices.read_table(path) if path.is_file() else None
-        if table is None or len(table) != len(THRESHOLDS) * len(unseen) or set(table.subject) != set(unseen.subject):
-            what = "No operating points" if table is None else "Operating points of other scans"
-            raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(scored: dict[str, pd.DataFrame], kinds: dict[str, str]) -> dict[str, pd.DataFrame]:
@@ -227,7 +194,7 @@ def by_depth(study: Study) -> pd.DataFrame:
     if not all((study.model(*pair) / "training.json").is_file() for pair in pairs):
         return pd.DataFrame()
     table = pd.DataFrame(trainings(study))
-    blocks = table.loss.map(lambda name: study.recipe(name)["generator"]["depth"]).rename("dense blocks")
+    blocks = table.recipe.map(lambda recipe: recipe["generator"]["depth"]).rename("dense blocks")
     columns = {"trainings": "size", "validation Dice": "mean", "lowest": "min", "highest": "max"}
     return table.groupby(blocks).validation_dice.agg(**columns)
 

@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
-from wmhlib.froc import LESIONS_IN_WORDS, RATES
+from wmhlib.froc import LESIONS, RATES
 from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, over_seeds, present
 
 plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
@@ -197,8 +197,8 @@ def froc(curves: pd.DataFrame, split: str) -> go.Figure:
     Cuts that find less than a stricter one are left out, and what lies below half a false detection a scan is drawn there.
     """
     here = curves[curves.split == split]
-    figure = make_subplots(1, len(LESIONS_IN_WORDS), subplot_titles=list(LESIONS_IN_WORDS.values()), shared_yaxes=True)
-    for column, lesions in enumerate(LESIONS_IN_WORDS, start=1):
+    figure = make_subplots(1, len(LESIONS), subplot_titles=[words for words, *_ in LESIONS.values()], shared_yaxes=True)
+    for column, lesions in enumerate(LESIONS, start=1):
         for loss in present(here):
             some = here[(here.loss == loss) & (here.lesions == lesions)]
             some = some.sort_values(["false_detections", "recall"])

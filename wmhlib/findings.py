@@ -8,7 +8,7 @@ below 0.05 after Holm's correction for the losses compared in that figure; where
 import numpy as np
 import pandas as pd
 
-from wmhlib.froc import LESIONS_IN_WORDS, RATES
+from wmhlib.froc import LESIONS, RATES
 from wmhlib.metrics import SMALL_MM3
 from wmhlib.statistics import LOSSES, METRICS, UNTRAINED, present, shown
 
@@ -116,7 +116,7 @@ def equal_rates(scores: pd.DataFrame, comparison: pd.DataFrame, split: str) -> l
     """
     compared = {*comparison.loss, *comparison.against} or set(scores.loss)
     parts = []
-    for lesions, words in LESIONS_IN_WORDS.items():
+    for lesions, (words, *_) in LESIONS.items():
         here = scores[(scores.split == split) & (scores.lesions == lesions) & scores.score.notna()]
         here = here[here.loss.isin(compared)].sort_values("score", ascending=False, kind="stable")
         if len(here):

@@ -13,26 +13,62 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from wmhlib.metrics import SMALL_MM3
+from wmhlib.metrics import SMALL_MM3, THRESHOLDS
+from wmhlib.slices import read_table
 from wmhlib.statistics import RESAMPLES, SPLITS, bounds, holm, interval, present
+from wmhlib.study import Study, replacing
 
 RATES = (1, 2, 4, 8, 16)
 """False detections a scan at which the share found is read: a scan has dozens of lesions, where a lung scan has few nodules."""
 
-LESIONS = {"all": ("lesions", "found"), "small": ("small_lesions", "small_found")}
-"""Which lesions are to be found, with their columns in `operating_points.csv`; small: below `SMALL_MM3`."""
+LESIONS = {
+    "all": ("all lesions", "lesions", "found"),
+    "small": (f"lesions below {SMALL_MM3:g} mm³", "small_lesions", "small_found"),
+}
+"""Which lesions are to be found: in words, and their columns in `operating_points.csv`."""
 
 BATCH = 100
 """Resamples at once: a resample holds every count of every subject, seed and cut."""
 
-LESIONS_IN_WORDS = {"all": "all lesions", "small": f"lesions below {SMALL_MM3:g} mm³"}
+
+def write_points(study: Study, loss: str, seed: int, unseen: pd.DataFrame, tables: list[pd.DataFrame]) -> None:
+    """Keep beside the model what each unseen scan's probabilities find (`wmhlib.metrics.operating_points`), a table a subject."""
+    keys = ["split", "centre", "subject"]
+    rows = [
+        pd.DataFrame({key: getattr(row, key) for key in keys}, table.index).join(table)
+        for row, table in zip(unseen.itertuples(), tables, strict=True)
+    ]
+    with replacing(study.model(loss, seed) / "operating_points.csv") as temporary:
+        pd.concat(rows).to_csv(temporary, index=False)
+
+
+def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
+    """The operating points of all trainings with their `loss` and `seed`, each of the same scans at the same cuts.
+
+    Raises
+    ------
+    FileNotFoundError
+        A training has none, or of other scans; the message says what to run.
+    """
+    tables = []
+    for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
+        path = study.model(loss, seed) / "operating_points.csv"
+        table = read_table(path) if path.is_file() else None
+        if table is None or len(table) != len(THRESHOLDS) * len(unseen) or set(table.subject) != set(unseen.subject):
+            what = "No operating points" if table is None else "Operating points of other scans"
+            raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
+        table.insert(0, "loss", loss)
+        table.insert(1, "seed", seed)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
     """Lesions, those found and false detections of one loss and split: (subject, seed, cut, 3), in the order of their names."""
     rows = points.sort_values(["subject", "seed", "threshold"])
     shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
-    return rows[[*LESIONS[lesions], "false_detections"]].to_numpy(dtype=float).reshape(shape)
+    _, every, found = LESIONS[lesions]
+    return rows[[every, found, "false_detections"]].to_numpy(dtype=float).reshape(shape)
 
 
 def score(drawn: np.ndarray) -> np.ndarray:
@@ -53,22 +89,17 @@ def score(drawn: np.ndarray) -> np.ndarray:
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
-    """The operating point of every cut: `split, lesions, loss, threshold, false_detections` (a scan), `recall`, `dice` (mean)."""
+    """The operating point of every cut: `split, lesions, loss, threshold, false_detections` (a scan), `recall`."""
     rows = []
     for split, lesions in itertools.product(SPLITS, LESIONS):
         here = points[points.split == split]
         for loss in present(here):
             some = here[here.loss == loss]
-            all_of_them, found, false = counts(some, lesions).mean(axis=(0, 1)).T
-            rows.append(
-                pd.DataFrame({"threshold": np.sort(some.threshold.unique()), "false_detections": false})
-                .assign(split=split, lesions=lesions, loss=loss)
-                .assign(recall=found / np.where(all_of_them > 0, all_of_them, np.nan))
-                .assign(dice=some.groupby("threshold").dice.mean().to_numpy())
-            )
-    return pd.concat(rows, ignore_index=True)[
-        ["split", "lesions", "loss", "threshold", "false_detections", "recall", "dice"]
-    ]
+            every, found, false = counts(some, lesions).mean(axis=(0, 1)).T
+            table = pd.DataFrame({"threshold": np.sort(some.threshold.unique()), "false_detections": false})
+            table["recall"] = found / np.where(every > 0, every, np.nan)
+            rows.append(pd.DataFrame({"split": split, "lesions": lesions, "loss": loss}, table.index).join(table))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:

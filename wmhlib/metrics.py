@@ -42,8 +42,8 @@ SMALL_MM3 = 30.0
 
 LOGITS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 9, 12, 15)
 THRESHOLDS = tuple(float(expit(logit)) for logit in sorted({sign * logit for logit in LOGITS for sign in (-1, 1)}))
-"""Where probabilities are cut, one half among them: closest where soft labels (0.1 and 0.9) lie, and out to where single
-precision ends, for networks whose probabilities saturate."""
+"""Where probabilities are cut: even about one half, finest between the soft labels 0.1 and 0.9 (on the scale of logits), and out
+to where single precision ends, for networks whose probabilities saturate."""
 
 LEAST_INSIDE = 0.1
 """The share of a detection's voxels that must lie in lesions: a cut so loose that it floods the brain touches every lesion and
@@ -158,7 +158,7 @@ def operating_points(reference: Mask, probability: nibabel.spatialimages.Spatial
     Returns
     -------
     DataFrame
-        A row a cut: `threshold`; `dice`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
+        A row a cut: `threshold`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
         `small_found`, the same of those below `SMALL_MM3`; `false_detections`. Errors as in `challenge_metrics`.
     """
     lesion, likely, box, affine = _masks(reference, probability, foreground=THRESHOLDS[0])
@@ -169,13 +169,12 @@ def operating_points(reference: Mask, probability: nibabel.spatialimages.Spatial
     for threshold in THRESHOLDS:
         mask = values >= threshold
         parts, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
-        both, marked = lesion & mask, np.count_nonzero(mask)
+        both = lesion & mask
         inside, size = (np.bincount(parts[where], minlength=number + 1) for where in (both, mask))
         hits = inside >= LEAST_INSIDE * np.maximum(size, 1)
         found = volumes[np.unique(lesions[both][hits[parts[both]]]) - 1]
         rows.append(
-            {"threshold": threshold, "dice": 2 * inside.sum() / (marked + lesion.sum()) if marked + count else np.nan}
-            | {"lesions": count, "found": len(found)}
+            {"threshold": threshold, "lesions": count, "found": len(found)}
             | {"small_lesions": int((volumes < SMALL_MM3).sum()), "small_found": int((found < SMALL_MM3).sum())}
             | {"false_detections": int(number - hits.sum())}
         )
@@ -187,7 +186,7 @@ def _masks(
 ) -> tuple[np.ndarray, np.ndarray, tuple, np.ndarray]:
     """Both foregrounds without other pathology, cut to the box that holds them; the box; the affine.
 
-    The result is foreground from `foreground` on, left out where the challenge's scorer has it so. The box keeps a voxel of
+    The result's foreground begins at `foreground`, by default where it does for the challenge's scorer. The box keeps a voxel of
     margin where the volume has one, so that only the volume's edges are edges.
     """
     names = f"reference {_name(reference)} and result {_name(result)}"

@@ -38,17 +38,17 @@ def run_record(study: Study) -> dict:
     """What made the study's results, enough for `wmhlib.rerun`: configuration, scans, code, versions, devices, seeds,
     weights; and how the trainings went."""
     keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "parameters", "backend", "devices", "commit")
-    trainings = [
-        {key: record[key] for key in keys} | {"precision": record["recipe"]["training"]["precision"]}
-        for record in evaluation.trainings(study)
-    ]
+    trainings, present = [], provenance()
+    for record in evaluation.trainings(study):
+        row = {key: record[key] for key in keys} | {"precision": record["recipe"]["training"]["precision"]}
+        trainings.append(row | ({} if record["versions"] == present["versions"] else {"versions": record["versions"]}))
     subjects = load_cohort(study)
     return {
         "study": study.name,
         "seeds": study.config["seeds"],
         "scans": {"subjects": len(subjects), "sha256": fingerprint(subjects)},
         "vgg19": evaluation.vgg19_origin(study),
-        **provenance(),
+        **present,
         "trainings": trainings,
         "configuration": study.config,
     }
