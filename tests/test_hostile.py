@@ -504,7 +504,7 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
     provenance = {"configuration": opened.config, NAMES[1]: NAMES}
     words = [evaluation.caption(opened, tables), *NAMES]
     report.write_index(
-        tmp_path / "index.html", NAMES[1], opened.config["question"], words, table, drawn[0],
+        tmp_path / "index.html", NAMES[1], opened.config["question"], words, table, drawn[:1],
         [("page.html", name, name) for name in NAMES], provenance, NAMES[1], " ".join(words),
     )  # fmt: skip
     return [tmp_path / "page.html", tmp_path / "index.html"]

@@ -181,7 +181,7 @@ def index(tmp_path_factory):
         question=f"Does it {HOSTILE}?",
         findings=["It holds.", f"It does not {HOSTILE}."],
         table_html=table.to_html(index=False, escape=True),
-        figure=figure(),
+        figures=[figure(), figure("Found")],
         pages=[("05_evaluate.html", "Evaluate", f"What it shows {HOSTILE}")],
         provenance={"seeds": [0, 1], "versions": {"keras": "3.15", "odd": HOSTILE}, "device": None},
         banner=None,
@@ -215,7 +215,7 @@ def test_figures_are_drawn_with_the_network_off(kind, request, tmp_path):
     command = ["chromium", *flags.split(), *blocked, request.getfixturevalue(kind).as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     drawn = BeautifulSoup(done.stdout, "html.parser").select("figure.plot.drawn .js-plotly-plot")
-    assert len(drawn) == {"page": 2, "index": 1}[kind], done.stderr[-2000:]
+    assert len(drawn) == 2, done.stderr[-2000:]
     assert all(plot.select("svg.main-svg .scatterlayer .trace path") for plot in drawn)
 
 

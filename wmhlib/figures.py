@@ -216,7 +216,7 @@ def froc(curves: pd.DataFrame, split: str) -> go.Figure:
     )
     figure.update_yaxes(tickformat=".0%", range=[0, 1.04])
     figure.update_yaxes(title="share of lesions found", row=1, col=1)
-    figure.update_layout(height=440, margin={"t": 50}, legend={"orientation": "h", "y": -0.2})
+    figure.update_layout(height=440, margin={"t": 70}, legend={"orientation": "h", "y": -0.2})
     return figure
 
 

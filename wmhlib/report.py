@@ -90,20 +90,20 @@ def write_index(
     question: str,
     findings: list[str],
     table_html: str,
-    figure: go.Figure | None,
+    figures: list[go.Figure],
     pages: list[tuple[str, str, str]],
     provenance: dict,
     banner: str | None,
     caption: str,
 ) -> None:
-    """Write a study's front page: question, one picture, headline table, findings, pages, provenance.
+    """Write a study's front page: question, pictures, headline table, findings, pages, provenance.
 
     Parameters
     ----------
     table_html, caption
         The headline table as pandas writes it with `escape=True`, and the plain text above it.
-    figure
-        The study in one picture.
+    figures
+        The study in pictures, one or two.
     pages
         (file name, title, one line on what it shows) of every page.
     provenance
@@ -111,8 +111,8 @@ def write_index(
     """
     content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
     content |= {"table": clean(table_html), "caption": caption, "provenance": provenance}
-    picture = None if figure is None else drawing(json.loads(figure.to_json()), title)
-    write("index.html.j2", page, figure is not None, viewers=False, figure=picture, **content)
+    pictures = [drawing(json.loads(figure.to_json()), title) for figure in figures]
+    write("index.html.j2", page, bool(pictures), viewers=False, pictures=pictures, **content)
 
 
 def write(template: str, page: Path, figures: bool, **content) -> None:

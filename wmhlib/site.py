@@ -71,14 +71,20 @@ def write_site(study: Study) -> Path:
     per_subject = tables["per_subject"]
     split = "external" if (per_subject.split == "external").any() else "holdout"
     trained = per_subject[~per_subject.loss.isin(statistics.UNTRAINED)]
-    picture = figures.metric_panels(trained, split).update_layout(title=f"The five figures of the {split} subjects")
+    own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
+    pictures = [
+        figures.metric_panels(trained, split).update_layout(title=f"The five figures of the {split} subjects"),
+        figures.froc(own, split).update_layout(
+            title=f"Lesions found by false detections as the cut moves, {split} subjects; large: the cut at one half"
+        ),
+    ]
     report.write_index(
         study.folder / "index.html",
         f"WMH segmentation study: {study.name}",
         study.config["question"],
         findings.findings(tables),
         context.readable(tables["table1"], teams=1).to_html(escape=True, border=0),
-        picture,
+        pictures,
         [(f"{name}.html", title, line) for name, title, line in pages],
         {key: value for key, value in record.items() if key != "trainings"}
         | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
