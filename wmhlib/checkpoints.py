@@ -100,20 +100,16 @@ def begun(folder: Path, follows_from: dict, made_with: dict) -> tuple[list[dict]
 
     Where there is none, or a file of it is gone, the folder is cleaned and a training begun: two empty lists, and `made_with`.
     """
-    started, what = folder / "started.json", {"follows_from": follows_from, "made_with": made_with}
+    started, logs = folder / "started.json", ["history", *(["diary"] if "taps" in follows_from["loss"] else [])]
     for left in folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
         left.unlink()
     if started.is_file():
         before = json.loads(started.read_text(encoding="utf-8"))
         same = before.get("follows_from") == json.loads(json.dumps(follows_from))
-        whole = ["history.csv", "model.keras", *(["diary.csv"] if "taps" in follows_from["loss"] else [])]
-        if same and all((folder / name).is_file() for name in whole):
-            history, diary = (
-                pd.read_csv(path).to_dict("records") if path.is_file() else []
-                for path in (folder / "history.csv", folder / "diary.csv")
-            )
-            steps = len(history) * follows_from["training"]["steps_per_epoch"]
-            return history, diary[:steps], before["made_with"]
+        if same and all((folder / name).is_file() for name in ("model.keras", *(f"{log}.csv" for log in logs))):
+            rows = {log: pd.read_csv(folder / f"{log}.csv").to_dict("records") for log in logs}
+            steps = len(rows["history"]) * follows_from["training"]["steps_per_epoch"]
+            return rows["history"], rows.get("diary", [])[:steps], before["made_with"]
     shutil.rmtree(folder, ignore_errors=True)
-    write_json(started, what)
+    write_json(started, {"follows_from": follows_from, "made_with": made_with})
     return [], [], made_with

@@ -248,39 +248,39 @@ def _train(study: Study, loss: str, recipe: dict, seed: int, watch: Callable | N
         folder, what | {"made_of": _digest(place, unplayed)}, {"devices": devices, **provenance()}
     )
     done = len(history)
-    for name, player in players.items() if 0 < done < settings["epochs"] else ():
-        player.build((None, size, size, 3))
-        player.optimizer.build(player.trainable_variables)
-        path = checkpoint(folder, done, name)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"No checkpoint at {path}, though history.csv says that epoch {done} is whole: put it back, or remove the "
-                "folder to start over."
-            )
-        player.load_weights(path)
-
-    augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
-    first = done * settings["steps_per_epoch"]
-    batches = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=seed, first=first))
-    unseen_angles = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=0))
-    keeper = KeepBest(
-        folder,
-        players,
-        history,
-        diary,
-        unseen_angles,
-        settings["batch_norm_batches"],
-        PlainBatches(images, references, checked_rows, labels, settings["batch_size"]),
-        watch,
-    )
-    callbacks = [keeper]
-    if features is not None:
-        every = max(DIARY_EVERY, settings["epochs"] * settings["steps_per_epoch"] // DIARY_LOOKS)
-        callbacks.insert(0, Diary(unseen_angles[0], unplayed, trainer, players.get("adversary"), every, diary))
-    if "adversary" in players:
-        every = recipe["loss"].get("discriminator_every", 1)
-        callbacks.insert(0, Ascent(players["adversary"], batches, every, first))
     if done < settings["epochs"]:
+        for name, player in players.items() if done else ():
+            player.build((None, size, size, 3))
+            player.optimizer.build(player.trainable_variables)
+            path = checkpoint(folder, done, name)
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"No checkpoint at {path}, though history.csv says that epoch {done} is whole: put it back, or remove the "
+                    "folder to start over."
+                )
+            player.load_weights(path)
+
+        augmented = {"labels": labels, "batch_size": settings["batch_size"], **study.config["augmentation"]}
+        first = done * settings["steps_per_epoch"]
+        batches = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=seed, first=first))
+        unseen_angles = ReadAhead(TrainingBatches(images, references, rows, **augmented, seed=0))
+        keeper = KeepBest(
+            folder,
+            players,
+            history,
+            diary,
+            unseen_angles,
+            settings["batch_norm_batches"],
+            PlainBatches(images, references, checked_rows, labels, settings["batch_size"]),
+            watch,
+        )
+        callbacks = [keeper]
+        if features is not None:
+            every = max(DIARY_EVERY, settings["epochs"] * settings["steps_per_epoch"] // DIARY_LOOKS)
+            callbacks.insert(0, Diary(unseen_angles[0], unplayed, trainer, players.get("adversary"), every, diary))
+        if "adversary" in players:
+            every = recipe["loss"].get("discriminator_every", 1)
+            callbacks.insert(0, Ascent(players["adversary"], batches, every, first))
         trainer.fit(
             Numbered(batches),
             initial_epoch=done,
