@@ -12,7 +12,6 @@ stage. Both cohort and reports are removed first, so that nothing is found ready
 """
 
 import argparse
-import itertools
 import math
 import os
 import shutil
@@ -94,7 +93,7 @@ def imitate(study: Study) -> None:
     done = study.model(*TRAINED)
     random, cohort = np.random.default_rng(0), load_cohort(study)
     unseen = list(cohort[cohort.split.isin(["holdout", "external"])].itertuples())
-    for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
+    for loss, seed in study.trainings:
         if (loss, seed) != TRAINED:
             shutil.copytree(done, study.model(loss, seed))
             shutil.copy(executed_training(study, *TRAINED), executed_training(study, loss, seed))
@@ -102,7 +101,7 @@ def imitate(study: Study) -> None:
         reference = read_scan(row.reference)
         lesion = np.rint(np.asarray(reference.dataobj)) == 1
         shapes = [binary_dilation(lesion), binary_erosion(lesion), lesion]
-        for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
+        for loss, seed in study.trainings:
             mask = random.choice(3, p=[0.3, 0.3, 0.4])
             noise = random.random(lesion.shape) > 0.99999
             save_image(

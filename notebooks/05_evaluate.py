@@ -168,8 +168,8 @@ tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.L
 # ROC), and the losses are compared where all mark equally much that is none. Every point is one cut, the large one the cut
 # at one half that all other figures are about; where one curve lies above another, its loss finds more of these lesions
 # without marking more that is none. A detection counts here where a tenth of it lies in lesions, elsewhere where one voxel
-# does, so the large point may lie a little beside the tables above. The score is the share of lesions found, averaged over 1, 2, 4, 8 and 16 false
-# detections a scan; *difference* is each loss less the Siamese one.
+# does, so the large point may lie a little beside the tables above. The score is the share of lesions found, averaged over
+# 1, 2, 4, 8 and 16 false detections a scan; *difference* is each loss less the Siamese one.
 
 # %%
 for split in splits:

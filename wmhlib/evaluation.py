@@ -56,7 +56,7 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
 
 def _masks(study: Study, unseen: pd.DataFrame) -> list[tuple[str, int, object, Path]]:
     """(loss, seed, subject's row, mask) of everything that is scored; every mask is known to exist."""
-    trainings = [*itertools.product(study.config["losses"], study.config["seeds"]), ("global_threshold", NO_SEED)]
+    trainings = [*study.trainings, ("global_threshold", NO_SEED)]
     subjects = {row.subject: row for row in unseen.itertuples()}
     found = [
         (loss, seed, row, study.mask(loss, seed, name))
@@ -176,8 +176,7 @@ def load_tables(study: Study) -> dict[str, pd.DataFrame]:
 
 def trainings(study: Study) -> list[dict]:
     """`training.json` of every loss and seed, as `wmhlib.training.train` wrote it."""
-    pairs = itertools.product(study.config["losses"], study.config["seeds"])
-    paths = [study.model(loss, seed) / "training.json" for loss, seed in pairs]
+    paths = [study.model(loss, seed) / "training.json" for loss, seed in study.trainings]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -190,8 +189,7 @@ def by_depth(study: Study) -> pd.DataFrame:
         By `dense blocks`, on the way down: `trainings`, their mean `validation Dice`, the `lowest` and the `highest`. No rows
         where a training of the study is not done.
     """
-    pairs = itertools.product(study.config["losses"], study.config["seeds"])
-    if not all((study.model(*pair) / "training.json").is_file() for pair in pairs):
+    if not all((study.model(loss, seed) / "training.json").is_file() for loss, seed in study.trainings):
         return pd.DataFrame()
     table = pd.DataFrame(trainings(study))
     blocks = table.recipe.map(lambda recipe: recipe["generator"]["depth"]).rename("dense blocks")

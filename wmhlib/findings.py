@@ -27,9 +27,13 @@ def _name(metric: str) -> str:
 
 def _by(row) -> str:
     """One shown difference in words: figure, size, interval, p."""
-    bounds = sorted((abs(row.low), abs(row.high)))
-    size, low, high = (shown(row.metric, value) for value in (abs(row.difference), *bounds))
+    size, low, high = (shown(row.metric, value) for value in _size(row))
     return f"{_name(row.metric)} by {size} ({low} to {high}, {_p(row.p_holm)})"
+
+
+def _size(row) -> tuple[float, float, float]:
+    """How large a shown difference is, whichever way it goes, and the nearer and the farther end of its interval."""
+    return abs(row.difference), *sorted((abs(row.low), abs(row.high)))
 
 
 def _p(value: float) -> str:
@@ -136,7 +140,7 @@ def _shown_ahead(comparison: pd.DataFrame, split: str, lesions: str) -> str:
         return ""
     found = []
     for _, row in here[here.apply(holds, axis=1)].iterrows():
-        size, low, high = (100 * abs(value) for value in (row.difference, *sorted((row.low, row.high), key=abs)))
+        size, low, high = (100 * value for value in _size(row))
         more = "more" if row.difference > 0 else "fewer"
         found.append(
             f"{LOSSES[row.loss]} {size:.1f} points {more} than {LOSSES[row.against]}, {low:.1f} to {high:.1f}, "

@@ -8,6 +8,7 @@ draw subjects and seeds as everywhere in the study (D-018); D-038 says why the s
 """
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
         A training has none, or of other scans; the message says what to run.
     """
     tables = []
-    for loss, seed in itertools.product(study.config["losses"], study.config["seeds"]):
+    for loss, seed in study.trainings:
         path = study.model(loss, seed) / "operating_points.csv"
         table = read_table(path) if path.is_file() else None
         if table is None or len(table) != len(THRESHOLDS) * len(unseen) or set(table.subject) != set(unseen.subject):
@@ -69,6 +70,16 @@ def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
     shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
     _, every, found = LESIONS[lesions]
     return rows[[every, found, "false_detections"]].to_numpy(dtype=float).reshape(shape)
+
+
+def _counts_by_loss(points: pd.DataFrame) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+    """Of every split and kind of lesions: which (`split, lesions`), and the `counts` of each loss."""
+    for split, lesions in itertools.product(SPLITS, LESIONS):
+        here = points[points.split == split]
+        yield (
+            {"split": split, "lesions": lesions},
+            {loss: counts(here[here.loss == loss], lesions) for loss in present(here)},
+        )
 
 
 def score(drawn: np.ndarray) -> np.ndarray:
@@ -90,16 +101,14 @@ def score(drawn: np.ndarray) -> np.ndarray:
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
     """The operating point of every cut: `split, lesions, loss, threshold, false_detections` (a scan), `recall`."""
-    rows = []
-    for split, lesions in itertools.product(SPLITS, LESIONS):
-        here = points[points.split == split]
-        for loss in present(here):
-            some = here[here.loss == loss]
-            every, found, false = counts(some, lesions).mean(axis=(0, 1)).T
-            table = pd.DataFrame({"threshold": np.sort(some.threshold.unique()), "false_detections": false})
+    tables, thresholds = [], np.sort(points.threshold.unique())
+    for which, by_loss in _counts_by_loss(points):
+        for loss, values in by_loss.items():
+            every, found, false = values.mean(axis=(0, 1)).T
+            table = pd.DataFrame({"threshold": thresholds, "false_detections": false})
             table["recall"] = found / np.where(every > 0, every, np.nan)
-            rows.append(pd.DataFrame({"split": split, "lesions": lesions, "loss": loss}, table.index).join(table))
-    return pd.concat(rows, ignore_index=True)
+            tables.append(pd.DataFrame(which | {"loss": loss}, table.index).join(table))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:
@@ -126,11 +135,10 @@ def _permuted(values: np.ndarray, other: np.ndarray) -> float:
 def scores(points: pd.DataFrame) -> pd.DataFrame:
     """The score of every trained loss with its 95 % interval: `split, lesions, loss, score, low, high`."""
     rows = []
-    for split, lesions in itertools.product(SPLITS, LESIONS):
-        here = points[points.split == split]
-        for loss in present(here):
-            found = _interval(counts(here[here.loss == loss], lesions))
-            rows.append({"split": split, "lesions": lesions, "loss": loss, "score": found["mean"]} | bounds(found))
+    for which, by_loss in _counts_by_loss(points):
+        for loss, values in by_loss.items():
+            found = _interval(values)
+            rows.append(which | {"loss": loss, "score": found["mean"]} | bounds(found))
     return pd.DataFrame(rows)
 
 
@@ -145,16 +153,14 @@ def comparisons(points: pd.DataFrame, kinds: dict[str, str], against: str = "sia
         Variants (entries that `kinds` maps to another name) are left out. Empty where the study did not train `against`.
     """
     tables = []
-    for split, lesions in itertools.product(SPLITS, LESIONS):
-        here, rows = points[points.split == split], []
-        values = {loss: counts(here[here.loss == loss], lesions) for loss in present(here) if kinds[loss] == loss}
-        other = values.pop(against, None)
-        for loss, own in values.items() if other is not None else ():
+    for which, by_loss in _counts_by_loss(points):
+        rows, rivals = [], {loss: values for loss, values in by_loss.items() if kinds[loss] == loss}
+        other = rivals.pop(against, None)
+        for loss, own in rivals.items() if other is not None else ():
             found = _interval(own, other)
             p = _permuted(own, other) if np.isfinite(found["low"]) else np.nan
             rows.append(
-                {"split": split, "lesions": lesions, "loss": loss, "against": against}
-                | {"difference": found["mean"], **bounds(found), "p": p}
+                which | {"loss": loss, "against": against, "difference": found["mean"], **bounds(found), "p": p}
             )
         if rows:
             tables.append(holm(pd.DataFrame(rows)))

@@ -104,7 +104,7 @@ def in_memory(mask: Mask) -> nibabel.spatialimages.SpatialImage:
 def volumes_ml(reference: Mask, result: Mask) -> dict[str, float]:
     """`reference_ml` and `predicted_ml`, both without other pathology. Errors as in `challenge_metrics`."""
     lesion, found, _, affine = _masks(reference, result)
-    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    voxel_ml = _voxel_mm3(affine) / 1000
     counts = {"reference_ml": lesion, "predicted_ml": found}
     return {name: int(np.count_nonzero(mask)) * voxel_ml for name, mask in counts.items()}
 
@@ -140,7 +140,7 @@ def lesion_records(reference: Mask, result: Mask) -> pd.DataFrame:
         table.insert(0, "kind", kind)
         table[["x_mm", "y_mm", "z_mm"]] = nibabel.affines.apply_affine(affine, centroids)
         table["slice"] = in_slice.argmax(axis=1) + box[2].start if count else np.zeros(0, int)
-        table["volume_mm3"] = size * abs(np.linalg.det(affine[:3, :3]))
+        table["volume_mm3"] = size * _voxel_mm3(affine)
         table["found"] = pd.array(touched > 0 if kind == "reference" else [None] * count, dtype="boolean")
         table["fraction_covered"] = touched / size if kind == "reference" else np.nan
         table = (table if kind == "reference" else table[touched == 0]).sort_values(["k", "j", "i"])
@@ -164,8 +164,8 @@ def operating_points(reference: Mask, probability: nibabel.spatialimages.Spatial
     lesion, likely, box, affine = _masks(reference, probability, foreground=THRESHOLDS[0])
     values = np.where(likely, np.asarray(probability.dataobj)[box], 0)
     lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
-    volumes = np.bincount(lesions[lesion], minlength=count + 1)[1:] * abs(np.linalg.det(affine[:3, :3]))
-    rows = []
+    volumes = np.bincount(lesions[lesion], minlength=count + 1)[1:] * _voxel_mm3(affine)
+    rows, small = [], int((volumes < SMALL_MM3).sum())
     for threshold in THRESHOLDS:
         mask = values >= threshold
         parts, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
@@ -175,7 +175,7 @@ def operating_points(reference: Mask, probability: nibabel.spatialimages.Spatial
         found = volumes[np.unique(lesions[both][hits[parts[both]]]) - 1]
         rows.append(
             {"threshold": threshold, "lesions": count, "found": len(found)}
-            | {"small_lesions": int((volumes < SMALL_MM3).sum()), "small_found": int((found < SMALL_MM3).sum())}
+            | {"small_lesions": small, "small_found": int((found < SMALL_MM3).sum())}
             | {"false_detections": int(number - hits.sum())}
         )
     return pd.DataFrame(rows)
@@ -249,6 +249,10 @@ def box_around(mask: np.ndarray) -> tuple[slice, ...]:
             return (slice(0, 0),) * 3
         box[axis] = slice(max(int(inside[0]) - 1, 0), int(inside[-1]) + 2)
     return tuple(box)
+
+
+def _voxel_mm3(affine: np.ndarray) -> float:
+    return abs(np.linalg.det(affine[:3, :3]))
 
 
 def _voxels(mask: np.ndarray) -> np.ndarray:

@@ -26,9 +26,8 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
     pages = []
     for name, (title, line) in PAGES.items():
         if name == "04_train":
-            for loss in study.config["losses"]:
-                for seed in study.config["seeds"]:
-                    pages.append((f"{name}-{loss}-seed-{seed}", f"Train: {statistics.LOSSES[loss]}, seed {seed}", line))
+            for loss, seed in study.trainings:
+                pages.append((f"{name}-{loss}-seed-{seed}", f"Train: {statistics.LOSSES[loss]}, seed {seed}", line))
         elif name != "06_diagnose_minmax" or study.has_game:
             pages.append((name, title, line))
     return pages

@@ -76,6 +76,11 @@ class Study:
         return {name: entry["loss"] for name, entry in self.config["losses"].items()}
 
     @property
+    def trainings(self) -> list[tuple[str, int]]:
+        """(entry below `losses`, seed) of every training of the study."""
+        return list(itertools.product(self.config["losses"], self.config["seeds"]))
+
+    @property
     def has_game(self) -> bool:
         """Whether a loss of the study is the min-max game."""
         return "siamese_minmax" in self.kinds.values()
