@@ -30,8 +30,9 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from tqdm import tqdm
 
 from wmhlib.cohort import load_cohort
-from wmhlib.scans import read_scan, save_image
-from wmhlib.study import ROOT, Study, open_study
+from wmhlib.intake.nifti import read_scan, save_image
+from wmhlib.running.files import ROOT
+from wmhlib.study import Study, open_study
 
 SHARES = {"Alder": 40, "Birch": 40, "Cedar/S3T": 40, "Dover/P15T": 40, "Dover/P3T": 10}
 """Subjects a centre in a cohort of 170; smaller cohorts have their share, and one of each at least."""
@@ -56,7 +57,7 @@ def write_study(subjects: int, size: int) -> Study:
         "losses": {
             "siamese_minmax": None,
             "siamese_hard": {"loss": "siamese", "labels": "hard"},
-        },  # 06 has no diary to read
+        },  # 06 has no game to read
         "seeds": [1, 2, 3],
     }
     path = ROOT / "config" / f".scale-{subjects}.yaml"
@@ -112,7 +113,7 @@ def imitate(study: Study) -> None:
 
 def stages(study: Study) -> pd.DataFrame:
     """Run the study stage by stage: `subjects, stage, seconds, GiB`."""
-    run = [sys.executable, "workflow/notebook.py", "--config", study.config_path]
+    run = [sys.executable, "workflow/notebook.py", "--config", study.path]
     executed = study.folder / "notebooks"
     one = ["-p", "loss", TRAINED[0], "-p", "seed", TRAINED[1]]
     rows = [
@@ -122,7 +123,7 @@ def stages(study: Study) -> pd.DataFrame:
     rows.append(("04_train", *measured(*run, "04_train", executed_training(study, *TRAINED), *one)))
     imitate(study)
     rows.append(("05_evaluate", *measured(*run, "05_evaluate", executed / "05_evaluate.ipynb")))
-    rows.append(("report", *measured(sys.executable, "-m", "wmhlib.site", study.config_path)))
+    rows.append(("report", *measured(sys.executable, "-m", "wmhlib.report.site", study.path)))
     table = pd.DataFrame(rows, columns=["stage", "seconds", "GiB"])
     table.insert(0, "subjects", len(load_cohort(study)))
     return table
@@ -151,7 +152,7 @@ def main() -> None:
         try:
             tables.append(stages(study))
         finally:
-            study.config_path.unlink()
+            study.path.unlink()
         pages = {page: (page.stat().st_size / 1e6, seconds_to_open(page)) for page in study.folder.glob("*.html")}
         print(tables[-1].round(1).to_string(index=False))
         for what, place, unit in (("largest page", 0, "MB"), ("page slowest to open", 1, "s")):

@@ -23,11 +23,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from wmhlib.batches import ReadAhead, TrainingBatches
-from wmhlib.siamese import vgg19_features
+from wmhlib import features
+from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
+from wmhlib.learner import Learner, precision
+from wmhlib.minmax import make_adversary
 from wmhlib.study import Study, open_study
-from wmhlib.trainers import LossTrainer
-from wmhlib.training import machine, make_players, precision_here
+from wmhlib.training import make_learner
 
 WARM_UP = 2
 """Steps of each loss before any is timed: they compile."""
@@ -50,28 +51,28 @@ def forward_operations(network: keras.Model) -> list[int]:
     return found
 
 
-def step_operations(generator: keras.Model, features: keras.Model | None, game: bool) -> list[int]:
+def step_operations(generator: keras.Model, network: keras.Model | None, game: bool) -> list[int]:
     """Operations of one slice in a training step of each player, the adversary's first where there is a game.
 
     Backward, the gradients of a convolution's weights and of its input each cost what it costs forward. The generator's
-    first convolution needs none of its input. VGG19 passes the predicted path's gradient on to the mask; the reference's
-    path is only run forward (D-013). The adversary needs all of VGG19's weights' gradients, along both paths, and none
-    of its generator.
+    first convolution needs none of its input. The feature network passes the predicted path's gradient on to the mask; the
+    reference's path is only run forward (D-013). The adversary needs all of the feature network's weights' gradients, along
+    both paths, and none of its generator.
     """
-    own, seen = forward_operations(generator), forward_operations(features) if features else [0]
+    own, seen = forward_operations(generator), forward_operations(network) if network else [0]
     step = 3 * sum(own) - own[0] + 3 * sum(seen)
     return [sum(own) + 2 * (3 * sum(seen) - seen[0]), step] if game else [step]
 
 
-def players(study: Study, loss: str) -> tuple[list[LossTrainer], list[int]]:
+def players(study: Study, loss: str) -> tuple[list[Learner], list[int]]:
     """Who takes a step, the adversary first where there is a game, and the operations of each for one slice."""
-    game, features = study.kinds[loss] == "siamese_minmax", None
-    if taps := study.recipe(loss)["loss"].get("taps"):
-        features = vgg19_features(study.config["preprocessing"]["size_px"], taps)
-        features.trainable = game
-    found = make_players(study, loss, seed=1, features=features)
-    operations = step_operations(found["generator"].generator, features, game)
-    return [found[name] for name in ("adversary", "generator") if name in found], operations
+    recipe, size, network = study.recipe(loss), study.config.preprocessing.size_px, None
+    if recipe.features:
+        network = features.build(size, recipe.features["taps"], recipe.features["network"])
+    learner = make_learner(recipe, size, seed=1, network=network)
+    adversary = make_adversary(learner, recipe.training.beta_1, recipe.training.beta_2)
+    operations = step_operations(learner.generator, network, adversary is not None)
+    return [adversary, learner] if adversary else [learner], operations
 
 
 def plain_convolutions(size: int, channels: int = 64, count: int = 4) -> keras.Model:
@@ -87,10 +88,9 @@ def plain_convolutions(size: int, channels: int = 64, count: int = 4) -> keras.M
 
 def read(batches: TrainingBatches, count: int) -> None:
     """Draw the first batches as a training does, with threads that read ahead."""
-    ahead = ReadAhead(batches)
-    for number in range(count):
-        ahead[number]
-    ahead.pool.shutdown(cancel_futures=True)
+    with ReadAhead(batches) as ahead:
+        for number in range(count):
+            ahead[number]
 
 
 def in_turn(calls: dict[str, list[Callable]], rounds: int) -> dict[str, np.ndarray]:
@@ -121,22 +121,20 @@ def first_device() -> tuple[str, int | None]:
     return "cpu", None
 
 
-def report(study: Study, precision: str, steps: int) -> None:
+def report(study: Study, policy: str, steps: int) -> None:
     """Time everything in turn, and print."""
-    size, settings = study.config["preprocessing"]["size_px"], study.config["training"]
-    batch, losses = settings["batch_size"], [name for name, kind in study.kinds.items() if name == kind]
+    size, batch = study.config.preprocessing.size_px, study.config.training.batch_size
+    losses = [name for name, kind in study.kinds.items() if name == kind]
     random = np.random.default_rng(0)
     images = random.random((4 * batch, size, size), np.float32)
     references = (random.random(images.shape) > 0.99).astype(np.uint8)
-    batches = TrainingBatches(
-        images, references, np.arange(len(images)), "hard", batch, **study.config["augmentation"], seed=1
-    )
+    augmentations = chosen_augmentations(study.config.augmentation)
+    batches = TrainingBatches(images, references, np.arange(len(images)), "hard", batch, augmentations, seed=1)
     pair = batches[0]
     plain = plain_convolutions(size)
     compiled = {loss: players(study, loss) for loss in losses}
     steps_of = {
-        loss: [functools.partial(one.train_on_batch, *pair) for one in several]
-        for loss, (several, _) in compiled.items()
+        loss: [functools.partial(player.step, *pair) for player in several] for loss, (several, _) in compiled.items()
     }
     others = {
         "plain": [functools.partial(plain.predict_on_batch, pair[0])],
@@ -146,7 +144,7 @@ def report(study: Study, precision: str, steps: int) -> None:
     work = {loss: batch * np.array(operations) for loss, (_, operations) in compiled.items()}
     peak = batch * sum(forward_operations(plain)) / seconds["plain"].sum()
 
-    print(f"{size} pixels, batches of {batch}, {precision}; median of {steps} steps\n")
+    print(f"{size} pixels, batches of {batch}, {policy}; median of {steps} steps\n")
     print("| loss | GFLOP a step | ms a step | slices/s | share of plain convolutions' speed |\n|---|---|---|---|---|")
     for loss in losses:
         done, took = work[loss].sum(), seconds[loss].sum()
@@ -158,7 +156,7 @@ def report(study: Study, precision: str, steps: int) -> None:
             aim = f"; target at most {TARGET}" if loss == "siamese" else ""
             print(f"- {loss} over dice: {cost:.2f} measured / {predicted:.2f} predicted = {cost / predicted:.2f}{aim}.")
     if "siamese_minmax" in losses:
-        every = study.recipe("siamese_minmax")["loss"].get("discriminator_every", 1)
+        every = study.recipe("siamese_minmax").settings["discriminator_every"]
         (adversary, step), counted = 1e3 * seconds["siamese_minmax"], work["siamese_minmax"] / 1e9
         print(
             f"- siamese_minmax: adversary {counted[0]:.1f} GFLOP in {adversary:.1f} ms, generator {counted[1]:.1f} in "
@@ -186,16 +184,17 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="config/demo.yaml")
     parser.add_argument("--size", type=int, help="side of a slice in pixels")
     parser.add_argument("--filters", type=int, help="of the generator's first dense block")
-    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16", "auto"])
+    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16", "auto"])
     parser.add_argument("--steps", type=int, default=20, help="timed, of each loss")
     arguments = parser.parse_args()
 
     study = open_study(arguments.config)
-    study.config["preprocessing"]["size_px"] = arguments.size or study.config["preprocessing"]["size_px"]
-    study.config["generator"]["filters"] = arguments.filters or study.config["generator"]["filters"]
-    precision = precision_here(arguments.precision or study.config["training"].get("precision", "float32"))
-    with machine(precision):
-        report(study, precision, arguments.steps)
+    study = study.changed(
+        preprocessing={"size_px": arguments.size or study.config.preprocessing.size_px},
+        generator={"filters": arguments.filters or study.config.generator.filters},
+    )
+    with precision(arguments.precision or study.config.training.precision) as policy:
+        report(study, policy, arguments.steps)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,14 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from wmhlib import cohort, download, figures, findings, metrics, slices, viewers
-from wmhlib.study import open_study, replacing
+from wmhlib import cohort, metrics
+from wmhlib.evaluation.lesions import lesion_records
+from wmhlib.intake import download
+from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.scans import read_flair
+from wmhlib.report import captions, training_figures, viewers
+from wmhlib.running.files import write_table
+from wmhlib.study import open_study
 
 study = open_study(config, data)
 
@@ -49,8 +55,7 @@ download.fetch_for(study)
 
 # %%
 subjects = cohort.load_cohort(study)
-with replacing(study.tables / "cohort.csv") as temporary:
-    subjects.drop(columns=["flair", "reference"]).to_csv(temporary, index=False)
+write_table(study.tables / "cohort.csv", subjects.drop(columns=["flair", "reference"]))
 pd.crosstab(subjects.centre, subjects.split)
 
 # %% [markdown]
@@ -60,7 +65,7 @@ pd.crosstab(subjects.centre, subjects.split)
 # mean the same length everywhere: one of the things it must learn to bear.
 
 # %%
-headers = [(row.centre, slices.open_scan(row.flair)) for row in subjects.itertuples()]
+headers = [(row.centre, open_scan(row.flair)) for row in subjects.itertuples()]
 pd.DataFrame(
     {
         "centre": [centre for centre, _ in headers],
@@ -80,7 +85,7 @@ pd.DataFrame(
 # %%
 rows = []
 for row in subjects.itertuples():
-    lesions = metrics.lesion_records(row.reference, row.reference)
+    lesions = lesion_records(metrics.MaskPair(row.reference, row.reference))
     rows.append(
         {
             "centre": row.centre,
@@ -93,15 +98,14 @@ for row in subjects.itertuples():
         }
     )
 loads = pd.DataFrame(rows)
-with replacing(study.tables / "lesion_loads.csv") as temporary:
-    loads.to_csv(temporary, index=False)
-if said := findings.without_lesions(loads):
-    print(said)
+write_table(study.tables / "lesion_loads.csv", loads)
+if note := captions.without_lesions(loads):
+    print(note)
 loads.groupby("centre")[["lesions", "volume_ml", "median_lesion_mm3", "positive_class_density_pct"]].median().round(3)
 
 # %%
 assert loads.positive_class_density_pct.max() < 5, "WMH fill less than 5 % of any volume; is label 1 the lesion?"
-figures.density_histogram(loads)
+training_figures.density_histogram(loads)
 
 # %% [markdown]
 # ## Brightness does not travel
@@ -113,10 +117,10 @@ figures.density_histogram(loads)
 edges = np.linspace(0, 1, 81)
 histograms = {}
 for centre, some in subjects.groupby("centre"):
-    volumes = [slices.read_flair(path).get_fdata(dtype=np.float32) for path in some.flair[:3]]
+    volumes = [read_flair(path).get_fdata(dtype=np.float32) for path in some.flair[:3]]
     counts = sum(np.histogram(volume[volume > 0], edges)[0] for volume in volumes)
     histograms[centre] = ((edges[1:] + edges[:-1]) / 2, counts / counts.sum())
-figures.intensity_histograms(histograms)
+training_figures.intensity_histograms(histograms)
 
 # %% [markdown]
 # ## Look into a scan of each centre

@@ -24,11 +24,15 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 
-from wmhlib import batches, cohort, figures, slices
-from wmhlib.study import open_study, replacing
+from wmhlib import batches, cohort, slices
+from wmhlib.generator import IMAGENET_MEANS, network_input
+from wmhlib.intake.scans import read_flair, read_pair, read_reference
+from wmhlib.report.pictures import outlined, picture_row
+from wmhlib.running.files import write_table
+from wmhlib.study import open_study
 
 study = open_study(config, data)
-size, view = (study.config["preprocessing"][key] for key in ("size_px", "view"))
+size, view = study.config.preprocessing.size_px, study.config.preprocessing.view
 subjects = cohort.load_cohort(study)
 prepared = subjects[subjects.split.isin(["training", "validation"])]
 print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
@@ -42,23 +46,23 @@ print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
 
 # %%
 first = prepared.iloc[0]
-flair, reference = slices.read_flair(first.flair), slices.read_reference(first.reference)
+flair, reference = read_flair(first.flair), read_reference(first.reference)
 lesion = np.asarray(reference.dataobj, dtype=bool)
 k = int(lesion.sum(axis=(0, 1)).argmax())
 volume = flair.get_fdata(dtype=np.float32)
 box = slices.box_of(flair, view)
 square = slices.axial_slices(slices.cut_out(volume[..., [k]], box), size)[0]
 square_lesion = slices.axial_slices(slices.cut_out(lesion[..., [k]], box), size)[0]
-figures.picture_row(
+picture_row(
     {
-        f"on the scan's grid, {volume.shape[0]} × {volume.shape[1]}": figures.outlined(volume[..., k], {}),
-        f"resampled, {size} × {size}": figures.outlined(square, {}),
-        "with the reference": figures.outlined(square, {"reference": square_lesion}),
+        f"on the scan's grid, {volume.shape[0]} × {volume.shape[1]}": outlined(volume[..., k], {}),
+        f"resampled, {size} × {size}": outlined(square, {}),
+        "with the reference": outlined(square, {"reference": square_lesion}),
     }
 )
 
 # %%
-ready = slices.network_input(square)
+ready = network_input(square)
 assert ready.shape == (size, size, 3)
 assert np.allclose(ready[..., 0] - ready[..., 2], 123.68 - 103.939), "three channels differ only by ImageNet's means"
 pd.DataFrame({"in": [square.min(), square.max()], "to VGG19": [ready.min(), ready.max()]}, ["lowest", "highest"]).round(
@@ -84,22 +88,21 @@ pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() fo
 # %%
 ceilings = slices.ceilings(subjects, size, view)
 assert ceilings.dice.dropna().between(0, 1).all()
-with replacing(study.tables / "ceilings.csv") as temporary:
-    ceilings.to_csv(temporary, index=False)
+write_table(study.tables / "ceilings.csv", ceilings)
 lowest = subjects.loc[ceilings.dropna().groupby("centre").dice.idxmin()]
 for row in lowest.itertuples():
-    flair, reference = slices.read_pair(row.flair, row.reference)
+    flair, reference = read_pair(row.flair, row.reference)
     before, back = np.asarray(reference.dataobj, dtype=bool), slices.round_trip(flair, reference, size, view)
     k = int(before.sum(axis=(0, 1)).argmax())
     there = slices.axial_slices(slices.cut_out(before[..., [k]], slices.box_of(flair, view)), size)[0]
     head = slices.box_of(flair, "head")
     grey, before, back = (slices.cut_out(one[..., k], head) for one in (flair.get_fdata(), before, back))
-    figures.picture_row(
+    picture_row(
         {
-            f"{row.centre}, {row.subject}: original": figures.outlined(grey, {"reference": before}),
-            f"on the network's {size} × {size}": figures.outlined(there.astype(np.float32), {}),
-            "back on the scan": figures.outlined(grey, {"found": back}),
-            "lost and added": figures.outlined(grey, {"missed": before & ~back, "false": back & ~before}),
+            f"{row.centre}, {row.subject}: original": outlined(grey, {"reference": before}),
+            f"on the network's {size} × {size}": outlined(there.astype(np.float32), {}),
+            "back on the scan": outlined(grey, {"found": back}),
+            "lost and added": outlined(grey, {"missed": before & ~back, "false": back & ~before}),
         }
     ).show()
 
@@ -133,20 +136,21 @@ table.round(3)
 # %% [markdown]
 # ## Augmentation
 #
-# In training each slice is turned by a random angle (paper: up to 30 degrees). Batch *n* is a pure function of the seed
-# and *n*: every loss of one seed sees the same slices at the same angles.
+# In training each slice is rotated by a random angle (paper: up to 30 degrees). An augmentation is a small function of
+# `(image, reference, random)`; `wmhlib/augmentations.py` has a few more. Batch *n* is a pure function of the seed and *n*:
+# every loss of one seed sees the same slices, augmented alike.
 
 # %%
-rotation = study.config["augmentation"]["rotation_deg"]
+chosen = batches.chosen_augmentations(study.config.augmentation)
 rows = index.index[index.lesion_density_pct > index.lesion_density_pct.quantile(0.9)].to_numpy()
-stream = batches.TrainingBatches(images, references, rows, "hard", 4, rotation, seed=1)
-again = batches.TrainingBatches(images, references, rows, "hard", 4, rotation, seed=1)
+stream = batches.TrainingBatches(images, references, rows, "hard", 4, chosen, seed=1)
+again = batches.TrainingBatches(images, references, rows, "hard", 4, chosen, seed=1)
 image, label = stream[0]
 assert np.array_equal(image, again[0][0]), "same seed, same batch"
-grey = (image[..., 0] + slices.IMAGENET_MEANS[0]) / 255
-figures.picture_row(
+grey = (image[..., 0] + IMAGENET_MEANS[0]) / 255
+picture_row(
     {
-        f"slice {number + 1}": figures.outlined(grey[number], {"reference": label[number, ..., 0] > 0.5})
+        f"slice {number + 1}": outlined(grey[number], {"reference": label[number, ..., 0] > 0.5})
         for number in range(len(grey))
     }
 )

@@ -19,19 +19,20 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
-import keras
 import numpy as np
 import pandas as pd
-from IPython.display import display
 from keras import ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
-from wmhlib import batches, evaluation, figures, siamese, slices, statistics, training
-from wmhlib.generator import dense_unet
-from wmhlib.study import open_study, replacing, write_json
+from wmhlib import batches, features, losses, siamese, slices, training
+from wmhlib.evaluation.names import title
+from wmhlib.generator import dense_unet, network_input
+from wmhlib.report.pictures import outlined, picture_row
+from wmhlib.running.files import replacing, write_json
+from wmhlib.study import open_study
 
 study = open_study(config, data)
-size = study.config["preprocessing"]["size_px"]
+size = study.config.preprocessing.size_px
 
 # %% [markdown]
 # ## Generator
@@ -42,11 +43,13 @@ size = study.config["preprocessing"]["size_px"]
 # with half the brain as false positives.
 
 # %%
-first = next(iter(study.config["losses"]))  # the losses differ in the last layer's bias alone
-generator = training.make_generator(study, first, seed=study.config["seeds"][0])
+recipe = next(
+    iter(study.recipes.values())
+)  # the losses start alike but for the last layer's bias, and variants with a network of their own
+generator = training.make_generator(recipe, size, seed=study.config.seeds[0])
 assert generator.output_shape == (None, size, size, 1)
 untrained = ops.convert_to_numpy(generator(np.zeros((1, size, size, 3), "float32")))
-assert abs(untrained.mean() - study.recipe(first)["generator"]["output_prior"]) < 0.05
+assert abs(untrained.mean() - recipe.generator.output_prior) < 0.05
 shapes = pd.DataFrame(
     [
         {"layer": layer.name, "output": " × ".join(map(str, layer.output.shape[1:])), "weights": layer.count_params()}
@@ -61,47 +64,39 @@ shapes
 # ## How many dense blocks?
 #
 # The paper chose their number on the validation subjects (2.1). `config/depth.yaml` repeats that search in minutes on the
-# demonstration's cohort, `config/paper-depth.yaml` by the paper's protocol. Where one was run, its validation Dice is shown:
-# a search's own page has it in notebook 5, since this one comes before the training.
+# demonstration's cohort, `config/paper-depth.yaml` by the paper's protocol; notebook 05 of those studies shows the result.
+# Here is what each depth means for the network.
 
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
-own = study.recipe(first)["generator"]
+own = recipe.generator.model_dump()
 weights = [dense_unet(size, **(own | {"depth": depth})).count_params() for depth in blocks]
 pd.DataFrame(
     {"weights": weights, "smallest map": [f"{size // 2**depth} × {size // 2**depth}" for depth in blocks]}, blocks
 )
 
-# %%
-for search in ("config/depth.yaml", "config/paper-depth.yaml"):
-    found = evaluation.by_depth(open_study(search))
-    print(f"{search}:" if len(found) else f"{search} was not run here yet: make report CONFIG={search}")
-    if len(found):
-        display(found.round(3))
-
 # %% [markdown]
 # ## Discriminator
 #
-# VGG19 up to its second max pool (further where a loss of the study looks deeper), frozen but in the min-max game. Where the ImageNet weights came from is written beside the models and shown
-# on every page of the report, since random features are another method.
+# A pretrained network up to the deepest layer that a loss of the study compares: VGG19 up to its second max pool in the
+# paper. It is frozen except in the min-max game. Where its weights came from is written beside the models and shown on
+# every page of the report, since random features are another method.
 
 # %%
-features, origin = siamese.load_vgg19(size, taps=max(study.taps, 2))
-with replacing(study.discriminator) as temporary:
-    features.save(temporary)
-write_json(study.discriminator.with_suffix(".json"), origin)
-assert [tuple(tap.shape[1:]) for tap in features.outputs[:2]] == [
-    (size // 2, size // 2, 64),
-    (size // 4, size // 4, 128),
-]
-assert not features.trainable_weights
-pd.Series(origin, name="VGG19").to_frame()
+origins, networks = {}, {}
+for name, taps in (study.pretrained_taps or {"vgg19": ["block1_pool", "block2_pool"]}).items():
+    networks[name], origins[name] = features.load(size, taps, name)
+    assert not networks[name].trainable_weights
+    with replacing(study.features / f"{name}.npz") as temporary:
+        features.save_arrays(networks[name], temporary)
+write_json(study.features / "origins.json", origins)
+pd.DataFrame(origins)
 
 # %% [markdown]
 # At the paper's 224 pixels the taps are 112 × 112 × 64 and 56 × 56 × 128, as section 2.2 says:
 
 # %%
-paper_taps = siamese.vgg19_features(224).outputs
+paper_taps = features.build(224).outputs
 assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56, 128)]
 [tuple(tap.shape[1:]) for tap in paper_taps]
 
@@ -116,32 +111,34 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 # %%
 images, references, index = slices.open_slices(study.slices / study.views[0])
 row = int(index.lesion_density_pct[index.split == "training"].idxmax())
-image, mask = slices.network_input(images[[row]]), references[row].astype(bool)
+image, mask = network_input(images[[row]]), references[row].astype(bool)
 pieces, count = label(mask)
 sizes = np.bincount(pieces.ravel())[1:]
 small = np.isin(pieces, 1 + np.flatnonzero(sizes < np.median(sizes))) if count > 1 else mask
 truth, guess = (batches.label_values(drawn, "hard")[np.newaxis, ..., np.newaxis] for drawn in (mask, mask & ~small))
-features = keras.Model(features.inputs, features.outputs[:2])
-content = siamese.SiameseContentLoss(features).bound_to(image)
+network = features.build(size)
+if "vgg19" in networks:
+    features.copy_weights(networks["vgg19"], network)
+content = siamese.SiameseContentLoss(network).bound_to(image)
 squares = [ops.convert_to_numpy(tap)[0] for tap in content.squared_differences(truth, guess)]
-maps = [[ops.convert_to_numpy(tap)[0] for tap in features(image * seen)] for seen in (truth, guess)]
+maps = [[ops.convert_to_numpy(tap)[0] for tap in network(image * seen)] for seen in (truth, guess)]
 assert np.isclose(sum(tap.mean() for tap in squares), float(content(truth, guess)), rtol=1e-4)
-figures.picture_row(
+picture_row(
     {
-        "FLAIR and reference": figures.outlined(images[row], {"reference": mask}),
-        "prediction": figures.outlined(images[row], {"siamese": mask & ~small}),
-        "missed": figures.outlined(images[row], {"missed": small}),
+        "FLAIR and reference": outlined(images[row], {"reference": mask}),
+        "prediction": outlined(images[row], {"siamese": mask & ~small}),
+        "missed": outlined(images[row], {"missed": small}),
     }
 ).show()
 for tap, (ours, theirs, apart) in enumerate(zip(*maps, squares, strict=True), start=1):
     channel = int(apart.mean(axis=(0, 1)).argmax())
     highest = max(ours[..., channel].max(), theirs[..., channel].max(), 1e-6)
     heat = apart.mean(axis=-1)
-    figures.picture_row(
+    picture_row(
         {
-            f"tap {tap}, channel {channel}: reference": figures.outlined(ours[..., channel] / highest, {}),
-            f"tap {tap}, channel {channel}: prediction": figures.outlined(theirs[..., channel] / highest, {}),
-            f"tap {tap}: {heat.mean():.0f} of the loss": figures.outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
+            f"tap {tap}, channel {channel}: reference": outlined(ours[..., channel] / highest, {}),
+            f"tap {tap}, channel {channel}: prediction": outlined(theirs[..., channel] / highest, {}),
+            f"tap {tap}: {heat.mean():.3g} of the loss": outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
         }
     ).show()
 
@@ -162,18 +159,62 @@ faulty = {
     "everything": np.ones_like(mask),
 }
 scores = {}
-for loss in study.config["losses"]:
-    recipe = study.recipe(loss)
-    criterion = training.make_loss(recipe["kind"], recipe["loss"], training.make_features(study, recipe))
-    criterion = criterion.bound_to(image) if hasattr(criterion, "bound_to") else criterion
-    target = batches.label_values(mask, recipe["labels"])[np.newaxis, ..., np.newaxis]
-    scores[statistics.LOSSES[loss]] = {
-        name: float(criterion(target, batches.label_values(drawn, recipe["labels"])[np.newaxis, ..., np.newaxis]))
-        for name, drawn in faulty.items()
+for loss, recipe in study.recipes.items():
+    criterion = training.make_loss(recipe, training.make_features(study, recipe)).bound_to(image)
+    labelled = {
+        name: batches.label_values(drawn, recipe.labels)[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()
     }
+    scores[title(loss)] = {name: float(criterion(labelled["perfect"], drawn)) for name, drawn in labelled.items()}
 judged = pd.DataFrame(scores)
 assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefers the perfect mask to an empty one"
 (judged / judged.loc["nothing"]).round(3)
+
+# %% [markdown]
+# ## A loss of your own
+#
+# A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining it, in
+# a cell like this one, is all it takes. Change `gamma` or the formula, run the cell, and see what the loss thinks of the
+# faulty masks; notebook 04 trains with it.
+
+
+# %%
+class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#882255", labels="hard"):
+    """Mean of -(1 - q)^gamma log q, where q is the probability given to the true class (Lin et al. 2017,
+    doi:10.1109/ICCV.2017.324)."""
+
+    def __init__(self, gamma: float = 2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def call(self, y_true, y_pred):
+        q = ops.clip(y_true * y_pred + (1 - y_true) * (1 - y_pred), 1e-7, 1.0)
+        return -ops.mean((1 - q) ** self.gamma * ops.log(q))
+
+
+# %%
+own = study.changed(losses={"my_focal": {"gamma": 2.0}}).recipe("my_focal")
+criterion = training.make_loss(own)
+labelled = {
+    name: batches.label_values(drawn, own.labels)[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()
+}
+judged["Focal (your own)"] = {name: float(criterion(labelled["perfect"], drawn)) for name, drawn in labelled.items()}
+(judged / judged.loc["nothing"]).round(3)
+
+# %% [markdown]
+# ## Another feature network
+#
+# Any layers of VGG19 can be taps, and any network of `keras.applications` can stand in VGG19's place; a class of your own
+# works as well (`wmhlib/features.py`). In a configuration: `siamese: {network: MobileNetV2, taps: [block_1_expand_relu]}`.
+# How much of the content loss does each see of what was missed? (Here without their pretrained weights.)
+
+# %%
+choices = {"vgg19": ["block1_pool", "block3_conv2"], "MobileNetV2": ["Conv1_relu", "block_1_expand_relu"]}
+rows = []
+for name, taps in choices.items():
+    looking = siamese.SiameseContentLoss(features.build(size, taps, name)).bound_to(image)
+    for tap, part in zip(taps, looking.distances(truth, guess), strict=True):
+        rows.append({"network": name, "tap": tap, "content loss": float(part)})
+pd.DataFrame(rows)
 
 # %% [markdown]
 # ## Why soft labels break Dice

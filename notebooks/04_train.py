@@ -10,9 +10,9 @@
 # # 4 · Train one loss
 #
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
-# from the same weights and sees the same slices at the same angles, so only the loss and its labels differ (and, in a variant, what its entry says). The epoch with
-# the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
-# has no validation subjects). A training that was cut off goes on from its last whole epoch, one that is done
+# from the same weights and sees the same slices, augmented alike, so only the loss and its labels differ (and, in a variant,
+# what its entry says). The epoch with the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
+# has no validation subjects). An interrupted training resumes from its last whole epoch, a finished one
 # is not repeated. At the end the network segments the scans it has never seen.
 
 # %% tags=["parameters"]
@@ -20,6 +20,7 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 loss = "siamese"  # an entry below `losses` of the configuration
 seed = 1
+your_own = False  # True: also train the loss that is defined in the last section, and compare it with the others
 
 # %%
 import json
@@ -27,33 +28,27 @@ import json
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from tqdm import tqdm
+from keras import ops
 
-from wmhlib import (
-    checkpoints,
-    cohort,
-    evaluation,
-    figures,
-    froc,
-    inference,
-    metrics,
-    segmentation,
-    slices,
-    statistics,
-    training,
-)
-from wmhlib.scans import save_image
-from wmhlib.study import open_study, write_json
+from wmhlib import augmentations, cohort, inference, losses, slices, training
+from wmhlib.apply import suitability
+from wmhlib.evaluation import records, scoring
+from wmhlib.evaluation.names import title
+from wmhlib.generator import network_input
+from wmhlib.report import figures, training_figures
+from wmhlib.report.pictures import outlined, picture_row
+from wmhlib.running.files import write_json
+from wmhlib.study import open_study
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
+unseen = subjects[subjects.split.isin(["holdout", "external"])]
 recipe = study.recipe(loss)
-images, references, index = slices.open_slices(study.slices / recipe["view"])
-print(f"{statistics.LOSSES[loss]}, seed {seed}")
-shown = {"loss": recipe["kind"], **recipe["loss"], "labels": recipe["labels"], "view": recipe["view"]}
-if shown.get("weights") == "imagenet" and study.discriminator.is_file():
-    shown["weights"] = evaluation.vgg19_origin(study)["weights"]  # random where there was no network
-pd.Series({**shown, **recipe["training"], **recipe["generator"]}, name="value").to_frame()
+images, references, index = slices.open_slices(study.slices / recipe.view)
+print(f"{title(loss)}, seed {seed}")
+settings = {"loss": recipe.loss, **recipe.settings, **records.features_of(study, loss)}
+settings |= {"labels": recipe.labels, "view": recipe.view, **recipe.augmentation}
+pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_dump()}, name="value").to_frame()
 
 # %% [markdown]
 # ## Train
@@ -62,7 +57,9 @@ pd.Series({**shown, **recipe["training"], **recipe["generator"]}, name="value").
 
 # %%
 curve = display(Markdown("*The curve appears after the first epoch.*"), display_id=True)
-history = training.train(study, loss, seed, watch=lambda so_far: curve.update(figures.training_curves({loss: so_far})))
+history = training.train(
+    study, loss, seed, watch=lambda so_far: curve.update(training_figures.training_curves({loss: so_far}))
+)
 history.round(4)
 
 # %%
@@ -79,9 +76,10 @@ print(
 # What the training scans were like is kept beside the model: notebook 7 warns of scans that are unlike them.
 
 # %%
-seen = segmentation.training_range(subjects[(subjects.split == "training") & (subjects.centre != recipe["without"])])
-write_json(study.model(loss, seed) / "training_range.json", seen)
-print(segmentation.about_range(seen))
+trained_on = subjects[(subjects.split == "training") & (subjects.centre != recipe.without)]
+span = suitability.training_range(trained_on)
+write_json(study.model(loss, seed) / "training_range.json", span)
+print(suitability.about_range(span))
 
 # %% [markdown]
 # ## What has it learnt?
@@ -93,26 +91,73 @@ print(segmentation.about_range(seen))
 generator = inference.load_generator(study.model(loss, seed) / "model.keras")
 checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
 chosen = checked.sort_values("lesion_density_pct", ascending=False).groupby("subject").head(1).index[:3]
-drawn = np.asarray(generator(slices.network_input(images[chosen]), training=False))[..., 0]
+predicted = np.asarray(generator(network_input(images[chosen]), training=False))[..., 0]
 pictures = {}
 for number, row in enumerate(chosen):
     name = index.subject[row]
-    pictures[f"reference, {name}"] = figures.outlined(images[row], {"reference": references[row] > 0})
-    pictures[f"prediction, {name}"] = figures.outlined(images[row], {loss: drawn[number] > inference.THRESHOLD})
-figures.picture_row(pictures)
+    pictures[f"reference, {name}"] = outlined(images[row], {"reference": references[row] > 0})
+    pictures[f"prediction, {name}"] = outlined(images[row], {loss: predicted[number] >= inference.THRESHOLD})
+picture_row(pictures)
 
 # %% [markdown]
 # ## Segment the unseen scans
 #
-# Probabilities are brought back to each scan's own grid and cut at one half there. Notebook 5 scores the masks. What other
-# cuts would find, and mark falsely, is kept beside the model.
+# Probabilities are brought back to each scan's own grid and cut at 0.5 there. Notebook 5 scores the masks. What other
+# thresholds would detect, and mark falsely, is kept beside the model.
 
 # %%
-unseen, points = subjects[subjects.split.isin(["holdout", "external"])], []
-for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
-    likely = inference.probability(generator, row.flair)
-    save_image(inference.mask_of(likely), study.mask(loss, seed, row.subject))
-    points.append(metrics.operating_points(row.reference, likely))
-froc.write_points(study, loss, seed, unseen, points)
-checkpoints.finish(study.model(loss, seed))
+scoring.segment_unseen(study, loss, seed, unseen)
 print(f"{len(unseen)} masks written")
+
+# %% [markdown]
+# ## A loss and an augmentation of your own
+#
+# Both are defined in a cell: no file of the package changes, and no configuration. `my_focal` is a loss, `more_brightness` the
+# study's loss with one more augmentation. Set `your_own = True` here or among the
+# parameters and run the cells below: each network is trained on this study's slices, segments its unseen scans, and stands
+# beside the losses trained so far. Change the formula and run them again: the training starts over, because it is
+# recognised by its code. The files lie with the study's own (`models/my_focal`, `masks/my_focal`, …); its tables stay as they are.
+
+
+# %%
+class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#882255", labels="hard"):
+    """Mean of -(1 - q)^gamma log q, where q is the probability given to the true class (Lin et al. 2017,
+    doi:10.1109/ICCV.2017.324)."""
+
+    def __init__(self, gamma: float = 2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def call(self, y_true, y_pred):
+        q = ops.clip(y_true * y_pred + (1 - y_true) * (1 - y_pred), 1e-7, 1.0)
+        return -ops.mean((1 - q) ** self.gamma * ops.log(q))
+
+
+@augmentations.augmentation
+def brightness_pct(image, reference, random, most: float):
+    """Multiply the image by up to 1 ± `most` per cent."""
+    return np.clip(image * (1 + random.uniform(-most, most) / 100), 0, 1), reference
+
+
+entries = {
+    "my_focal": {"gamma": 2.0},
+    "more_brightness": {**study.raw["losses"][loss], "loss": recipe.loss, "augmentation": {"brightness_pct": 10.0}},
+}
+own = study.changed(losses=entries)
+
+# %%
+curves = {}
+for name in entries if your_own else ():
+    curves[name] = training.train(own, name, seed)
+    scoring.segment_unseen(own, name, seed, unseen)
+training_figures.training_curves(curves | {loss: history}) if curves else Markdown(
+    "*`your_own` is False: nothing was trained.*"
+)
+
+# %%
+if your_own:
+    beside = scoring.score_masks(own, unseen, scoring.segmented(own, unseen))["per_subject"]
+    for split in beside.split.unique():
+        figures.metric_panels(beside, split).update_layout(title=f"{split} subjects").show()
+    means = beside.groupby(["split", "loss"])[["dice", "lesion_recall", "lesion_f1"]].mean().round(3)
+    display(means.rename(index=title, level="loss"))

@@ -23,7 +23,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wmhlib import cohort, context, evaluation, figures, findings, froc, statistics, viewers
+from wmhlib import cohort
+from wmhlib.evaluation import froc, published, records, scoring
+from wmhlib.evaluation.names import present, title
+from wmhlib.metrics import METRICS
+from wmhlib.report import captions, figures, findings, training_figures, viewers
+from wmhlib.report.pictures import prediction_samples, sample
 from wmhlib.study import open_study
 
 study = open_study(config, data)
@@ -37,7 +42,7 @@ unseen = subjects[subjects.split.isin(["holdout", "external"])]
 # network that is not better than this has learnt nothing.
 
 # %%
-level, tuned = evaluation.write_threshold_masks(study, subjects)
+level, tuned = scoring.write_threshold_masks(study, subjects)
 print(f"level {level:.2f} of the volume's maximum; mean Dice on the training subjects {tuned:.2f}")
 
 # %% [markdown]
@@ -48,9 +53,9 @@ print(f"level {level:.2f} of the volume's maximum; mean Dice on the training sub
 # has their masks.
 
 # %%
-scored = evaluation.score(study, unseen)
-tables = evaluation.summarise(scored, study.kinds)
-evaluation.save_tables(study, tables)
+scored = scoring.score(study, unseen)
+tables = scoring.summarise(scored, study.kinds)
+scoring.save_tables(study, tables)
 per_subject, per_lesion = tables["per_subject"], tables["per_lesion"]
 assert per_subject.dice.dropna().between(0, 1).all()
 assert not per_subject.duplicated(["loss", "seed", "subject"]).any()
@@ -69,9 +74,9 @@ per_subject.groupby(["loss", "split"]).agg(subjects=("subject", "nunique"), seed
 # without a fault, since it sees resampled ones.
 
 # %%
-display(Markdown(evaluation.caption(study, tables)))
-display(context.readable(tables["table1"]))
-limits = evaluation.ceilings(study).query("split in ['holdout', 'external']")
+display(Markdown(captions.table1_caption(study, tables)))
+display(published.readable(tables["table1"]))
+limits = records.ceilings(study).query("split in ['holdout', 'external']")
 limits.groupby(["split", "centre"], sort=False).dice.agg(["size", "min", "mean", "max"]).round(3)
 
 # %% [markdown]
@@ -90,8 +95,8 @@ Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
 # %%
 columns = ["difference", "low", "high", "effect_size", "share_above", "subjects", "p", "p_holm"]
 tables["comparisons"].assign(
-    metric=lambda table: table.metric.map({key: name for key, (name, _) in statistics.METRICS.items()}),
-    loss=lambda table: table.loss.map(statistics.LOSSES),
+    metric=lambda table: table.metric.map({key: metric.title for key, metric in METRICS.items()}),
+    loss=lambda table: table.loss.map(title),
 ).set_index(["split", "metric", "loss"]).reindex(columns=columns).round(3)
 
 # %%
@@ -123,22 +128,22 @@ for split in tables["ablations"].split.unique():
 # Paper, section 5: VGG19 is unfrozen and raises the loss that the generator lowers. Notebook 6 looks into the game.
 
 # %%
-context.readable(tables["table2"]) if len(tables["table2"]) else Markdown("*This study has no min-max game.*")
+published.readable(tables["table2"]) if len(tables["table2"]) else Markdown("*This study has no min-max game.*")
 
 # %% [markdown]
 # ## Every subject, every loss
 
 # %%
-names = [loss for loss in statistics.present(per_subject) if loss in study.config["losses"]]
+names = [loss for loss in present(per_subject) if loss in study.recipes]
 seen = names[:7]  # samples and viewers hold eight masks, the reference among them
-seed = study.config["seeds"][0]
+seed = study.config.seeds[0]
 trained = per_subject[per_subject.loss.isin(names)]
 people = per_subject[~per_subject.loss.isin([*names, "global_threshold"])]
 splits = list(tables["summary"].split.unique())
 for split in splits:
     figures.show(
         figures.paired_slopes(per_subject, split).update_layout(title=f"{split} subjects"),
-        findings.slopes_caption(tables["summary"], tables["comparisons"], split),
+        captions.slopes_caption(tables["summary"], tables["comparisons"], split),
     )
 
 # %%
@@ -155,11 +160,9 @@ for split in splits:
 for split in splits:
     figures.show(
         figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
-        findings.detection_caption(tables["detection_by_size"], split),
+        captions.detection_caption(tables["detection_by_size"], split),
     )
-tables["false_detections"].assign(loss=lambda table: table.loss.map(statistics.LOSSES)).set_index(
-    ["split", "loss"]
-).round(2)
+tables["false_detections"].assign(loss=lambda table: table.loss.map(title)).set_index(["split", "loss"]).round(2)
 
 # %% [markdown]
 # ## At the same number of false detections
@@ -185,7 +188,7 @@ scored_and_compared = tables["froc_scores"].merge(
 )
 scored_and_compared.assign(
     lesions=lambda table: table.lesions.map(lambda which: froc.LESIONS[which][0]),
-    loss=lambda table: table.loss.map(statistics.LOSSES),
+    loss=lambda table: table.loss.map(title),
 ).set_index(same).round(3)
 
 # %% [markdown]
@@ -210,8 +213,8 @@ for split, some in trained.groupby("split", sort=False):
     order = some.groupby("subject").dice.mean().sort_values().index
     for name, which in {order[(len(order) - 1) // 2]: "middle", order[0]: "worst"}.items():
         middle_and_worst.append((split, name))
-        samples.append(evaluation.sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"})
-figures.prediction_samples(samples)
+        samples.append(sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"})
+prediction_samples(samples)
 
 # %% [markdown]
 # ## Figure 5: does the volume come out right, however small the load?
@@ -223,7 +226,7 @@ figures.prediction_samples(samples)
 for split in splits:
     figures.show(
         figures.volume_difference_by_density(per_subject, split).update_layout(title=f"{split} subjects"),
-        findings.density_caption(per_subject, split),
+        captions.density_caption(per_subject, split),
     )
 
 # %% [markdown]
@@ -238,17 +241,17 @@ for split in splits:
         figures.volume_agreement(tables["volumes"], tables["volume_agreement"], split).update_layout(
             title=f"{split} subjects"
         ),
-        findings.agreement_caption(tables["volume_agreement"], split),
+        captions.agreement_caption(tables["volume_agreement"], split),
     )
 
 # %% [markdown]
 # ## By centre, and what is lost on the way to an unseen one
 
 # %%
-figures.show(figures.by_centre(tables["centres"]), findings.centres_caption(tables["centres"]))
+figures.show(figures.by_centre(tables["centres"]), captions.centres_caption(tables["centres"]))
 if len(tables["generalisation_gap"]):
     figures.show(
-        figures.generalisation_gap(tables["generalisation_gap"]), findings.gap_caption(tables["generalisation_gap"])
+        figures.generalisation_gap(tables["generalisation_gap"]), captions.gap_caption(tables["generalisation_gap"])
     )
 
 # %% [markdown]
@@ -256,7 +259,7 @@ if len(tables["generalisation_gap"]):
 
 # %%
 histories = {loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss in names}
-figures.training_curves(histories)
+training_figures.training_curves(histories)
 
 # %% [markdown]
 # ## What each entry costs, and how it validates
@@ -265,11 +268,13 @@ figures.training_curves(histories)
 # `config/depth.yaml` and `config/paper-depth.yaml` repeat.
 
 # %%
-records = pd.DataFrame(evaluation.trainings(study))
-depths = {name: study.recipe(name)["generator"]["depth"] for name in study.config["losses"]}
+records = pd.DataFrame(records.trainings(study))
+depths = {name: recipe.generator.depth for name, recipe in study.recipes.items()}
 costs = records.groupby("loss", sort=False)[["validation_dice", "kept_epoch", "seconds", "parameters"]].mean()
 costs.insert(0, "dense blocks down", costs.index.map(depths))
-costs.rename(index=statistics.LOSSES.__getitem__).round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0})
+display(costs.rename(index=title).round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0}))
+if len(set(depths.values())) > 1:  # a grid search
+    display(records.by_depth(study).round(3))
 
 # %% [markdown]
 # ## Look into a scan
@@ -281,8 +286,8 @@ costs.rename(index=statistics.LOSSES.__getitem__).round({"validation_dice": 3, "
 # %%
 everyone = {}
 for number, (split, name) in enumerate([*middle_and_worst, *zip(unseen.split, unseen.subject)]):
-    for which in study.config["seeds"] if number >= len(middle_and_worst) else [seed]:
-        rows = per_subject[(per_subject.subject == name) & (per_subject.seed.isin([which, evaluation.NO_SEED]))]
+    for which in study.config.seeds if number >= len(middle_and_worst) else [seed]:
+        rows = per_subject[(per_subject.subject == name) & (per_subject.seed.isin([which, scoring.NO_SEED]))]
         everyone.setdefault(
             f"{split} {name}, seed {which}",
             partial(

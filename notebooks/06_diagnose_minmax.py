@@ -12,7 +12,7 @@
 # The paper's second experiment (section 5, Table 2) unfreezes VGG19: the generator lowers the distance of the features, the
 # discriminator raises it, with a learning rate of 0.00001. It scores far worse there, and the paper names possible reasons:
 # too many parameters for the data, vanishing gradients, the set-up of the game. Every training of a Siamese loss keeps a
-# diary; here the game's stands beside the frozen network's, on the same seeds and the same batches. A diary can show
+# step log; here the game's stands beside the frozen network's, on the same seeds and the same batches. A step log can show
 # vanishing gradients and what the adversary does to the features; whether more data would help, it cannot.
 
 # %% tags=["parameters"]
@@ -23,26 +23,29 @@ data = ""  # another folder in the challenge's layout; empty: the one the study 
 import pandas as pd
 from IPython.display import Markdown
 
-from wmhlib import context, evaluation, figures, findings, statistics
-from wmhlib.study import open_study, replacing
+from wmhlib.evaluation import game, published, records, scoring
+from wmhlib.evaluation.names import title
+from wmhlib.report import findings, training_figures
+from wmhlib.running.files import write_table
+from wmhlib.study import open_study
 
 study = open_study(config, data)
-tables = evaluation.load_tables(study)
+tables = scoring.load_tables(study)
 entries = [name for name, kind in study.kinds.items() if kind in ("siamese", "siamese_minmax")]
 if not entries:
     raise ValueError(
-        f"The study {study.name} has no Siamese loss, so there is no diary: add siamese and siamese_minmax."
+        f"The study {study.name} has no Siamese loss, so there is no step log: add siamese and siamese_minmax."
     )
-diaries = {(loss, seed): evaluation.diary(study, loss, seed) for loss in entries for seed in study.config["seeds"]}
-given = {"imagenet": evaluation.vgg19_origin(study)["weights"], "random": "random"}  # random where there was no network
-recipes = {statistics.LOSSES[loss]: study.recipe(loss)["loss"] for loss in entries}
-pd.DataFrame({name: recipe | {"weights": given[recipe["weights"]]} for name, recipe in recipes.items()}).T.fillna("—")
+logs = {(loss, seed): records.steps(study, loss, seed) for loss in entries for seed in study.config.seeds}
+pd.DataFrame(
+    {title(loss): study.recipe(loss).settings | records.features_of(study, loss) for loss in entries}
+).T.fillna("—")
 
 # %% [markdown]
 # ## Table 2
 
 # %%
-context.readable(tables["table2"])
+published.readable(tables["table2"])
 
 # %% [markdown]
 # ## The game, step by step
@@ -52,9 +55,9 @@ context.readable(tables["table2"])
 # its reference: it says what became of VGG19 itself, whatever the generator does.
 
 # %%
-seed = study.config["seeds"][0]
-reference_pct = next(iter(diaries.values())).reference_density_pct.iloc[0]
-figures.diaries({loss: findings.diary(diaries[loss, seed]) for loss in entries}, reference_pct)
+seed = study.config.seeds[0]
+reference_pct = next(iter(logs.values())).reference_density_pct.iloc[0]
+training_figures.step_logs({loss: game.relative_steps(logs[loss, seed]) for loss in entries}, reference_pct)
 
 # %% [markdown]
 # ## Beginning and end
@@ -63,10 +66,9 @@ figures.diaries({loss: findings.diary(diaries[loss, seed]) for loss in entries},
 # *distance_ratio* and leaves this where it was. *gradient_ratio* compares the last tenth of the steps with the first.
 
 # %%
-games = pd.DataFrame({"loss": loss, "seed": seed} | findings.game(rows) for (loss, seed), rows in diaries.items())
-with replacing(study.tables / "minmax.csv") as temporary:
-    games.to_csv(temporary, index=False)
-games.assign(loss=games.loss.map(statistics.LOSSES)).set_index(["loss", "seed"]).round(3)
+games = pd.DataFrame({"loss": loss, "seed": seed} | game.game(rows) for (loss, seed), rows in logs.items())
+write_table(study.tables / "minmax.csv", games)
+games.assign(loss=games.loss.map(title)).set_index(["loss", "seed"]).round(3)
 
 # %% [markdown]
 # ## In words

@@ -27,7 +27,7 @@ bids = ""  # a folder where the masks are written as a BIDS derivative as well; 
 import pandas as pd
 from IPython.display import Image, display
 
-from wmhlib import segmentation
+from wmhlib.apply import find, segment, suitability
 
 # %% [markdown]
 # ## Which network, which scans?
@@ -41,9 +41,9 @@ from wmhlib import segmentation
 # segmented all the same, with a warning in its row.
 
 # %%
-path, network, trained_on = segmentation.open_network(model)
-found = segmentation.find_scans(scans)
-print(f"Network: {path}\nScans: {len(found)}\n{segmentation.about_range(trained_on)}")
+path, network, trained_on = segment.open_network(model)
+chosen = find.find_scans(scans)
+print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on)}")
 
 # %% [markdown]
 # ## Segment
@@ -53,13 +53,13 @@ print(f"Network: {path}\nScans: {len(found)}\n{segmentation.about_range(trained_
 # that cannot be read or segmented is reported and does not stop the others.
 
 # %%
-table = segmentation.segment_scans(network, found, out, trained_on)
-assert len(table) == len(found), "every scan has its row, whatever became of it"
+table = segment.segment_scans(network, chosen, out, trained_on)
+assert len(table) == len(chosen), "every scan has its row, whatever became of it"
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
 print(f"{(table.status == 'done').sum()} of {len(table)} scans segmented; volumes.csv lies with the results.")
 if bids:
-    segmentation.write_bids(table, bids, path)
+    segment.write_bids(table, bids, path)
 
 # %% [markdown]
 # ## How many lesions, how much?
@@ -80,5 +80,5 @@ with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
 # stand upright: such masks are to be discarded, whatever their volume.
 
 # %%
-for picture in segmentation.pictures(table, most=12):
+for picture in segment.pictures(table, most=12):
     display(Image(filename=str(picture), alt=f"{picture.stem}: three axial slices with the mask outlined"))

@@ -1,10 +1,26 @@
-"""Shared code of the study: whatever two notebooks or a test would otherwise write twice.
+"""White matter hyperintensity (WMH) segmentation with a Siamese content loss: the code that the notebooks share.
 
-Modules in the order data passes through them, each knowing only those before it: study; scans; phantom, bids, metrics,
-threshold, sources; cohort, download; slices, batches; losses, siamese, generator, trainers, checkpoints; training, inference;
-statistics; froc; figures, findings, context; viewers, report; evaluation, segmentation; site. `pyproject.toml` holds them to it.
+The core reads like the paper (Mac, Moody and Khademi, MIDL 2020). In reading order, with the paper's sections:
+
+    study       what a study is: its configuration and its places on disk
+    cohort      a folder of scans as a table, and its split (3.1)
+    slices      a volume as preprocessed axial slices, and back (3.2.1)
+    batches     slices as augmented training batches (3.2.1)
+    generator   the dense-block U-Net (2.1, Figure 2)
+    features    pretrained networks whose feature maps are compared: VGG19 and others (2.2)
+    siamese     the Siamese content loss, Equation 1 (2.2, Figure 3)
+    losses      the registry of losses; Dice, Tversky, generalized Dice (3.2.4)
+    learner     a network with the loss it learns from
+    minmax      the adversary of the min-max game (5)
+    training    one `fit` for every loss (3.2.2)
+    inference   a scan in, a mask on the scan's own grid out
+    metrics     the metrics of the WMH Challenge (3.2.3)
+
+A reader of the paper need not open the packages: `intake` (reading and fetching scans and weights, synthetic scans),
+`evaluation` (masks as tables with intervals), `report` (figures, viewers, pages), `apply` (notebook 07) and `running`
+(files, locks, checkpoints, provenance, the commands).
 """
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines are not part of a report
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines do not belong in a report

@@ -1,22 +1,26 @@
-"""Slices as augmented training batches.
+"""Slices as augmented training batches (paper 3.2.1).
 
-In flow the memory-mapped slices; out flow batches `(image, reference)` of shapes (batch, size, size, 3) and
-(batch, size, size, 1), float32. Batch n is a pure function of (seed, n): a training that stops can go on where it
-was, and every loss of one seed sees the same slices turned by the same angles.
+Input: memory-mapped slices. Output: batches `(image, reference)` of shapes (batch, size, size, 3) and
+(batch, size, size, 1), float32. Batch n is a pure function of (seed, n): an interrupted training can resume where it
+was, and every loss of one seed sees the same slices, augmented alike.
 """
 
+import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from scipy.ndimage import rotate
 
-from wmhlib.slices import network_input
+from wmhlib.augmentations import AUGMENTATIONS
+from wmhlib.generator import network_input
 
 SOFT_BACKGROUND, SOFT_LESION = 0.1, 0.9
-"""Soft-binarised label values (paper 3.2.2)."""
+"""Soft label values (paper 3.2.2)."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""An image and its reference: of one slice, or of a batch."""
 
 
 def label_values(reference: np.ndarray, labels: str) -> np.ndarray:
@@ -25,14 +29,9 @@ def label_values(reference: np.ndarray, labels: str) -> np.ndarray:
     return np.where(reference, high, low).astype(np.float32)
 
 
-def turned(image: np.ndarray, reference: np.ndarray, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """An image (size, size) and its mask rotated together about the centre.
-
-    Linear interpolation; the outside repeats the edge, as Keras's generators do by default (paper 3.2.1). The mask is
-    cut at one half.
-    """
-    settings = {"reshape": False, "order": 1, "mode": "nearest"}
-    return rotate(image, angle_deg, **settings), rotate(reference.astype(np.float32), angle_deg, **settings) > 0.5
+def chosen_augmentations(settings: Mapping[str, float]) -> list[Callable]:
+    """The functions of (image, reference, random) that a configuration names, in its order; amounts of 0 are left out."""
+    return [functools.partial(AUGMENTATIONS[name], most=amount) for name, amount in settings.items() if amount]
 
 
 class _Batches:
@@ -42,14 +41,15 @@ class _Batches:
         self.images, self.references, self.rows = images, references, rows
         self.labels, self.batch_size = labels, batch_size
 
-    def _pair(self, image: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pair(self, image: np.ndarray, reference: np.ndarray) -> Pair:
         return network_input(image), label_values(reference, self.labels)[..., np.newaxis]
 
 
 class TrainingBatches(_Batches):
-    """Endless batches from the slices `rows`; number 0 is batch `first` of the seed.
+    """Endless batches from the slices `rows`. Every slice comes once before any comes again, in a new order each round.
 
-    Every slice comes once before any comes again, in a new order each time round.
+    Each of `augmentations`, functions of (image, reference, random), has random numbers of its own, so that adding one
+    at the end leaves the others as they were.
     """
 
     def __init__(
@@ -59,25 +59,22 @@ class TrainingBatches(_Batches):
         rows: np.ndarray,
         labels: str,
         batch_size: int,
-        rotation_deg: float,
+        augmentations: Sequence[Callable],
         seed: int,
-        first: int = 0,
     ):
         super().__init__(images, references, rows, labels, batch_size)
-        self.rotation_deg, self.seed, self.first = rotation_deg, seed, first
+        self.augmentations, self.seed = augmentations, seed
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        number += self.first
+    def __getitem__(self, number: int) -> Pair:
         rounds, places = np.divmod(np.arange(number * self.batch_size, (number + 1) * self.batch_size), len(self.rows))
-        orders = {one: np.random.default_rng([self.seed, 0, one]).permutation(self.rows) for one in np.unique(rounds)}
-        rows = [orders[one][place] for one, place in zip(rounds, places, strict=True)]
-        angles = np.random.default_rng([self.seed, 1, number]).uniform(
-            -self.rotation_deg, self.rotation_deg, self.batch_size
-        )
-        pairs = [
-            turned(self.images[row], self.references[row], angle) if angle else (self.images[row], self.references[row])
-            for row, angle in zip(rows, angles, strict=True)
-        ]
+        orders = {
+            turn: np.random.default_rng([self.seed, 0, turn]).permutation(self.rows) for turn in np.unique(rounds)
+        }
+        rows = [orders[turn][place] for turn, place in zip(rounds, places, strict=True)]
+        pairs = [(self.images[row], self.references[row]) for row in rows]
+        for position, augmentation in enumerate(self.augmentations, start=1):
+            random = np.random.default_rng([self.seed, position, number])
+            pairs = [augmentation(image, reference, random) for image, reference in pairs]
         return self._pair(*map(np.stack, zip(*pairs, strict=True)))
 
 
@@ -87,40 +84,37 @@ class PlainBatches(_Batches):
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Pair]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        some = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
-        return self._pair(self.images[some], self.references[some])
+    def __getitem__(self, number: int) -> Pair:
+        rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size]
+        return self._pair(self.images[rows], self.references[rows])
 
 
 def cores() -> int:
     """Cores that this process may use: what it was told (`workflow/notebook.py --threads`), else all it is allowed."""
     told = int(os.environ.get("OMP_NUM_THREADS", 0))
-    return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class ReadAhead:
-    """Batches made in threads before they are asked for, so that no training waits for them; any number may be asked for.
+    """Batches made in threads before they are asked for, up to number `end`, so that no training waits for them (D-039)."""
 
-    The last few are kept, since both players of the min-max game take the same one.
-    """
-
-    def __init__(self, batches: TrainingBatches, threads: int | None = None):
+    def __init__(self, batches: TrainingBatches, threads: int | None = None, end: int | None = None):
         threads = threads or min(8, cores())
-        self.batches, self.ahead, self.coming = batches, 2 * threads, {}
+        self.batches, self.ahead, self.end = batches, 2 * threads, end
+        self.coming: dict[int, Future] = {}
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        wanted = self._at(number)
-        for later in range(number + 1, number + 1 + self.ahead):
-            self._at(later)
-        for earlier in [one for one in list(self.coming) if one < number - self.ahead]:
-            self.coming.pop(earlier, None)
-        return wanted.result()
+    def __getitem__(self, number: int) -> Pair:
+        last = number + self.ahead if self.end is None else min(number + self.ahead, self.end - 1)
+        wanted = range(number, max(number, last) + 1)
+        self.coming = {n: self.coming.get(n) or self.pool.submit(self.batches.__getitem__, n) for n in wanted}
+        return self.coming[number].result()
 
-    def _at(self, number: int) -> Future:
-        batch = self.coming.get(number) or self.pool.submit(self.batches.__getitem__, number)
-        self.coming[number] = batch  # two readers may ask at once: at worst a batch is made twice
-        return batch
+    def __enter__(self) -> "ReadAhead":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.pool.shutdown(cancel_futures=True)  # batches that nobody took are dropped

@@ -1,13 +1,7 @@
-"""A folder of scans as a pandas table, one row a subject, and its split into evenly drawn parts.
+"""A cohort as a pandas table, one row per subject, and its split into evenly drawn parts (paper 3.1).
 
-In flows a folder in the WMH Challenge's layout (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770):
-
-    training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz     bias-corrected FLAIR
-    training|test/<site>[/<scanner>]/<id>/wmh.nii.gz           0 background, 1 WMH, 2 other pathology
-
-Out flows the table every later stage reads: `subject, centre, split, flair, reference`. A centre is a site with its
-scanner, since scanners of one site differ as much as sites do. Whatever lies under `test/` is `external`: never
-trained on, never tuned on.
+Input: a folder in the WMH Challenge's layout or BIDS. Output: the table that every later stage reads: `subject, centre,
+split, flair, reference`. Whatever lies under `test/` is `external`: never trained on, never tuned on.
 """
 
 import hashlib
@@ -18,75 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.bids import is_bids, read_bids
-from wmhlib.phantom import write_cohort
-from wmhlib.study import Study, refuse_unreadable
-
-COLUMNS = ["subject", "centre", "split", "flair", "reference"]
-ALIASES = {
-    "GE3T": "Amsterdam/GE3T",
-    "Amsterdam_GE3T": "Amsterdam/GE3T",
-    "Amsterdam/Philips_VU .PETMR_01": "Amsterdam/Philips",
-    "Amsterdam/Philips_VU .PETMR_01.": "Amsterdam/Philips",
-}
-"""Folders of the challenge's releases that mean one scanner: older names of GE3T, and the Philips folder, whose last dot
-Windows drops."""
+from wmhlib.intake.bids import is_bids, read_bids
+from wmhlib.intake.challenge import read_challenge
+from wmhlib.intake.phantom import write_cohort
+from wmhlib.study import Study
 
 LONGEST_NAME = 200
 """Bytes of a subject's or centre's name: a file named after it has an ending too, and 255 are the most that fit."""
-
-
-def read_challenge(root: str | Path) -> pd.DataFrame:
-    """List every subject of a challenge folder, sorted by centre and subject.
-
-    Returns
-    -------
-    DataFrame
-        Columns `subject, centre, split, flair, reference`; `split` is `external` below `test/` and empty below
-        `training/`, until `assign_splits`; `flair` and `reference` are absolute paths as text.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, no scan in it, or a subject without its FLAIR or its reference.
-    PermissionError
-        A folder may not be read.
-    ValueError
-        Two folders hold the same subject.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
-    root = root.resolve()  # once it is sure that its links lead somewhere
-    refuse_unreadable(root, ("training", "test"))
-    rows = []
-    for part, split in (("training", ""), ("test", "external")):
-        flairs = {path.parents[1] for path in (root / part).rglob("pre/FLAIR.nii.gz")}
-        references = {path.parent for path in (root / part).rglob("wmh.nii.gz")}
-        for folder in sorted(flairs | references):
-            flair, reference = folder / "pre" / "FLAIR.nii.gz", folder / "wmh.nii.gz"
-            for path in (flair, reference):
-                if not path.is_file():
-                    raise FileNotFoundError(
-                        f"Subject {folder} has no {path.name}: expected {path}; add it or remove the folder."
-                    )
-            centre = folder.parent.relative_to(root / part).as_posix()
-            centre = ALIASES.get(centre, centre)
-            rows.append((folder.name, centre, split, str(flair), str(reference)))
-    if not rows:
-        raise FileNotFoundError(
-            f"No scans in {root}: expected training/<site>/<id>/pre/FLAIR.nii.gz with …/<id>/wmh.nii.gz beside it "
-            "(data/README.md shows the layout)."
-        )
-    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
-    repeated = cohort[cohort.subject.duplicated(keep=False)]
-    if len(repeated):
-        first = repeated[repeated.subject == repeated.subject.iloc[0]]
-        folders = " and ".join(str(Path(path).parent) for path in first.reference)
-        raise ValueError(
-            f"Subject {first.subject.iloc[0]} stands twice in {root}, as {folders}: give each folder a name of its own."
-        )
-    return cohort
 
 
 def assign_splits(
@@ -113,16 +45,7 @@ def assign_splits(
     ValueError
         A centre has fewer subjects than its share, or a centre named under `external` has none.
     """
-    cohort = cohort.copy()
-    if external is not None:
-        if unknown := set(external) - set(cohort.centre):
-            raise ValueError(
-                f"split.external names {', '.join(sorted(unknown))}, but the centres here are "
-                f"{', '.join(sorted(cohort.centre.unique()))}: correct the name."
-            )
-        named = cohort.centre.isin(external)
-        cohort = cohort[named | (cohort.split == "")].reset_index(drop=True)
-        cohort.loc[cohort.centre.isin(external), "split"] = "external"
+    cohort = cohort.copy() if external is None else _only_external(cohort, external)
     own = cohort[cohort.split == ""]
     random = np.random.default_rng(seed)
     centres = random.permutation(sorted(own.centre.unique()))
@@ -147,13 +70,25 @@ def assign_splits(
     return cohort[cohort.split != ""].reset_index(drop=True)
 
 
+def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
+    """A copy in which exactly the subjects of these centres are external; others below `test/` are left out."""
+    if unknown := set(external) - set(cohort.centre):
+        raise ValueError(
+            f"split.external names {', '.join(sorted(unknown))}, but the centres here are "
+            f"{', '.join(sorted(cohort.centre.unique()))}: correct the name."
+        )
+    kept = cohort[cohort.centre.isin(external) | (cohort.split == "")].reset_index(drop=True)
+    kept.loc[kept.centre.isin(external), "split"] = "external"
+    return kept
+
+
 def load_cohort(study: Study) -> pd.DataFrame:
     """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it.
 
     Subjects of the folders under `data.external` are external, whatever these folders say of them.
     """
-    if phantom := study.config["data"].get("phantom"):
-        write_cohort(study.data, phantom["subjects"], phantom["seed"], scale=phantom["scale"])
+    if phantom := study.config.data.phantom:
+        write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale)
     tables = [read_folder(study.data)]
     for folder in study.external:
         tables.append(read_folder(folder).assign(split="external"))
@@ -162,7 +97,7 @@ def load_cohort(study: Study) -> pd.DataFrame:
     if len(repeated):
         folders = ", ".join(map(str, (study.data, *study.external)))
         raise ValueError(f"Subject {repeated.iloc[0]} stands in two of the folders {folders}: rename one of them.")
-    cohort = assign_splits(cohort, **study.config["split"])
+    cohort = assign_splits(cohort, **study.config.split.model_dump())
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
             raise ValueError(

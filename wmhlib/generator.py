@@ -1,14 +1,55 @@
 """The generator: a 2D U-Net of dense blocks (paper 2.1, Figure 2).
 
-In flows a preprocessed slice (batch, size, size, 3), out flows the probability of WMH (batch, size, size, 1).
-Building parts: U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28), dense blocks (Huang et al. 2017,
+Input: a preprocessed slice (batch, size, size, 3). Output: the probability of WMH (batch, size, size, 1).
+Sources: U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28), dense blocks (Huang et al. 2017,
 doi:10.1109/CVPR.2017.243).
 """
 
 import math
 
 import keras
+import numpy as np
 from keras import layers
+
+IMAGENET_MEANS = (103.939, 116.779, 123.68)
+"""Mean colour of ImageNet, blue-green-red, 0-255: what VGG19 was trained to see subtracted (paper 3.2.1)."""
+
+
+def network_input(grey: np.ndarray) -> np.ndarray:
+    """Grey images (..., size, size) in 0-1 as VGG19 expects them: (..., size, size, 3), blue-green-red, means subtracted.
+
+    Every loss trains on this same input (paper 3.2.1). The image must be brought to 0-255 before the means are subtracted:
+    left in 0-1 it is a nearly constant -110 and nothing is learnt (D-006).
+    """
+    return (grey[..., np.newaxis] * 255 - np.asarray(IMAGENET_MEANS)).astype(np.float32)
+
+
+class Seeds:
+    """Initializers that follow one after the other from one seed."""
+
+    def __init__(self, seed: int):
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def next(self) -> int:
+        return int(keras.random.randint((), 0, 2**31 - 1, seed=self.generator))
+
+    def glorot(self) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=self.next())
+
+
+def convolution(x, width: int, seeds: Seeds):
+    """3x3 convolution, batch norm, leaky ReLU with slope 0.1 (paper 2.1)."""
+    x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=seeds.glorot())(x)
+    x = layers.BatchNormalization()(x)
+    return layers.LeakyReLU(negative_slope=0.1)(x)
+
+
+def dense_block(x, width: int, convolutions: int, seeds: Seeds):
+    """Convolutions that each see the block's input and everything the block made before; returns what they made (D-005)."""
+    made: list = []
+    for _ in range(convolutions):
+        made.append(convolution(layers.Concatenate()([x, *made]) if made else x, width, seeds))
+    return layers.Concatenate()(made) if len(made) > 1 else made[0]
 
 
 def dense_unet(
@@ -31,14 +72,14 @@ def dense_unet(
     depth
         Dense blocks on the way down; as many on the way up, and one between (the paper's grid search; D-005).
     convolutions
-        Convolutions in a dense block. Each sees the block's input and everything the block made before it.
+        Convolutions per dense block.
     output_prior
-        Probability of WMH the untrained network gives everywhere: the background's soft label (D-004).
+        Probability of WMH that the untrained network gives everywhere: the background's label (D-004).
     seed
         Of the initial weights, so that every loss of one seed starts from the same network.
     view
-        What of a slice it is to see (`wmhlib.slices.VIEWS`). It is the name of the input layer, so that a saved network
-        says how its scans must be prepared.
+        The part of a slice that the network sees (`wmhlib.slices.VIEWS`). It is the name of the input layer, so a saved
+        network says how its scans must be prepared.
 
     Raises
     ------
@@ -47,38 +88,24 @@ def dense_unet(
     """
     if size % 2**depth:
         raise ValueError(f"Slices of {size} pixels cannot be halved {depth} times: choose a multiple of {2**depth}.")
-    seeds = keras.random.SeedGenerator(seed)
-
-    def start() -> keras.initializers.Initializer:
-        return keras.initializers.GlorotUniform(seed=int(next_seed()))
-
-    def next_seed() -> int:
-        return keras.random.randint((), 0, 2**31 - 1, seed=seeds)
-
-    def convolution(x, width: int):
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=start())(x)
-        x = layers.BatchNormalization()(x)
-        return layers.LeakyReLU(negative_slope=0.1)(x)
-
-    def dense_block(x, width: int):
-        made = []
-        for _ in range(convolutions):
-            made.append(convolution(layers.Concatenate()([x, *made]) if made else x, width))
-        return layers.Concatenate()(made) if len(made) > 1 else made[0]
-
+    seeds, skips = Seeds(seed), []
     x = image = keras.Input((size, size, 3), name=view)
-    skips = []
     for level in range(depth):
-        x = dense_block(x, filters * 2**level)  # (batch, size / 2**level, size / 2**level, channels)
+        x = dense_block(
+            x, filters * 2**level, convolutions, seeds
+        )  # (batch, size / 2**level, size / 2**level, channels)
         skips.append(x)
         x = layers.MaxPooling2D()(x)
-    x = dense_block(x, filters * 2**depth)
+    x = dense_block(x, filters * 2**depth, convolutions, seeds)
     for level in reversed(range(depth)):
-        x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2, kernel_initializer=start())(x)
-        x = dense_block(layers.Concatenate()([skips[level], x]), filters * 2**level)
+        x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2, kernel_initializer=seeds.glorot())(x)
+        x = dense_block(layers.Concatenate()([skips[level], x]), filters * 2**level, convolutions, seeds)
+    return keras.Model(image, probability(x, output_prior, seeds), name="dense_unet")
+
+
+def probability(x, output_prior: float, seeds: Seeds):
+    """1x1 convolution and sigmoid, which start at `output_prior` everywhere (D-004)."""
     bias = keras.initializers.Constant(math.log(output_prior / (1 - output_prior)))
-    kernel = keras.initializers.RandomNormal(stddev=0.01, seed=int(next_seed()))
-    probability = layers.Conv2D(
-        1, 1, activation="sigmoid", dtype="float32", kernel_initializer=kernel, bias_initializer=bias, name="wmh"
-    )(x)
-    return keras.Model(image, probability, name="dense_unet")
+    kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seeds.next())
+    settings = {"kernel_initializer": kernel, "bias_initializer": bias, "name": "wmh"}
+    return layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", **settings)(x)

@@ -1,8 +1,8 @@
 """A scan in, a mask in the scan's own space out.
 
 The scan is preprocessed as for training, the generator gives each axial slice a probability, the probabilities are
-resampled to the scan's own grid and only there cut at one half (paper 3.2.3 scores masks on the scan's grid). The
-soft labels 0.1 and 0.9 lie evenly about one half, so the cut is the same for every loss.
+resampled to the scan's own grid (`wmhlib.slices.volume_of`) and only there cut at 0.5 (paper 3.2.3 scores masks on the scan's grid). The
+soft labels 0.1 and 0.9 are symmetric about 0.5, so the threshold is the same for every loss.
 """
 
 from pathlib import Path
@@ -11,13 +11,18 @@ import keras
 import nibabel
 import numpy as np
 
-from wmhlib.scans import open_scan
-from wmhlib.slices import axial_slices, box_of, cut_out, network_input, read_flair, volume_of
+from wmhlib.generator import network_input
+from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.scans import read_flair
+from wmhlib.slices import axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
+"""A voxel of this probability or more is WMH."""
+
+Flair = str | Path | nibabel.Nifti1Image
 
 
-def load_generator(path: Path) -> keras.Model:
+def load_generator(path: str | Path) -> keras.Model:
     """A trained generator, loaded in Keras's safe mode (no code from the file is run).
 
     Raises
@@ -25,14 +30,12 @@ def load_generator(path: Path) -> keras.Model:
     FileNotFoundError
         Not trained yet; the message says what to run.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"No trained model at {path}: run notebook 04_train for that loss and seed first.")
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def probability(
-    model: keras.Model, flair: str | Path | nibabel.Nifti1Image, batch_size: int = 8
-) -> nibabel.Nifti1Image:
+def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
     The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
@@ -41,7 +44,7 @@ def probability(
     Raises
     ------
     ValueError
-        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.slices.read_flair`).
+        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`).
     """
     scan = open_scan(flair) if isinstance(flair, str | Path) else flair
     image = read_flair(flair)
@@ -54,6 +57,19 @@ def probability(
     return nibabel.Nifti1Image(volume_of(np.nan_to_num(np.concatenate(slices)), scan, box), scan.affine)
 
 
-def mask_of(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    """The mask of a scan's probabilities: uint8, 1 at one half and above."""
-    return nibabel.Nifti1Image((np.asarray(image.dataobj) >= THRESHOLD).astype(np.uint8), image.affine)
+def mask_of(likely: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """The mask of a scan's probabilities: uint8, 1 at 0.5 and above."""
+    return nibabel.Nifti1Image((np.asarray(likely.dataobj) >= THRESHOLD).astype(np.uint8), likely.affine)
+
+
+def segment(model: keras.Model, flair: Flair) -> nibabel.Nifti1Image:
+    """The mask of a scan: uint8 0/1 on the scan's own grid and affine.
+
+    Parameters
+    ----------
+    model
+        A generator, as `load_generator` gives it.
+    flair
+        A path, as text or `Path`, or an image. Errors as in `probability`.
+    """
+    return mask_of(probability(model, flair))

@@ -1,61 +1,119 @@
-"""The overlap losses the paper compares with (3.2.4): Dice, Tversky, generalized Dice.
+"""The registry of losses, and the overlap losses that the paper compares with (3.2.4): Dice, Tversky, generalized Dice.
 
-Each is a Keras loss of `y_true` and `y_pred`, both (batch, size, size, 1): reference values 0/1 (or soft ones) and
-probabilities. Sums run over the whole batch, as in the Keras code of the paper's time, so that slices without lesions
-count (D-007). Each gives one number, 0 at perfect agreement.
+A loss is one class. It takes `y_true` and `y_pred`, both (batch, size, size, 1): reference values 0/1 (or soft ones) and
+probabilities; it returns one number, 0 at perfect agreement. Sums run over the whole batch, as in the Keras code of the
+paper's time, so slices without lesions count (D-007).
 """
+
+import inspect
+from typing import Self
 
 import keras
 from keras import ops
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from wmhlib.running.registry import register
+
+LOSSES: dict[str, type["Loss"]] = {}
+"""Every loss by the name that configurations, folders and tables use. Defining a subclass of `Loss` adds it."""
 
 
-class DiceLoss(keras.losses.Loss):
+STUDY_KEYS = {"loss", "labels", "view", "without", "augmentation", "training", "generator"}
+"""Keys of an entry below `losses` that are not settings of the loss itself."""
+
+
+class Loss(keras.losses.Loss):
+    """Base class of all losses.
+
+    A subclass gives its name, its title and colour for readers, and the labels it is best trained on:
+
+        class FocalLoss(Loss, name="focal", title="Focal", colour="#882255", labels="hard"):
+            def __init__(self, gamma: float = 2.0): ...
+            def call(self, y_true, y_pred): ...
+
+    The constructor's arguments are the loss's settings in a configuration. A loss with an argument `features` looks at a
+    feature network (`wmhlib.features`) and is given one, with the configured taps. `self.image` holds the images that the masks
+    belong to, (batch, size, size, 3), once the loss is bound to them.
+    """
+
+    key = title = colour = ""
+    labels = "hard"
+    features: keras.Model | None = None
+    image = None
+
+    def __init_subclass__(cls, name: str = "", title: str = "", colour: str = "", labels: str = "hard", **more):
+        super().__init_subclass__(**more)
+        if not name:
+            return  # a base class of other losses
+        if taken := STUDY_KEYS & set(inspect.signature(cls.__init__).parameters):
+            raise TypeError(f"{cls.__name__} has an argument {taken.pop()!r}, which is a key of every loss: rename it.")
+        cls.key, cls.title, cls.colour, cls.labels = name, title or name.replace("_", " ").capitalize(), colour, labels
+        register(LOSSES, name, cls)
+
+    def __init__(self):
+        super().__init__(name=self.key)
+
+    @classmethod
+    def looks_at_features(cls) -> bool:
+        """Whether the loss compares the feature maps of a pretrained network."""
+        return "features" in inspect.signature(cls.__init__).parameters
+
+    def bound_to(self, image) -> Self:
+        """The same loss for the masks of this batch of images (batch, size, size, 3)."""
+        return self.copied(image=image)
+
+    def copied(self, **changed) -> Self:
+        """A copy with other attributes (Keras itself copies by way of a configuration, which networks lack)."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__ | changed)
+        return other
+
+
+class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
     """1 - (2 sum(p g) + e) / (sum(p) + sum(g) + e), with e = 1 (paper 3.2.4; after Milletari et al. 2016,
     doi:10.1109/3DV.2016.79)."""
 
-    def __init__(self, epsilon: float = 1.0, name: str = "dice"):
-        super().__init__(name=name)
+    def __init__(self, epsilon: PositiveFloat = 1.0):
+        super().__init__()
         self.epsilon = epsilon
 
     def call(self, y_true, y_pred):
-        both = ops.sum(y_true * y_pred)
-        return 1 - (2 * both + self.epsilon) / (ops.sum(y_true) + ops.sum(y_pred) + self.epsilon)
+        overlap = ops.sum(y_true * y_pred)
+        return 1 - (2 * overlap + self.epsilon) / (ops.sum(y_true) + ops.sum(y_pred) + self.epsilon)
 
 
-class TverskyLoss(keras.losses.Loss):
+class TverskyLoss(Loss, name="tversky", title="Tversky", colour="#56b4e9"):
     """1 - (TP + e) / (TP + alpha FP + beta FN + e) (Salehi et al. 2017, doi:10.1007/978-3-319-67389-9_44).
 
     TP, FP and FN are the soft counts sum(p g), sum(p (1 - g)), sum((1 - p) g). The paper sets alpha 0.3 and beta 0.7
-    (3.2.4): missing a lesion costs more than inventing one.
+    (3.2.4): a missed lesion costs more than a false positive.
     """
 
-    def __init__(self, alpha: float = 0.3, beta: float = 0.7, epsilon: float = 1.0, name: str = "tversky"):
-        super().__init__(name=name)
+    def __init__(self, alpha: NonNegativeFloat = 0.3, beta: NonNegativeFloat = 0.7, epsilon: PositiveFloat = 1.0):
+        super().__init__()
         self.alpha, self.beta, self.epsilon = alpha, beta, epsilon
 
     def call(self, y_true, y_pred):
-        both = ops.sum(y_true * y_pred)
-        invented = ops.sum((1 - y_true) * y_pred)
-        missed = ops.sum(y_true * (1 - y_pred))
-        return 1 - (both + self.epsilon) / (both + self.alpha * invented + self.beta * missed + self.epsilon)
+        true_positives = ops.sum(y_true * y_pred)
+        false_positives = ops.sum((1 - y_true) * y_pred)
+        false_negatives = ops.sum(y_true * (1 - y_pred))
+        weighted = true_positives + self.alpha * false_positives + self.beta * false_negatives
+        return 1 - (true_positives + self.epsilon) / (weighted + self.epsilon)
 
 
-class GeneralizedDiceLoss(keras.losses.Loss):
+class GeneralizedDiceLoss(Loss, name="generalized_dice", title="Generalized Dice", colour="#009e73"):
     """1 - 2 sum_c w_c sum(p_c g_c) / sum_c w_c sum(p_c + g_c) over lesion and background (Sudre et al. 2017,
     doi:10.1007/978-3-319-67558-9_28).
 
-    w_c = 1 / (sum g_c)^2 gives a class the same say whatever its volume. A class that the batch lacks counts as one
-    pixel, which keeps its weight finite.
+    w_c = 1 / (sum g_c)^2 gives a class the same weight whatever its volume. A class that is absent from the batch counts as
+    one pixel, which keeps its weight finite.
     """
-
-    def __init__(self, name: str = "generalized_dice"):
-        super().__init__(name=name)
 
     def call(self, y_true, y_pred):
         reference = ops.concatenate([y_true, 1 - y_true], axis=-1)  # (batch, size, size, class)
         prediction = ops.concatenate([y_pred, 1 - y_pred], axis=-1)
         volume = ops.sum(reference, axis=(0, 1, 2))  # (class,)
         weight = 1 / ops.square(ops.maximum(volume, 1.0))
-        both = ops.sum(weight * ops.sum(reference * prediction, axis=(0, 1, 2)))
-        either = ops.sum(weight * ops.sum(reference + prediction, axis=(0, 1, 2)))
-        return 1 - 2 * both / either
+        overlap = ops.sum(weight * ops.sum(reference * prediction, axis=(0, 1, 2)))
+        total = ops.sum(weight * ops.sum(reference + prediction, axis=(0, 1, 2)))
+        return 1 - 2 * overlap / total

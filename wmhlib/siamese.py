@@ -1,128 +1,23 @@
-"""The discriminator: a two-path VGG19, and the content loss it gives (paper 2.2, Equation 1, Figure 3).
+"""The Siamese content loss: a feature network compares two masked images (paper 2.2, Equation 1, Figure 3).
 
-In flow the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' go through
-one VGG19, frozen but in the min-max game; the loss is the mean squared difference of their features at the first max pools
-(two in the paper). As a rule the image is preprocessed first and masked after, so the masked-out background has
+Input: the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' go through
+one feature network (VGG19 in the paper), frozen except in the min-max game; the loss is the mean squared difference of
+their features at its taps. The image is preprocessed first and masked after, so the masked-out background has
 ImageNet's mean colour (0), mid-grey brain is near it, and bright lesions stand out (D-006).
-
-Weights come from `WMH_VGG19_WEIGHTS` where that is set, else from Keras's own ImageNet file, else, with no network,
-from a He-normal draw; which one is always reported. VGG19: Simonyan and Zisserman 2014, arXiv:1409.1556.
 """
 
-import hashlib
-import os
-import socket
-import threading
-import urllib.parse
-import urllib.request
-from pathlib import Path
+from typing import Literal
 
-import h5py
 import keras
-import numpy as np
 from keras import ops
-from keras.applications import vgg19
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from wmhlib.losses import GeneralizedDiceLoss
-from wmhlib.slices import IMAGENET_MEANS
-
-WEIGHTS_URL = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
-    "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
-)
-WEIGHTS_MD5 = "253f8cb515780f3b799900260a226db6"  # as Keras itself checks it
-TIMEOUT_S = 8  # after which a silent network counts as none
+from wmhlib.generator import IMAGENET_MEANS
+from wmhlib.losses import GeneralizedDiceLoss, Loss
 
 
-def vgg19_features(size: int, taps: int = 2) -> keras.Model:
-    """VGG19 up to its `taps`-th max pool, with the output of each of these pools, as a frozen model.
-
-    For slices of 224 and two taps the features are (batch, 112, 112, 64) and (batch, 56, 56, 128) (paper 2.2). The
-    weights are a He-normal draw until `load_vgg19` gives them others.
-    """
-    whole = vgg19.VGG19(include_top=False, weights=None, input_shape=(size, size, 3))
-    pools = [whole.get_layer(f"block{tap + 1}_pool").output for tap in range(taps)]
-    features = keras.Model(whole.input, pools, name="vgg19_features")
-    for number, layer in enumerate(layer for layer in features.layers if layer.weights):
-        start = keras.initializers.HeNormal(seed=number)
-        layer.set_weights([start(layer.kernel.shape), ops.zeros(layer.bias.shape)])
-    features.trainable = False
-    return features
-
-
-def load_vgg19(size: int, taps: int = 2) -> tuple[keras.Model, dict]:
-    """The discriminator's features with the best weights to be had, and where these came from.
-
-    Returns
-    -------
-    features
-        As `vgg19_features`.
-    origin
-        `weights` (`imagenet` or `random`), `source` (in words) and, for a file, its `sha256`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        `WMH_VGG19_WEIGHTS` names no file, or one that does not hold VGG19's layers. (A file asked for by name is
-        never silently replaced by random weights.)
-    """
-    features = vgg19_features(size, taps)
-    if named := os.environ.get("WMH_VGG19_WEIGHTS"):
-        path = Path(named).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"WMH_VGG19_WEIGHTS names {path}, where no file is: correct it, or unset it.")
-        source = f"the file {path.name} named by WMH_VGG19_WEIGHTS"
-    else:
-        path, problem = _download(WEIGHTS_URL)
-        if path is None:
-            return features, {"weights": "random", "source": f"He-normal random features, since {problem}"}
-        source = "Keras's ImageNet weights"
-    try:
-        with h5py.File(path) as file:
-            listed = set(np.asarray(file.attrs["layer_names"]).astype(str))  # Keras passes by what is not listed
-            missing = {layer.name for layer in features.layers if layer.weights} - (listed & set(file))
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        features.load_weights(path, by_name=True)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} does not hold VGG19's weights ({error}): use Keras's notop file.") from error
-    return features, {"weights": "imagenet", "source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _download(url: str) -> tuple[Path | None, str]:
-    """Keras's cached copy of a weights file, else the download; (None, why) within seconds where there is no network.
-
-    Only the first contact is limited in time; a download that has begun may take as long as data keep coming.
-    """
-    name = Path(urllib.parse.urlparse(url).path).name
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    if not (home / "models" / name).is_file():
-        answer = {}
-
-        def ask() -> None:  # in a thread of its own: looking a name up cannot be given a time limit
-            try:
-                with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S):
-                    answer["reached"] = True
-            except OSError as error:
-                answer["problem"] = str(getattr(error, "reason", error))
-
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(TIMEOUT_S)
-        if "reached" not in answer:
-            return None, f"the download server could not be reached ({answer.get('problem', 'no answer')})"
-    limit = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)
-    try:
-        return Path(keras.utils.get_file(name, url, cache_dir=home, cache_subdir="models", file_hash=WEIGHTS_MD5)), ""
-    except Exception as error:  # get_file raises a bare Exception for every failure
-        return None, f"the download failed ({error})"
-    finally:
-        socket.setdefaulttimeout(limit)
-
-
-class SiameseContentLoss(keras.losses.Loss):
-    """Equation 1, summed over the taps: the mean squared difference of VGG19's features of x·y and x·y'.
+class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00", labels="soft"):
+    """Equation 1, summed over the taps: the mean squared difference of the features of x·y and x·y'.
 
     Called as `loss(y_true, y_pred)` on masks (batch, size, size, 1), once bound to the images they belong to:
     `loss.bound_to(image)(y_true, y_pred)`; the training step does this for every batch.
@@ -130,38 +25,33 @@ class SiameseContentLoss(keras.losses.Loss):
     Parameters
     ----------
     features
-        A model from an image (batch, size, size, 3) to a list of feature maps, as `load_vgg19` gives.
+        A model from an image (batch, size, size, 3) to a list of feature maps, as `wmhlib.features.load` gives.
     mask
-        `after` VGG19's preprocessing, or `before` it: the background of the masked image is then black, not ImageNet's
+        `after` the preprocessing, or `before` it: the background of the masked image is then black, not ImageNet's
         mean colour (D-006).
     normalise
-        Divide the features of every place by their length, so that a tap's distance cannot grow beyond 4 / channels,
+        Divide the features at every place by their length, so that a tap's distance cannot exceed 4 / channels,
         however large the features (after Zhang et al. 2018, doi:10.1109/CVPR.2018.00068).
     generalized_dice
         Weight of the generalized Dice loss that is added; 0 for the content loss alone.
     """
 
+    features: keras.Model
+
     def __init__(
         self,
         features: keras.Model,
-        mask: str = "after",
+        mask: Literal["after", "before"] = "after",
         normalise: bool = False,
-        generalized_dice: float = 0.0,
-        name: str = "siamese",
+        generalized_dice: NonNegativeFloat = 0.0,
     ):
-        super().__init__(name=name)
-        self.features, self.mask, self.normalise, self.generalized_dice = features, mask, normalise, generalized_dice
-        self.image = None
-
-    def bound_to(self, image) -> "SiameseContentLoss":
-        """The same loss for the masks of this batch of preprocessed images (batch, size, size, 3)."""
-        bound = self.with_features(self.features)
-        bound.image = image
-        return bound
+        super().__init__()
+        self.features: keras.Model = features
+        self.mask, self.normalise, self.generalized_dice = mask, normalise, generalized_dice
 
     def with_features(self, features: keras.Model) -> "SiameseContentLoss":
-        """The same loss by another network's features."""
-        return SiameseContentLoss(features, self.mask, self.normalise, self.generalized_dice, self.name)
+        """The same content loss by another network's features."""
+        return self.copied(features=features)
 
     def masked(self, mask):
         """The bound images times a mask (batch, size, size, 1)."""
@@ -171,7 +61,7 @@ class SiameseContentLoss(keras.losses.Loss):
         return self.image * mask if self.mask == "after" else (self.image + means) * mask - means
 
     def seen(self, mask) -> list:
-        """VGG19's features of the bound images times a mask, a tap each."""
+        """The features of the bound images times a mask, one array per tap."""
         taps = self.features(self.masked(mask), training=False)
         return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras gives a single output bare
 
@@ -189,7 +79,7 @@ class SiameseContentLoss(keras.losses.Loss):
         return [ops.square(a - b) for a, b in zip(*paths, strict=True)]
 
     def distances(self, y_true, y_pred) -> list:
-        """Equation 1 at each tap: a scalar each."""
+        """Equation 1 at each tap: one scalar per tap."""
         return [ops.mean(squares) for squares in self.squared_differences(y_true, y_pred)]
 
     def call(self, y_true, y_pred):
@@ -197,3 +87,31 @@ class SiameseContentLoss(keras.losses.Loss):
         if self.generalized_dice:
             content = content + self.generalized_dice * GeneralizedDiceLoss()(y_true, y_pred)
         return content
+
+
+class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-max", colour="#cc79a7", labels="soft"):
+    """The content loss of the min-max game (paper 5): an adversary raises it by changing the features' filters.
+
+    Parameters
+    ----------
+    discriminator_rate
+        The adversary's learning rate (paper 5: 0.00001).
+    discriminator_every
+        Steps of the generator per step of the adversary (D-025).
+    most_drift
+        How far a weight may move from its start, as a fraction of its length there; None: no limit. A remedy (D-030).
+    """
+
+    def __init__(
+        self,
+        features: keras.Model,
+        discriminator_rate: PositiveFloat,
+        discriminator_every: PositiveInt = 1,
+        most_drift: PositiveFloat | None = None,
+        mask: Literal["after", "before"] = "after",
+        normalise: bool = False,
+        generalized_dice: NonNegativeFloat = 0.0,
+    ):
+        super().__init__(features, mask, normalise, generalized_dice)
+        self.discriminator_rate, self.discriminator_every = discriminator_rate, discriminator_every
+        self.most_drift = most_drift

@@ -5,6 +5,7 @@ error is printed in one line and the copy, with everything up to that cell, stay
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from wmhlib.study import replacing, writing
+from wmhlib.running.files import replacing, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,15 +32,21 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", default="")
     parser.add_argument("--threads", help="that TensorFlow may use; all cores where not given")
+    parser.add_argument("--light", action="store_true", help="nothing is trained: start Keras without TensorFlow")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
-    parameters = {name: int(value) if value.isdigit() else value for name, value in arguments.parameters}
+    words = {"True": True, "False": False}
+    parameters = {
+        name: int(value) if value.isdigit() else words.get(value, value) for name, value in arguments.parameters
+    }
     started = time.monotonic()
     label = " ".join([arguments.notebook, *(f"{name}={value}" for name, value in parameters.items())])
     print(f"  {time.strftime('%H:%M:%S')}  {label} …", flush=True)
     if arguments.threads:
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), arguments.threads)
         os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    if arguments.light and importlib.util.find_spec("jax"):  # which Keras's NumPy backend needs
+        os.environ.setdefault("KERAS_BACKEND", "numpy")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     os.dup2(
         os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2

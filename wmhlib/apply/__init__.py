@@ -1,0 +1,1 @@
+"""Scans of your own through a trained network: notebook 07."""

@@ -1,0 +1,224 @@
+"""Scans of your own through a trained network, one at a time, with whatever a person needs to trust or discard each mask.
+
+Input: NIfTI files and a `model.keras`. Output, per scan: `<name>_mask.nii.gz` (uint8 0/1) and `<name>_probability.nii.gz`
+(float32 0-1) on the scan's own grid, `<name>.png` to look at, and a row of `volumes.csv`. A lesion is a 26-connected
+component, as in `wmhlib.metrics`; volumes are in ml, spacings in mm. A scan unlike those the network was trained on is
+segmented all the same, and its row says what differs.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import cc3d
+import keras
+import nibabel
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+from skimage.transform import resize
+from tqdm import tqdm
+
+from wmhlib.apply.find import RESULTS, safe_names
+from wmhlib.apply.suitability import about_range, range_warnings
+from wmhlib.inference import THRESHOLD, load_generator, probability
+from wmhlib.intake.bids import write_derivative
+from wmhlib.intake.nifti import open_scan, read_scan, save_image
+from wmhlib.intake.scans import read_flair
+from wmhlib.report.pictures import outlined
+from wmhlib.running.files import ROOT, replacing, write_table
+from wmhlib.slices import TISSUE
+
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "warnings", "mask"]
+
+
+def open_network(model: str | Path = "") -> tuple[Path, keras.Model, dict]:
+    """Where the network is, the network, and the range of its training scans (empty where none lies beside it).
+
+    Parameters
+    ----------
+    model
+        A `model.keras`; empty: the first one trained with the Siamese loss in any study.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none; the message says what to run.
+    ValueError
+        It is no network of this project, or its `training_range.json` cannot be read.
+    """
+    trained = sorted(ROOT.glob("reports/*/models/siamese/seed-*/model.keras"))
+    if not str(model) and not trained:
+        raise FileNotFoundError("No trained model below reports/: run `make report` first, or name a model.keras.")
+    path = Path(model).expanduser() if str(model) else trained[0]
+    path = path if path.exists() else ROOT / path
+    if path.is_file() and path.suffix != ".keras":
+        raise ValueError(f"{path} is not a model.keras, the only kind that can be loaded in safe mode: name one.")
+    try:
+        network = load_generator(path)
+        sides = network.input_shape, network.output_shape
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(f"{path} cannot be loaded as a network in safe mode ({_sentence(error)[:150]}).") from None
+    size = sides[0][1] if isinstance(sides[0], tuple) and len(sides[0]) == 4 else None
+    if not isinstance(size, int) or sides != ((None, size, size, 3), (None, size, size, 1)):
+        raise ValueError(
+            f"{path} takes {sides[0]} and gives {sides[1]}; a network that takes (None, size, size, 3) and gives "
+            "(None, size, size, 1) is needed, as notebook 04_train makes."
+        )
+    beside = path.with_name("training_range.json")
+    try:
+        trained_on = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        about_range(trained_on)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{beside} does not hold two numbers for each measure: remove it or train again.") from None
+    return path, network, trained_on
+
+
+def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> nibabel.Nifti1Image:
+    """Values of a scan's shape as a NIfTI with its affine, codes, voxel sizes and units, and nothing else of it.
+
+    Values are stored as they are (their dtype, no scale), to be shown from 0 to 1.
+    """
+    if not isinstance(scan.header, nibabel.Nifti1Header):
+        return nibabel.Nifti1Image(values, scan.affine)
+    kind = nibabel.Nifti2Image if isinstance(scan.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    header = kind.header_class()
+    header.set_data_shape(values.shape)
+    header["pixdim"][:4], header["xyzt_units"] = scan.header["pixdim"][:4], scan.header["xyzt_units"]
+    for field in scan.header:
+        if field.startswith(("qform_", "sform_", "quatern_", "qoffset_", "srow_")):
+            header[field] = scan.header[field]
+    header.set_data_dtype(values.dtype)
+    header["cal_min"], header["cal_max"] = 0, 1
+    return kind(values, scan.affine, header)
+
+
+def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
+    """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
+
+    `flair` is as `read_flair` gives it, `mask` boolean and of its shape. Slices are seen from the feet, with square
+    pixels fine enough that no voxel of the mask is lost.
+    """
+    volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
+    count = min(3, len(area))
+    evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
+    chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
+    extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
+    shape = np.maximum(np.round(extent / extent.max() * max(side, *volume.shape[:2])), 1).astype(int)
+    high = np.percentile(volume[volume > TISSUE], 99.8)
+    drawn = [
+        outlined(
+            resize(np.minimum(volume[..., k] / high, 1), shape, order=1),
+            {"siamese": resize(mask[..., k], shape, order=0)},
+            int(shape.max()),
+        )
+        for k in chosen
+    ]
+    picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
+    pen = ImageDraw.Draw(picture)
+    pen.text((6, 4), title, "white", font_size=14)
+    slices = ", ".join(str(k + 1) for k in chosen)
+    pen.text((6, 24), f"axial slices {slices} of {len(area)}, seen from the feet", "white", font_size=12)
+    return picture
+
+
+def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained_on: dict) -> dict:
+    """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
+
+    Errors as in `read_flair`.
+    """
+    flair, scan = read_flair(path), open_scan(path)
+    warnings = range_warnings(flair, trained_on)
+    if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
+        warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
+    values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
+    mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
+    save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
+    straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
+    with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
+        quality_picture(flair, straight, name).save(temporary)
+    save_image(mask, out / f"{name}{RESULTS['mask']}")
+    labels, count = cc3d.connected_components(straight, connectivity=26, return_N=True)
+    voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    return {
+        "lesions": count,
+        "volume_ml": int(voxels.sum()) * voxel_ml,
+        "largest_lesion_ml": int(voxels.max(initial=0)) * voxel_ml,
+        "warnings": "; ".join(text.rstrip(".") for text in warnings),
+        "mask": str(out / f"{name}{RESULTS['mask']}"),
+    }
+
+
+def segment_scans(network: keras.Model, scans: list[Path], out: str | Path, trained_on: dict) -> pd.DataFrame:
+    """Segment scans one after another into a folder and write `volumes.csv` there after each.
+
+    `out` is relative to the project's folder; empty: `data/segmented`. Nothing of a scan is kept but its row.
+
+    Returns
+    -------
+    DataFrame
+        What `volumes.csv` holds: one row a scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in
+        one sentence, and no results, not even those of an earlier run.
+
+    Raises
+    ------
+    ValueError
+        A scan lies in the folder itself, where results could take the place of what is there.
+    OSError
+        The folder cannot be made.
+    """
+    out = ROOT / Path(out or "data/segmented").expanduser()
+    if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
+        raise ValueError(f"Scans lie in {out}, where results would be written beside them: name another folder as out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
+    rows, names = [], safe_names(scans)
+    for path, name in zip(tqdm(scans, "segment", unit="scan"), names, strict=True):
+        row = dict.fromkeys(COLUMNS) | {"scan": str(path), "status": "done"}
+        try:
+            row |= segment_scan(network, path, name, out, trained_on)
+        except Exception as error:  # whatever is wrong with one scan, the others are segmented
+            row |= {"status": "failed", "reason": _sentence(error)}
+            for suffix in RESULTS.values():
+                (out / f"{name}{suffix}").unlink(missing_ok=True)
+        rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
+        table = pd.DataFrame(rows, columns=COLUMNS).astype({"lesions": "Int64"})
+        write_table(out / "volumes.csv", table)
+    return table
+
+
+def write_bids(table: pd.DataFrame, root: str | Path, model: Path) -> None:
+    """Write the masks of a table of `segment_scans` into a BIDS derivative at `root`.
+
+    A scan called `sub-<label>[_ses-<label>]…` keeps its labels; any other becomes a subject of its results' name.
+    Errors as in `wmhlib.intake.bids.write_derivative`.
+    """
+    for row in table[table.status == "done"].itertuples():
+        named = re.search(r"sub-([0-9a-zA-Z]+)(?:_ses-([0-9a-zA-Z]+))?", Path(row.scan).name)
+        name = Path(row.mask).name.removesuffix(RESULTS["mask"])
+        subject = "_ses-".join(filter(None, named.groups())) if named else name
+        write_derivative(Path(root), subject, read_scan(row.mask), Path(row.scan).name, f"the network {model.name}")
+
+
+def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
+    """Where the quality-control pictures of the first scans that were segmented lie."""
+    done = table[table.status == "done"].head(most)
+    return [Path(mask.removesuffix(RESULTS["mask"]) + RESULTS["picture"]) for mask in done["mask"]]
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text
+        if type(error) in (ValueError, FileNotFoundError, PermissionError, OSError)
+        else f"{type(error).__name__}: {text}"
+    )
+
+
+def _readable(text: str) -> str:
+    """Text that any file or page can hold, whatever bytes a file's name is made of."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

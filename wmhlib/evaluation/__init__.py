@@ -1,0 +1,1 @@
+"""From masks to tables: scores per scan and lesion, intervals, paired comparisons, free-response ROC, published results."""

@@ -1,0 +1,132 @@
+"""Table 1 with what it is to be read beside: the paper, the challenge's leaderboard, human observers.
+
+In flows the summary of `per_subject.csv`; out flow `table1.csv` and the form a reader sees. The rows beside ours are transcribed with
+their sources in `published_values/*.csv`. They were measured on other scans and are there for orientation.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wmhlib.evaluation.names import UNTRAINED, measured_in, shown, title
+
+FOLDER = Path(__file__).parent / "published_values"
+
+DATASETS = {"holdout": "MICCAI holdout", "external": "CAIN"}
+"""The paper's data set that stands where ours does."""
+
+
+def paper_tables() -> pd.DataFrame:
+    """The paper's Tables 1 and 2, as printed; the first line of each file here names its source."""
+    return pd.read_csv(FOLDER / "paper_tables.csv", comment="#")
+
+
+def leaderboard() -> pd.DataFrame:
+    """Sixteen of the challenge's 57 final rows: `position, team, rank_score` and the five means."""
+    return pd.read_csv(FOLDER / "leaderboard.csv", comment="#")
+
+
+def observers() -> pd.DataFrame:
+    """How well human observers agree: `pair` (first scored against second) and the five means."""
+    return pd.read_csv(FOLDER / "observers.csv", comment="#")
+
+
+def rank_score(means: pd.DataFrame) -> pd.Series:
+    """The challenge's rank score of rows with the five `<metric>_mean`: 0 as good as the best team, 1 as bad as the worst.
+
+    Each figure is placed linearly between the leaderboard's best and worst team (beyond them: at 0 or 1), and the five
+    are averaged (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770, section II-F). Approximate: the published means are
+    rounded, and the figures compare only where they are of the challenge's own test scans. NaN where a figure is missing.
+    """
+    teams, places = leaderboard(), []
+    for metric, entry in measured_in(means).items():
+        if f"{metric}_mean" not in teams:
+            continue  # a metric that the challenge does not rank
+        worst, best = teams[f"{metric}_mean"].agg(["min", "max"] if entry.higher_is_better else ["max", "min"])
+        places.append(((means[f"{metric}_mean"] - best) / (worst - best)).clip(0, 1))
+    return sum(places) / len(places)
+
+
+def _beside_paper(own: pd.DataFrame, number: int) -> list[pd.DataFrame]:
+    """This study's rows, then those of the paper's table of this number, data set by data set."""
+    paper, parts = paper_tables(), []
+    for split, dataset in DATASETS.items():
+        here = own[own.split == split].rename(columns={"split": "dataset"})
+        if len(here):
+            there = paper[(paper.table == number) & (paper.dataset == dataset)].drop(columns="table")
+            parts += [here.assign(source="this study", label=here.loss.map(title)), there.assign(source="paper")]
+    return parts
+
+
+def _joined(parts: list[pd.DataFrame], own: pd.DataFrame) -> pd.DataFrame:
+    table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
+    table["rank_score_approximate"] = rank_score(table)
+    columns = ["dataset", "source", "loss", "label", "subjects", "seeds"]
+    columns += [name for name in own.columns if name not in (*columns, "split")]
+    return table.reindex(columns=[*columns, "rank_score_approximate"])
+
+
+def table1(own: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 of the paper for this study, with the paper's own rows below each data set's, then people and teams.
+
+    `own` is what `wmhlib.evaluation.tables.summary` gives, per split.
+
+    Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`, and
+    `rank_score_approximate`.
+    """
+    people, teams = observers(), leaderboard()
+    people = people.assign(dataset="WMH Challenge training", source="observers", loss="", label=people.pair)
+    places = teams.position.map("{:d} of 57: ".format) + teams.team
+    teams = teams.assign(dataset="WMH Challenge test", source="leaderboard", loss="", label=places)
+    return _joined([*_beside_paper(own, 1), people, teams], own)
+
+
+def table2(own: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """Table 2 of the paper for this study: the Siamese loss frozen and in the min-max game, with every variant of either.
+
+    `kinds` maps the study's entries to the loss each of them is. Columns as `table1`; no rows without a min-max game.
+    """
+    losses = [name for name, kind in kinds.items() if kind in ("siamese", "siamese_minmax")]
+    played = "siamese_minmax" in kinds.values()
+    return _joined(_beside_paper(own[own.loss.isin(losses)], 2), own) if played else table1(own).iloc[:0]
+
+
+def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
+    """Per metric the rows of trained losses with the best mean of their data set; none where a better one may be hidden
+    by a mean that leaves subjects out."""
+    own = table[(table.source == "this study") & ~table.loss.isin(UNTRAINED)]
+    best = {metric: set() for metric in measured_in(table)}
+    for metric, entry in measured_in(table).items():
+        for _, rows in own.groupby("dataset"):
+            means = rows[f"{metric}_mean"].dropna()
+            if len(means) and not rows[f"{metric}_undefined"].any():
+                best[metric] |= set(means.index[means == (means.max() if entry.higher_is_better else means.min())])
+    return best
+
+
+def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
+    """Table 1 as a reader sees it: mean ± SD, the 95 % interval in brackets, undefined figures counted, the best of a
+    data set's trained losses marked with a star; of the leaderboard the first `teams`."""
+    best = best_rows(table)
+
+    def cell(row: pd.Series, metric: str) -> str:
+        mean, sd, low, high = (row[f"{metric}_{part}"] for part in ("mean", "sd", "low", "high"))
+        text = shown(metric, mean) if np.isfinite(mean) else "—"
+        if np.isfinite(sd):
+            text += f" ± {shown(metric, sd)}"
+        if np.isfinite(low):
+            text += f" [{shown(metric, low)}, {shown(metric, high)}]"
+        if row[f"{metric}_undefined"] > 0:
+            text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
+        return text + (" ★" if row.name in best[metric] else "")
+
+    rows = table.drop(index=table.index[table.source == "leaderboard"][teams:])
+    lines = [
+        {"Data": row.dataset, "Source": row.source, "Masks by": row.label}
+        | {"Subjects": f"{row.subjects:.0f}" if np.isfinite(row.subjects) else "—"}
+        | {f"{m.title} {'↑' if m.higher_is_better else '↓'}": cell(row, key) for key, m in measured_in(table).items()}
+        | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
+        for _, row in rows.iterrows()
+    ]
+    return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"]) if lines else pd.DataFrame()

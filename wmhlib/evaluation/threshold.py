@@ -1,0 +1,36 @@
+"""The floor a network has to beat: one threshold for every scan, tuned on the training subjects.
+
+In flow scans and references; out flow masks and the row `global_threshold` of every table.
+"""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+
+from wmhlib.intake.nifti import read_scan
+
+
+def threshold_mask(flair: str | Path, level: float) -> nibabel.Nifti1Image:
+    """The simplest segmenter there is: every voxel brighter than `level` of the volume's maximum. uint8 0/1."""
+    scan = read_scan(flair)
+    volume = np.asarray(scan.dataobj, dtype=np.float32)
+    return nibabel.Nifti1Image((volume > level * volume.max()).astype(np.uint8), scan.affine)
+
+
+def tune_threshold(cohort: pd.DataFrame, levels: int = 100) -> tuple[float, float]:
+    """The one level whose mean Dice over the subjects of `cohort` is highest, and that mean Dice.
+
+    Meant for training subjects: the row `global_threshold` of every table, the floor a network has to beat.
+    """
+    edges = np.linspace(0, 1, levels + 1)
+    scores = np.zeros(levels)
+    for subject in cohort.itertuples():
+        volume = np.asarray(read_scan(subject.flair).dataobj, dtype=np.float32)
+        lesion = np.rint(np.asarray(read_scan(subject.reference).dataobj)) == 1
+        above = np.histogram(volume / volume.max(), edges)[0][::-1].cumsum()[::-1]
+        found = np.histogram(volume[lesion] / volume.max(), edges)[0][::-1].cumsum()[::-1]
+        scores += 2 * found / (above + lesion.sum()) / len(cohort)
+    best = int(scores.argmax())
+    return float(edges[best]), float(scores[best])

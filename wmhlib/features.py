@@ -1,0 +1,212 @@
+"""Feature networks: pretrained networks whose feature maps the Siamese loss compares (paper 2.2).
+
+The paper takes VGG19 up to its second max pool; the layers whose outputs are compared are called taps. Any network of
+`keras.applications` can stand in its place by its name, and so can a class of your own. Input: the generator's own input
+(batch, size, size, 3), blue-green-red with ImageNet's means subtracted. Output: a list of feature maps, one per tap.
+
+Without a network to download from, weights are a He-normal draw; where they came from is always reported.
+VGG19: Simonyan and Zisserman 2014, arXiv:1409.1556.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from pydantic import Field, PositiveInt
+
+from wmhlib.generator import IMAGENET_MEANS
+from wmhlib.intake import weights as files
+from wmhlib.running.registry import register
+
+FEATURES: dict[str, type["FeatureNetwork"]] = {}
+"""Feature networks by the name that configurations use. Defining a subclass of `FeatureNetwork` adds it."""
+
+
+class FeatureNetwork:
+    """Base class: a subclass with a `name` is registered; `build` gives the network, `pretrained` its weights."""
+
+    key = ""
+
+    def __init_subclass__(cls, name: str = "", **more):
+        super().__init_subclass__(**more)
+        if name:
+            cls.key = name
+            register(FEATURES, name, cls)
+
+    def build(self, size: int) -> keras.Model:
+        """The whole network for slices of `size` pixels, from the generator's input, with any weights."""
+        raise NotImplementedError
+
+    def taps(self, wanted: int | Sequence[str]) -> list[str]:
+        """The layers to compare, by name; a number means that many max pools, where the network has such."""
+        if isinstance(wanted, int):
+            raise ValueError(f"taps is {wanted}, but {self.key} has no numbered pools: give the names of its layers.")
+        return list(wanted)
+
+    def pretrained(self, model: keras.Model) -> dict:
+        """Load the weights of a model that `build` gave, cut at its taps; returns their origin (see `load`)."""
+        return {"weights": "random", "source": f"He-normal random features: {self.key} has no pretrained weights"}
+
+
+class VGG19(FeatureNetwork, name="vgg19"):
+    """The paper's network. Two taps are the first two max pools: (112, 112, 64) and (56, 56, 128) for slices of 224."""
+
+    def build(self, size: int) -> keras.Model:
+        return keras.applications.VGG19(include_top=False, weights=None, input_shape=(size, size, 3))
+
+    layers = [f"block{n}_{part}" for n, convolutions in enumerate((2, 2, 4, 4, 4), start=1)
+              for part in (*(f"conv{c + 1}" for c in range(convolutions)), "pool")]  # fmt: skip
+
+    def taps(self, wanted: int | Sequence[str]) -> list[str]:
+        names = [f"block{pool + 1}_pool" for pool in range(wanted)] if isinstance(wanted, int) else list(wanted)
+        if unknown := [name for name in names if name not in self.layers]:
+            raise ValueError(f"VGG19 has no layer {unknown[0]} to tap; it has {', '.join(self.layers)}.")
+        return names
+
+    def pretrained(self, model: keras.Model) -> dict:
+        path, source = files.vgg19_file()
+        if path is None:
+            return {"weights": "random", "source": f"He-normal random features, since {source}"}
+        files.load_by_name(model, path)
+        return {"weights": "imagenet", "source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+class OwnPreprocessing(keras.layers.Layer):
+    """The generator's input as another network expects it: red-green-blue in 0-255, then that network's own function."""
+
+    def __init__(self, function):
+        super().__init__(name="own_preprocessing")
+        self.function = function
+
+    def get_config(self) -> dict:
+        return {"function": self.function}
+
+    def call(self, image):
+        return self.function(image[..., ::-1] + ops.convert_to_tensor(IMAGENET_MEANS[::-1], image.dtype))
+
+
+class Application(FeatureNetwork):
+    """A network of `keras.applications`, such as `MobileNetV2`, with the preprocessing that belongs to it."""
+
+    def __init__(self, key: str):
+        modules = [module for module in vars(keras.applications).values() if inspect.ismodule(module)]
+        homes = [module for module in modules if hasattr(module, key) and hasattr(module, "preprocess_input")]
+        if not homes:
+            raise ValueError(f"There is no feature network {key!r}: choose vgg19 or a network of keras.applications.")
+        self.key, self.module = key, homes[0]
+
+    def build(self, size: int, weights: str | None = None) -> keras.Model:
+        image = keras.Input((size, size, 3), name="image")
+        own = OwnPreprocessing(self.module.preprocess_input)(image)
+        return getattr(self.module, self.key)(include_top=False, weights=weights, input_tensor=own)
+
+    def pretrained(self, model: keras.Model) -> dict:
+        kept = [path.name.lower().replace("_", "") for path in (files.keras_home() / "models").glob("*")]
+        cached = any(name.startswith(f"{self.key.lower()}weights") for name in kept)
+        problem = "" if cached else files.unreachable(files.VGG19_URL)  # all of Keras's weights are kept on one server
+        try:
+            if problem:
+                raise OSError(problem)
+            whole = self.build(model.input_shape[1], "imagenet")
+        except Exception as error:  # Keras raises a bare Exception where a download fails
+            return {"weights": "random", "source": f"He-normal random features, since {error}"}
+        copy_weights(whole, model)
+        return {"weights": "imagenet", "source": f"Keras's ImageNet weights of {self.key}"}
+
+
+def chosen(
+    network: str = "vgg19",
+    taps: PositiveInt | Annotated[list[str], Field(min_length=1)] = 2,
+    weights: Literal["imagenet", "random"] = "imagenet",
+) -> dict:
+    """What a loss looks at, as a configuration says it (the arguments are the settings), with its taps by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such network, it is known not to have such a tap, or it has no pretrained weights though they are wanted.
+    """
+    kind = find(network)
+    if weights == "imagenet" and type(kind).pretrained is FeatureNetwork.pretrained:
+        raise ValueError(f"{network} has no pretrained weights: set weights: random.")
+    return {"network": network, "taps": kind.taps(taps), "weights": weights}
+
+
+def find(network: str) -> FeatureNetwork:
+    """The registered feature network of this name, else the one of `keras.applications`; ValueError where there is none."""
+    return FEATURES[network]() if network in FEATURES else Application(network)
+
+
+def build(size: int, taps: int | Sequence[str] = 2, network: str = "vgg19") -> keras.Model:
+    """A frozen feature network cut at its taps, with He-normal weights.
+
+    For slices of 224 and two taps of VGG19 the features are (batch, 112, 112, 64) and (batch, 56, 56, 128) (paper 2.2).
+
+    Raises
+    ------
+    ValueError
+        There is no such network, or it has no layer of a tap's name.
+    """
+    kind = find(network)
+    whole, names = kind.build(size), kind.taps(taps)
+    known = {layer.name for layer in whole.layers}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{network} has no layer {unknown[0]!r} to tap: choose among {', '.join(sorted(known)[:40])} …"
+        )
+    model = keras.Model(whole.input, [whole.get_layer(name).output for name in names], name=f"{network}_features")
+    for number, layer in enumerate(layer for layer in model.layers if layer.weights):
+        start = keras.initializers.HeNormal(seed=number)
+        for weight in layer.weights:
+            if weight.name.endswith(("kernel", "bias")):
+                weight.assign(start(weight.shape) if weight.name.endswith("kernel") else ops.zeros(weight.shape))
+    model.trainable = False
+    return model
+
+
+def load(size: int, taps: int | Sequence[str] = 2, network: str = "vgg19") -> tuple[keras.Model, dict]:
+    """A feature network with the best weights available, and where these came from.
+
+    Returns
+    -------
+    model
+        As `build`.
+    origin
+        `weights` (`imagenet` or `random`), `source` (in words) and, for a file, its `sha256`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        `WMH_VGG19_WEIGHTS` names no file, or one that does not hold VGG19's layers.
+    """
+    model = build(size, taps, network)
+    return model, find(network).pretrained(model)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give every layer of `target` the weights of the layer of the same name in `source`."""
+    for layer in target.layers:
+        if layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def save_arrays(model: keras.Model, path: Path) -> None:
+    """Keep a network's weights as plain arrays, `<layer>/<number>`, so that other taps of it can be read back."""
+    np.savez(path, **{f"{layer.name}/{n}": w for layer in model.layers for n, w in enumerate(layer.get_weights())})
+
+
+def load_arrays(model: keras.Model, path: Path) -> None:
+    """Read back what `save_arrays` kept, layer by layer; FileNotFoundError where a layer was not kept."""
+    with np.load(path, allow_pickle=False) as arrays:
+        if missing := [layer.name for layer in model.layers if layer.weights and f"{layer.name}/0" not in arrays.files]:
+            raise FileNotFoundError(
+                f"{path} has no weights of {missing[0]}: run notebook 03_build_networks of a study whose losses tap as deep."
+            )
+        for layer in model.layers:
+            if layer.weights:
+                layer.set_weights([arrays[f"{layer.name}/{n}"] for n in range(len(layer.weights))])

@@ -1,0 +1,166 @@
+"""The one door through which NIfTI files come in, whoever made them, and go out.
+
+A header of a few hundred bytes says how much there is to read, and a gzip file of a few kB can swell to gigabytes, so
+nothing of a file is believed before it was held against the file's size. In flow a path; out flows a nibabel image of a
+grid that a head can have. Header extensions are passed over: nothing here needs them, and each claims a size of its own.
+"""
+
+import gzip
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.orientations import io_orientation
+
+from wmhlib.running.files import replacing
+
+MOST_SIDE, MOST_VOXELS = 1024, 2**28
+"""Voxels along a side and in all that are still read. A FLAIR of 1 mm has 12 million, a head at 0.5 mm 134 million."""
+
+SIDES_MM, MOST_STRETCHED = (0.01, 100), 100
+"""The shortest and longest side of a voxel, and how many times the shortest the longest may be."""
+
+INFLATION = 1032
+"""Bytes that one byte of a gzip file can become at most (zlib's technical details): beyond, a header is sure to lie."""
+
+SLACK = 2**20
+"""Bytes that may stand between header and voxels, and behind these."""
+
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    nibabel.wrapstruct.WrapStructError,
+)
+"""What nibabel and gzip raise where a file is damaged."""
+
+
+def open_scan(path: str | Path) -> nibabel.Nifti1Image:
+    """A scan's header and grid, checked against the file's size; its voxels are read when they are asked for.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        The file is not there, or may not be read.
+    ValueError
+        It is no file, no NIfTI (`.nii`, `.nii.gz`), its voxels are no numbers, or it claims more of them than it can
+        hold or than `MOST_VOXELS`, or sides that no head has (`check_grid`).
+    """
+    kind, header = _header(path)
+    return _image(kind, ArrayProxy(str(path), header), header, path)
+
+
+def read_scan(path: str | Path) -> nibabel.Nifti1Image:
+    """A scan with its voxels: as stored or, where the header has a scale, as floating point.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ValueError
+        As `open_scan`; also where the file is cut short, goes on behind its voxels, or fails gzip's checksum.
+    """
+    kind, header = _header(path)
+    try:
+        with _opened(path) as file:
+            values = np.asanyarray(ArrayProxy(file, header))
+            if isinstance(file, gzip.GzipFile) and len(file.read(SLACK + 1)) > SLACK:  # its end has the checksum
+                raise ValueError("it goes on long after the voxels that its header tells of")
+    except DAMAGE as error:
+        raise _unreadable(path, error) from None
+    return _image(kind, values, header, path)
+
+
+def check_grid(sides: np.ndarray, affine: np.ndarray) -> None:
+    """Refuse a grid that no scan of a head has, by its voxel's sides in mm as stored and its affine to world mm.
+
+    Raises
+    ------
+    ValueError
+        A side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no volume.
+    """
+    for found in (sides, nibabel.affines.voxel_sizes(affine)):
+        (low, high), shown = SIDES_MM, " x ".join(f"{side:g}" for side in found)
+        if not all(low <= side <= high for side in found) or max(found) > MOST_STRETCHED * min(found):
+            raise ValueError(
+                f"its header gives voxels of {shown} mm; every side must be a number from {low} to {high}, and the longest "
+                f"at most {MOST_STRETCHED} times the shortest"
+            )
+    if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
+        raise ValueError("its header turns two axes into one or puts the scan nowhere")
+
+
+def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    said = " ".join(str(error).split())
+    return ValueError(f"{path} cannot be read as a NIfTI ({said}): fetch or export the file again.")
+
+
+def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1Header]:
+    """Which NIfTI a file is, and its checked header. Errors as in `open_scan`."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"No scan at {path}: check the path.")
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is no file but a folder, a pipe or a device: name a NIfTI file.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read: make the file readable.")
+    try:
+        with _opened(path) as file:
+            start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+        sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+        kind = nibabel.Nifti2Image if nibabel.Nifti2Header.sizeof_hdr in sizes else nibabel.Nifti1Image
+        stored = io.BytesIO(start[: kind.header_class.sizeof_hdr])  # ends before any extension
+        raw = kind.header_class.from_fileobj(stored, check=False)  # as stored: a check turns sides of zero into ones
+        _check_claims(raw, os.path.getsize(path), isinstance(file, gzip.GzipFile))
+        stored.seek(0)
+        header = kind.header_class.from_fileobj(stored)
+        header.get_slope_inter()  # an error, where they are no numbers
+        check_grid(raw["pixdim"][1 : 1 + min(int(raw["dim"][0]), 3)], header.get_best_affine())
+    except DAMAGE as error:
+        raise _unreadable(path, error) from None
+    return kind, header
+
+
+def _check_claims(header: nibabel.Nifti1Header, size: int, inflates: bool) -> None:
+    """Refuse a header, as it is stored, that claims what a file of this size cannot hold."""
+    if header["magic"] != header.single_magic:
+        raise ValueError(f"its header has the mark {header['magic'].item()!r}, not {header.single_magic!r}")
+    sides = [int(side) for side in header["dim"][1 : int(header["dim"][0]) + 1]]
+    voxels = int(np.prod(sides, dtype=object))
+    if not 1 <= int(header["dim"][0]) <= 7 or min(sides) < 1 or max(sides[:3]) > MOST_SIDE or voxels > MOST_VOXELS:
+        raise ValueError(
+            f"its header claims {' x '.join(map(str, sides)) or 'no'} voxels; up to {MOST_SIDE} a side and {MOST_VOXELS} in "
+            "all are read"
+        )
+    try:
+        kind, offset = header.get_data_dtype(), float(header["vox_offset"])
+    except KeyError:
+        raise ValueError(f"NIfTI has no data type {int(header['datatype'])}") from None
+    if kind.kind not in "iuf":
+        raise ValueError(f"its voxels are {kind}, not numbers")
+    if not header.single_vox_offset <= offset <= header.single_vox_offset + SLACK:
+        raise ValueError(f"its header says that voxels begin at byte {offset:g}")
+    claimed = int(offset) + voxels * kind.itemsize
+    if claimed > size * (INFLATION if inflates else 1):
+        raise ValueError(f"its header claims {claimed} bytes, more than the file's {size} can hold")
+
+
+def _image(kind: type, values, header: nibabel.Nifti1Header, path: str | Path) -> nibabel.Nifti1Image:
+    image = kind(values, header.get_best_affine(), header)
+    image.file_map["image"].filename = str(path)  # whatever it ends in
+    return image
+
+
+def save_image(image: nibabel.Nifti1Image, path: Path) -> None:
+    """Write a NIfTI file, all or nothing."""
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)

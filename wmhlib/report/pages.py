@@ -1,0 +1,234 @@
+"""Executed notebooks and a study's results as HTML pages that need nothing but a browser.
+
+Input: an executed notebook, or the headline table, picture and findings of a study. Output: one file per page,
+with its styles, pictures and plotly.js inside. A page requests nothing from the network, and the browser enforces
+it (its content security policy allows no address). Whatever comes from data is escaped or cleaned: a subject's name
+cannot become markup. The look is in `templates/`.
+"""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import bleach
+import jinja2
+import nbformat
+import plotly.graph_objects as go
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+from nbconvert.filters import ansi2html
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from plotly.offline import get_plotlyjs
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from wmhlib.report.viewers import MIME
+from wmhlib.running.files import replacing
+
+PLOTLY = "application/vnd.plotly.v1+json"
+PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS_BAR = re.compile(r"\d%\||\d\w+ \[\d+:\d\d|━━")
+NUMBER = re.compile(r"[-+−]?\d[\d.,]*([eE][-+]?\d+)?\s*%?(\s*[±(\[].*)?|nan|NaN|<NA>|—|–|-?inf|")
+LABELS = {"parameters": "Parameters", "injected-parameters": "Parameters of this run"}
+
+KEPT_TAGS = set(
+    "a b blockquote br caption code col colgroup dd del div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
+    "hr i img kbd li ol p pre s small span strong sub sup table tbody td tfoot th thead tr ul".split()
+)
+KEPT_ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "start", "title"}
+
+templates = jinja2.Environment(
+    loader=jinja2.PackageLoader("wmhlib.report", "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def export_page(
+    notebook: Path, page: Path, title: str, pages: list[tuple[str, str]], banner: str | None = None
+) -> None:
+    """Write an executed notebook as one self-contained HTML file.
+
+    Parameters
+    ----------
+    notebook, page
+        The .ipynb to read; the .html to write, whole or not at all.
+    title
+        Of the browser's tab, and the heading where the notebook has none of its own.
+    pages
+        (file name, title) of every page of the study in reading order, for the navigation.
+    banner
+        A warning shown on top, such as that random features were used.
+    """
+    source, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
+    headings: list[tuple[int, str, str]] = []
+    cells = []
+    for cell in source.cells:
+        if cell.cell_type == "markdown":
+            text = markdown(cell.source, Path(notebook).parent, cell.get("attachments"))
+            cells.append({"kind": "prose", "html": with_headings(text, headings)})
+        elif cell.cell_type == "code" and cell.source.strip():
+            label = next((LABELS[tag] for tag in cell.metadata.get("tags", []) if tag in LABELS), "Code")
+            code = Markup(highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True)))
+            section = headings[-1][2] if headings else title
+            outputs = [shown for output in cell.outputs if (shown := render(output, section))]
+            lines = cell.source.strip().count("\n") + 1
+            cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
+    kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
+    content = {"title": title, "pages": pages, "banner": banner, "cells": cells, "headings": headings}
+    write("page.html.j2", page, "figure" in kinds, viewers="viewer" in kinds, **content)
+
+
+def write_index(
+    page: Path,
+    title: str,
+    question: str,
+    findings: list[str],
+    table_html: str,
+    figures: list[go.Figure],
+    pages: list[tuple[str, str, str]],
+    provenance: dict,
+    banner: str | None,
+    caption: str,
+) -> None:
+    """Write a study's front page: question, pictures, headline table, findings, pages, provenance.
+
+    Parameters
+    ----------
+    table_html, caption
+        The headline table as pandas writes it with `escape=True`, and the plain text above it.
+    figures
+        The study in pictures, one or two.
+    pages
+        (file name, title, one line on what it shows) of every page.
+    provenance
+        What made these results; nested dicts become nested lists.
+    """
+    content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
+    content |= {"table": clean(table_html), "caption": caption, "provenance": provenance}
+    pictures = [drawing(json.loads(figure.to_json()), title) for figure in figures]
+    write("index.html.j2", page, bool(pictures), viewers=False, pictures=pictures, **content)
+
+
+def write(template: str, page: Path, figures: bool, **content) -> None:
+    """Fill a template and put the file in place in one step, so that a reader never meets half a page."""
+    page = Path(page)
+    plotlyjs = Markup(get_plotlyjs()) if figures else None
+    text = templates.get_template(template).render(file=page.name, plotlyjs=plotlyjs, **content)
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def clean(html: str) -> Markup:
+    """Markup with only harmless tags left, its tables scrollable where wide and their numbers aligned."""
+    soup = BeautifulSoup(html, "html.parser")
+    for element in soup(["script", "style", "template", "noscript"]):
+        element.decompose()
+    protocols = {"http", "https", "mailto", "data"}
+    kept = bleach.clean(str(soup), tags=KEPT_TAGS, attributes=harmless, protocols=protocols, strip=True)
+    soup = BeautifulSoup(kept, "html.parser")
+    for picture in soup("img"):
+        if not picture.get("src"):  # an address outside the page
+            picture.replace_with(picture.get("alt", ""))
+    for table in soup("table"):
+        join_header(table)
+        align_numbers(table)
+        table.wrap(soup.new_tag("div", attrs={"class": "table wide", "tabindex": "0"}))
+    return Markup(str(soup))
+
+
+def harmless(tag: str, attribute: str, value: str) -> bool:
+    """Whether an attribute may stay: no handlers, no styles, no address that a page would fetch by itself."""
+    if attribute == "src":
+        return tag == "img" and value.startswith("data:image/")
+    if attribute == "href":
+        return tag == "a" and not value.strip().lower().startswith("data:")
+    return attribute in KEPT_ATTRIBUTES
+
+
+def join_header(table) -> None:
+    """Move the index names, to which pandas gives a header row, into the empty cells above them."""
+    rows = [row.find_all("th") for row in table.select("thead tr")]
+    if len(rows) < 2 or len(rows[-1]) != len(rows[-2]):
+        return
+    pairs = [pair for pair in zip(rows[-2], rows[-1], strict=True) if pair[1].get_text().strip()]
+    if not any(upper.get_text().strip() for upper, _ in pairs):
+        for upper, lower in pairs:
+            upper.string = lower.get_text()
+        rows[-1][0].parent.decompose()
+
+
+def align_numbers(table) -> None:
+    """Mark the columns that hold only numbers, counted from the right, as row headers vary on the left."""
+    body = [row.find_all("td")[::-1] for row in table.select("tbody tr")]
+    rows = [row.find_all(["th", "td"])[::-1] for row in table.select("tr")]
+    for number in range(max((len(cells) for cells in body), default=0)):
+        column = [cells[number].get_text().strip() for cells in body if len(cells) > number]
+        if any(column) and all(NUMBER.fullmatch(text) for text in column):
+            for cells in rows:
+                if len(cells) > number and not cells[number].get("colspan"):
+                    cells[number]["class"] = [*cells[number].get("class", []), "number"]
+
+
+def markdown(text: str, folder: Path = Path(), attachments: dict | None = None) -> Markup:
+    """Markdown as HTML: raw HTML in it is shown as text, pictures beside the notebook are embedded."""
+    pictures = {"embed_images": True, "path": str(folder), "attachments": attachments or {}}
+    renderer = IPythonRenderer(escape=True, exclude_anchor_links=True, **pictures)
+    return clean(MarkdownWithMath(renderer=renderer).render(text))
+
+
+def with_headings(text: Markup, headings: list[tuple[int, str, str]]) -> Markup:
+    """Give every heading a unique id, and append (level, id, text) of each to `headings`."""
+    soup = BeautifulSoup(text, "html.parser")
+    for heading in soup(["h1", "h2", "h3", "h4"]):
+        name = heading.get_text().strip()
+        heading["id"] = f"{len(headings) + 1}-" + re.sub(r"\W+", "-", name.lower()).strip("-")
+        headings.append((int(heading.name[1]), heading["id"], name))
+    return Markup(str(soup))
+
+
+def drawing(figure: dict, section: str) -> dict:
+    """A plotly figure for the template: its JSON, a height to keep free, and words for who cannot see it."""
+    layout = figure.get("layout", {})
+    heading = (layout.get("title") or {}).get("text") or f"Figure in section {section}"
+    label = BeautifulSoup(heading, "html.parser").get_text()
+    parts = {key: figure[key] for key in ("data", "layout", "frames") if key in figure}
+    return {"kind": "figure", "json": parts, "label": label, "height": layout.get("height", 450)}
+
+
+def plain(text: str) -> dict | None:
+    """Printed text without progress bars."""
+    kept = "\n".join(line for line in text.splitlines() if not PROGRESS_BAR.search(line)).strip("\n")
+    return {"kind": "text", "html": Markup(ansi2html(kept))} if kept.strip() else None
+
+
+def render(output, section: str) -> dict | None:
+    """One output for the template in its richest form, or None where a reader has nothing to see."""
+    if output.output_type == "stream":
+        return plain(output.text) if output.name == "stdout" else None
+    if output.output_type == "error":
+        return {"kind": "error", "html": Markup(ansi2html("\n".join(output.traceback)))}
+    data = output.data
+    if MIME in data:
+        return {"kind": "viewer", "json": data[MIME]}
+    if PLOTLY in data:
+        return drawing(data[PLOTLY], section)
+    if "text/html" in data:
+        html = clean(data["text/html"])
+        return {"kind": "html", "html": html} if html.striptags() or "<img" in html else None
+    for kind in PICTURES:
+        if kind in data:
+            text = "".join(data[kind])  # SVG is kept as text, every other kind as base64 already
+            encoded = base64.b64encode(text.encode()).decode() if "svg" in kind else text.replace("\n", "")
+            alt = output.metadata.get(kind, {}).get("alt") or f"Picture in section {section}"
+            return {"kind": "picture", "source": f"data:{kind};base64,{encoded}", "alt": alt}
+    if "text/markdown" in data:
+        return {"kind": "html", "html": markdown(data["text/markdown"])}
+    shown = plain(data.get("text/plain", ""))
+    return {"kind": "widget"} if shown and WIDGET in data else shown

@@ -1,0 +1,111 @@
+"""Raster pictures of slices with outlines, for figures, viewers and the README; one sample of Figure 4."""
+
+import base64
+import html
+import io
+
+import nibabel
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image, ImageDraw
+from plotly.subplots import make_subplots
+from scipy.ndimage import binary_erosion
+from skimage.transform import resize
+
+from wmhlib.evaluation.names import colour, title
+from wmhlib.intake.scans import canonical, read_flair, read_reference
+from wmhlib.slices import TISSUE, box_of, cut_out
+from wmhlib.study import Study
+
+
+def png_uri(picture: np.ndarray) -> str:
+    """A uint8 picture, grey (row, column) or colour (row, column, 3), as PNG inside a data URI."""
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, "PNG", compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
+
+
+def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256) -> np.ndarray:
+    """An axial slice (i, j), seen from the feet with anterior up, with outlines: (rows, columns, 3) uint8.
+
+    Outlines are drawn at `side` pixels on the longer side, in the colours of the names in `outlines`.
+    """
+    shape = tuple(np.maximum(np.round(np.array(grey.shape) / max(grey.shape) * side), 1).astype(int))
+    picture = np.repeat((np.clip(resize(grey, shape, order=1), 0, 1) * 255)[..., np.newaxis], 3, axis=2)
+    for name, mask in outlines.items():
+        mask = resize(mask.astype(float), shape, order=1, anti_aliasing=False) > 0.5
+        picture[mask & ~binary_erosion(mask, iterations=1)] = [int(colour(name)[n : n + 2], 16) for n in (1, 3, 5)]
+    return picture[::-1, ::-1].transpose(1, 0, 2).astype(np.uint8)
+
+
+def _pictures(rows: list[list[np.ndarray]], height: int, **titles: list[str]) -> go.Figure:
+    """Pictures (rows, columns, 3) uint8 on a grid, with `column_titles` and `row_titles`."""
+    figure = make_subplots(len(rows), len(rows[0]), horizontal_spacing=0.007, vertical_spacing=0.01, **titles)
+    for line, pictures in enumerate(rows, start=1):
+        for column, picture in enumerate(pictures, start=1):
+            figure.add_trace(go.Image(source=png_uri(picture), hoverinfo="skip"), row=line, col=column)
+    figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return figure.update_layout(height=height, margin={"t": 40, "b": 10, "l": 10, "r": 30})
+
+
+def prediction_samples(rows: list[dict]) -> go.Figure:
+    """Figure 4: one row per scan, one column per loss, the prediction's outline over the FLAIR, the reference's first.
+
+    Each row is a dict of `title`, `grey` (i, j) in 0-1, and `masks`: name to boolean (i, j), `reference` first; the
+    arrays have square pixels.
+    """
+    pictures = [[outlined(row["grey"], {name: mask}) for name, mask in row["masks"].items()] for row in rows]
+    names, scans = [title(name) for name in rows[0]["masks"]], [html.escape(row["title"]) for row in rows]
+    return _pictures(pictures, 60 + 260 * len(rows), column_titles=names, row_titles=scans)
+
+
+def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
+    """Pictures (rows, columns, 3) uint8 side by side, each under its name."""
+    return _pictures([list(pictures.values())], 340, column_titles=[html.escape(name) for name in pictures])
+
+
+def montage(rows: list[dict], side: int = 200) -> Image.Image:
+    """The rows of `prediction_samples` as one picture with the losses' names on top, for where plotly is not."""
+    names = list(rows[0]["masks"])
+    picture = Image.new("RGB", (side * len(names), 24 + side * len(rows)), "white")
+    pen = ImageDraw.Draw(picture)
+    for column, name in enumerate(names):
+        pen.text(
+            (column * side + side // 2, 12),
+            title(name),
+            "black",
+            anchor="mm",
+            font_size=14,
+        )
+        for line, row in enumerate(rows):
+            drawn = Image.fromarray(outlined(row["grey"], {name: row["masks"][name]}))
+            drawn.thumbnail((side, side))
+            picture.paste(drawn, (column * side + (side - drawn.width) // 2, 24 + line * side))
+    return picture
+
+
+def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
+    """One row of Figure 4: the slice of a subject with the largest reference area (most tissue, where there is no lesion),
+    cut to the head, with square pixels.
+
+    Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
+    """
+    row = subjects.set_index("subject").loc[name]
+    flair, reference = read_flair(row.flair), np.asarray(read_reference(row.reference).dataobj) > 0
+    volume = flair.get_fdata(dtype=np.float32)
+    areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > TISSUE).sum(axis=(0, 1))
+    k = int(areas.argmax())
+    box = box_of(flair, "head")
+    spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
+    shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
+    masks = {"reference": reference} | {
+        loss: np.asarray(canonical(study.mask(loss, seed, name)).dataobj) > 0 for loss in losses
+    }
+    grey = resize(cut_out(volume[..., k], box), shape, order=1)
+    return {
+        "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),
+        "masks": {
+            which: resize(cut_out(mask[..., k].astype(bool), box), shape, order=0) for which, mask in masks.items()
+        },
+    }

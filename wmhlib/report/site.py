@@ -1,0 +1,130 @@
+"""A finished study as a site: `run.json`, one HTML page a notebook, and `index.html` in front.
+
+Input: the executed notebooks, the tables and the records beside the models. Output: files that a collaborator without
+Python can open from a folder or an e-mail.
+"""
+
+from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
+
+# isort: split
+import argparse
+from pathlib import Path
+
+from wmhlib.cohort import fingerprint, load_cohort
+from wmhlib.evaluation import published, records, scoring
+from wmhlib.evaluation.names import UNTRAINED, title
+from wmhlib.report import figures, pages
+from wmhlib.report.captions import table1_caption
+from wmhlib.report.findings import findings
+from wmhlib.report.pictures import montage, sample
+from wmhlib.running.files import write_json
+from wmhlib.running.provenance import provenance
+from wmhlib.study import Study, open_study
+
+PAGES = {
+    "01_explore_data": ("Explore the data", "centres, grids, lesion loads, split; look into a scan"),
+    "02_preprocess": ("Preprocess", "what the network sees, and what resampling costs"),
+    "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, what each loss rewards"),
+    "04_train": ("Train", "curves, validation slices"),
+    "05_evaluate": ("Evaluate", "tables, every subject, samples; look into a segmented scan"),
+    "06_diagnose_minmax": ("Diagnose the min-max game", "what happens when VGG19 plays against the generator"),
+}
+
+
+def page_list(study: Study) -> list[tuple[str, str, str]]:
+    """(executed notebook's name, title, one line on it) of every page of the study, in reading order."""
+    listed = []
+    for name, (heading, line) in PAGES.items():
+        if name == "04_train":
+            for loss, seed in study.trainings:
+                listed.append((f"{name}-{loss}-seed-{seed}", f"Train: {title(loss)}, seed {seed}", line))
+        elif name != "06_diagnose_minmax" or study.has_game:
+            listed.append((name, heading, line))
+    return listed
+
+
+def run_record(study: Study) -> dict:
+    """What made the study's results, enough for `wmhlib.running.rerun`: configuration, scans, code, versions, devices,
+    seeds, weights; and how the trainings went."""
+    keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "parameters", "backend", "devices", "commit")
+    trainings, now = [], provenance()
+    for record in records.trainings(study):
+        row = {key: record[key] for key in (*keys, "precision")}
+        trainings.append(row | ({} if record["versions"] == now["versions"] else {"versions": record["versions"]}))
+    subjects = load_cohort(study)
+    return {
+        "study": study.name,
+        "seeds": study.config.seeds,
+        "scans": {"subjects": len(subjects), "sha256": fingerprint(subjects)},
+        "features": records.origins(study),
+        **now,
+        "trainings": trainings,
+        "configuration": study.raw,
+    }
+
+
+def warning(study: Study) -> str | None:
+    """What every page says on top where a feature network lacks its pretrained weights; None where all have them."""
+    origins = records.origins(study)
+    random = [network for network in study.pretrained_taps if origins[network]["weights"] == "random"]
+    parts = [f"random {network} features, not ImageNet's: {origins[network]['source']}" for network in random]
+    return f"The Siamese loss used {'; '.join(parts)}." if parts else None
+
+
+def write_site(study: Study) -> Path:
+    """Write `run.json`, every page and the front page of a study whose notebooks have all been run."""
+    record, banner = run_record(study), warning(study)
+    write_json(study.folder / "run.json", record)
+    listed = page_list(study)
+    links = [("index.html", study.name), *((f"{name}.html", heading) for name, heading, _ in listed)]
+    for name, heading, _ in listed:
+        notebook = study.folder / "notebooks" / f"{name}.ipynb"
+        pages.export_page(notebook, study.folder / f"{name}.html", heading, links, banner)
+
+    tables = scoring.load_tables(study)
+    per_subject = tables["per_subject"]
+    split = "external" if (per_subject.split == "external").any() else "holdout"
+    trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
+    own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
+    drawn = [
+        figures.metric_panels(trained, split).update_layout(title=f"The metrics of the {split} subjects"),
+        figures.froc(own, split).update_layout(
+            title=f"Lesions detected by false positives per scan, {split} subjects; large: the threshold 0.5"
+        ),
+    ]
+    pages.write_index(
+        study.folder / "index.html",
+        f"WMH segmentation study: {study.name}",
+        study.config.question,
+        findings(tables),
+        published.readable(tables["table1"], teams=1).to_html(escape=True, border=0),
+        drawn,
+        [(f"{name}.html", heading, line) for name, heading, line in listed],
+        {key: value for key, value in record.items() if key != "trainings"}
+        | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
+        banner,
+        table1_caption(study, tables),
+    )
+    return study.folder / "index.html"
+
+
+def main() -> None:
+    """Write a study's report, or the picture of its samples that the README shows."""
+    parser = argparse.ArgumentParser(prog="python -m wmhlib.report.site", description=main.__doc__)
+    parser.add_argument("config")
+    parser.add_argument("--data", default="")
+    parser.add_argument("--picture", type=Path, help="write this PNG of the external samples instead of the report")
+    arguments = parser.parse_args()
+    study = open_study(arguments.config, arguments.data)
+    if not arguments.picture:
+        write_site(study)
+        return
+    losses = list(study.recipes)
+    subjects = load_cohort(study)
+    chosen = subjects[subjects.split == "external"].subject.iloc[:3]
+    rows = [sample(study, subjects, name, losses, study.config.seeds[0]) for name in chosen]
+    montage(rows).save(arguments.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""Looking into the brain: three linked planes with masks over them, and every lesion as each loss saw it.
+
+Input: arrays in canonical orientation (i to the patient's right, j to anterior, k to superior) and tables. Output:
+widgets. All drawing is done in the browser by `templates/viewer.js` and `explorer.js`, from pictures packed here as 8-bit
+PNGs: with a kernel through anywidget, which fetches further subjects when they are chosen; without one, in exported
+pages, from the same packed pictures, which are part of the output under `MIME` (D-022). Pictures are for the eye, at a
+resolution that they state; nothing is measured on them.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anywidget
+import nibabel
+import numpy as np
+import pandas as pd
+import traitlets
+from scipy.ndimage import map_coordinates
+from skimage.transform import resize
+
+from wmhlib.evaluation.names import colour, shown, title
+from wmhlib.intake.masks import box_around
+from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.scans import canonical, read_flair, read_reference
+from wmhlib.metrics import METRICS
+from wmhlib.report.pictures import png_uri
+
+MIME = "application/vnd.wmhlib.viewer+json"
+"""Output that an exported page draws: `{"kind": "slices" or "lesions", …}`; JupyterLab takes the widget beside it."""
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+ERRORS = [{"label": kind, "colour": colour(kind)} for kind in ("found", "missed", "false")]
+
+GREY_BITS = 0b11111110
+"""Grey values are kept in steps of two: finer ones are noise to the eye, and cost a sixth of a page."""
+
+SIDE_MM, SIDE_PX = 64, 80
+"""Width of the explorer's pictures."""
+
+LISTED_LESIONS = 400
+"""Lesions the explorer lists (about 2 MB of pictures): those on which losses disagree first, then the largest."""
+
+
+def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
+    """A volume (i, j, k) as one picture of its slices, `columns` side by side, j down and i across within each."""
+    nx, ny, nz = volume.shape
+    rows = -(-nz // columns)
+    padded = np.zeros((nx, ny, rows * columns), volume.dtype)
+    padded[..., :nz] = volume
+    return padded.reshape(nx, ny, rows, columns).transpose(2, 1, 3, 0).reshape(rows * ny, columns * nx)
+
+
+def mask_codes(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Boolean masks of one shape, at most eight, as uint8, one bit each, the first the lowest."""
+    if len(masks) > 8:
+        raise ValueError(f"{len(masks)} masks are given; eight fit into a picture: choose some.")
+    codes = np.zeros(shape, np.uint8)
+    for bit, mask in enumerate(masks):
+        codes |= mask.astype(np.uint8) << bit
+    return codes
+
+
+def pack_scan(
+    flair: np.ndarray,
+    affine: np.ndarray,
+    masks: dict[str, np.ndarray],
+    called: str,
+    figures: pd.DataFrame | None = None,
+    max_pixels: int = 160,
+) -> dict:
+    """One scan for the slice viewer, cut to the head.
+
+    Parameters
+    ----------
+    flair, affine
+        (i, j, k) in canonical orientation, in any unit, and its affine to world mm.
+    masks
+        At most eight, by name (`reference` first, then names of losses), of the FLAIR's shape.
+    called
+        What the scan is called; shown as text, whatever it holds.
+    figures
+        The five figures, one row a mask, indexed by its name.
+    max_pixels
+        In-plane pictures are never larger on their longer side, nor finer than the scan.
+
+    Raises
+    ------
+    ValueError
+        An empty scan, more than eight masks, or a mask of another shape.
+    """
+    _refuse_unshowable(flair, masks, called)
+    box = box_around(np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())]))
+    flair, head_masks = flair[box], [mask[box] != 0 for mask in masks.values()]
+    low, high = float(flair.min()), float(np.percentile(flair[flair > 0], 99.9)) if (flair > 0).any() else flair.max()
+    full_grey = np.clip((flair - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    grey, packed_masks, to_full = _shrunk_in_plane(full_grey, head_masks, max_pixels)
+    to_world = affine @ nibabel.affines.from_matvec(np.eye(3), [part.start for part in box]) @ to_full
+    columns = int(np.ceil(np.sqrt(grey.shape[2])))
+    return {
+        "title": called,
+        "shape": list(grey.shape),
+        "spacing": nibabel.affines.voxel_sizes(to_world).round(4).tolist(),
+        "affine": to_world.round(4).tolist(),
+        "columns": columns,
+        "grey": png_uri(sheet((grey * 255).astype(np.uint8) & GREY_BITS, columns)),
+        "codes": png_uri(sheet(mask_codes(packed_masks, grey.shape), columns)),
+        "low": low,
+        "high": high,
+        "window": _window(grey),
+        "opening": _shrunk_voxel(_opening(head_masks), to_full, grey.shape),
+        "masks": [{"name": name, "label": _label(name), "colour": colour(name)} for name in masks],
+        "errors": ERRORS,
+        "figures": {"columns": [metric.title for metric in METRICS.values()], "rows": _metric_rows(figures)},
+    }
+
+
+def _refuse_unshowable(flair: np.ndarray, masks: dict[str, np.ndarray], called: str) -> None:
+    if len(masks) > 8:
+        raise ValueError(f"{len(masks)} masks are given for {called}; the viewer shows at most 8.")
+    for name, mask in masks.items():
+        if mask.shape != flair.shape:
+            raise ValueError(f"Mask {name} of {called} has shape {mask.shape}, the FLAIR {flair.shape}.")
+    if not flair.any():
+        raise ValueError(f"The FLAIR of {called} holds no voxel other than zero: nothing to show.")
+
+
+def _shrunk_in_plane(
+    grey: np.ndarray, masks: list[np.ndarray], max_pixels: int
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Volume and masks with at most `max_pixels` in plane, and the affine (4, 4) from their voxels to those given."""
+    to_full, factor = np.eye(4), max_pixels / max(grey.shape[:2])
+    if factor >= 1:
+        return grey, masks, to_full
+    size = tuple(max(round(count * factor), 1) for count in grey.shape[:2])
+    steps = np.array(grey.shape[:2]) / size
+    to_full[:2, :2], to_full[:2, 3] = np.diag(steps), (steps - 1) / 2
+    grey = resize(grey, (*size, grey.shape[2]), order=1, anti_aliasing=True)
+    masks = [resize(mask.astype(np.float32), grey.shape, order=1, anti_aliasing=False) >= 0.5 for mask in masks]
+    return grey, masks, to_full
+
+
+def _shrunk_voxel(voxel: list[int], to_full: np.ndarray, shape: tuple[int, ...]) -> list[int]:
+    """The voxel of the shrunk scan that covers a voxel of the full one."""
+    return [
+        int(min(index / step, count - 1)) for index, step, count in zip(voxel, to_full.diagonal(), shape, strict=False)
+    ]
+
+
+def _window(grey: np.ndarray) -> list[int]:
+    """The darkest and brightest grey value (0-255) that the viewer opens with, from volume values in 0-1."""
+    tissue = grey[grey > 0.05]
+    low, high = np.percentile(tissue, [0.5, 99.8]) if tissue.size else (0, 1)
+    return [int(low * 255 * 0.8), int(min(high * 255, 255))]
+
+
+def _metric_rows(figures: pd.DataFrame | None) -> list[dict]:
+    """The metrics of every mask as the viewer's table shows them."""
+    if figures is None:
+        return []
+    return [
+        {"name": name, "cells": [_label(name), *(_figure(metric, row[metric]) for metric in METRICS)]}
+        for name, row in figures.iterrows()
+    ]
+
+
+def _label(name: str) -> str:
+    return name if name == "reference" else title(name)
+
+
+def _figure(metric: str, value: float) -> str:
+    return "undefined" if np.isnan(value) else shown(metric, value)
+
+
+def _opening(masks: list[np.ndarray]) -> list[int]:
+    """The voxel to open at: in the slice with most of the first mask, the one nearest its middle; else the scan's middle."""
+    first = masks[0] if masks else None
+    if first is None or not first.any():
+        shape = np.array(first.shape if first is not None else (2, 2, 2))
+        return (shape // 2).tolist()
+    k = int(first.sum(axis=(0, 1)).argmax())
+    voxels = np.argwhere(first[..., k])
+    return [*voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()].tolist(), k]
+
+
+def pack_subject(row, masks: dict[str, Path], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
+    """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
+    flair = read_flair(row.flair)
+    volumes = {"reference": np.asarray(read_reference(row.reference).dataobj)}
+    volumes |= {name: np.asarray(canonical(path).dataobj) for name, path in masks.items()}
+    volume = flair.get_fdata(dtype=np.float32)
+    return pack_scan(volume, flair.affine, volumes, f"{row.subject}, {row.centre}", figures, max_pixels)
+
+
+class _Packed(anywidget.AnyWidget):
+    """A widget whose output also carries, under `MIME`, what a page without a kernel needs to draw the same."""
+
+    def packed(self) -> dict:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **keywords):
+        bundle = super()._repr_mimebundle_(**keywords)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**(data or {"text/plain": repr(self)}), MIME: self.packed()}, metadata
+
+
+class SliceViewer(_Packed):
+    """Three linked planes of the subject chosen, with masks over them.
+
+    Parameters
+    ----------
+    subjects
+        What a reader calls a subject to a function that packs it (`pack_scan`), called when it is chosen. The first is
+        shown first.
+    exported
+        How many of the first subjects an exported page holds.
+    """
+
+    _esm = (
+        (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+        + """
+    export default {
+      render({ model, el }) {
+        const show = mountViewer(el, model.get("names"), (name) => { model.set("wanted", name); model.save_changes(); });
+        const update = () => show(model.get("scan"));
+        model.on("change:scan", update);
+        update();
+        return () => model.off("change:scan", update);
+      },
+    };"""
+    )
+    _css = (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    scan = traitlets.Dict().tag(sync=True)
+    wanted = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, subjects: dict[str, Callable[[], dict]], exported: int = 1):
+        self.subjects, self.exported = subjects, list(subjects)[:exported]
+        first = next(iter(subjects))
+        super().__init__(names=list(subjects), scan=self.of(first), wanted=first)
+
+    def of(self, name: str) -> dict:
+        """The packed scan of a subject, under the name it is chosen by."""
+        return self.subjects[name]() | {"title": name}
+
+    @traitlets.observe("wanted")
+    def _load(self, change):
+        if change.new in self.subjects and change.new != self.scan.get("title"):
+            self.scan = self.of(change.new)
+
+    def packed(self) -> dict:
+        scans = [self.scan if name == self.scan["title"] else self.of(name) for name in self.exported]
+        return {"kind": "slices", "scans": scans}
+
+
+class LesionExplorer(_Packed):
+    """Every reference lesion as a row, sortable and filterable; the chosen one is shown as every loss saw it."""
+
+    _esm = (
+        (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+        + (TEMPLATES / "explorer.js").read_text(encoding="utf-8")
+        + "export default { render({ model, el }) { mountExplorer(el, model.get('lesions')); } };"
+    )
+    _css = (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
+    lesions = traitlets.Dict().tag(sync=True)
+
+    def packed(self) -> dict:
+        return {"kind": "lesions", "lesions": self.lesions}
+
+
+def pack_lesions(
+    per_lesion: pd.DataFrame,
+    subjects: pd.DataFrame,
+    masks: Callable[[str, str], Path],
+    losses: Sequence[str],
+    seed: int,
+) -> dict:
+    """The reference lesions of `per_lesion.csv` for the explorer, with a picture each.
+
+    Parameters
+    ----------
+    per_lesion
+        Rows of all losses and seeds; a lesion counts as found by the share of a loss's seeds that found it.
+    subjects
+        The cohort table of the subjects in it.
+    masks
+        Where the mask of a loss and subject lies, of the seed that is shown.
+    losses
+        Names of trained losses, in order.
+    seed
+        Whose masks the pictures show.
+    """
+    table = _shares_found(per_lesion, losses)
+    listed = most_telling(table, losses)
+    rows = []
+    for subject in subjects[subjects.subject.isin(listed.subject)].itertuples():
+        lesions = listed[listed.subject == subject.subject]
+        rows += _lesion_rows(subject, lesions, {loss: masks(loss, subject.subject) for loss in losses})
+    return {
+        "losses": [{"label": _label(loss), "colour": colour(loss)} for loss in losses],
+        "errors": ERRORS,
+        "reference": colour("reference"),
+        "seed": seed,
+        "side_mm": SIDE_MM,
+        "side_px": SIDE_PX,
+        "all": len(table),
+        "rows": rows,
+    }
+
+
+def _shares_found(per_lesion: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
+    """One row per reference lesion, with a column per loss: the share of its seeds that found the lesion."""
+    references = per_lesion[(per_lesion.kind == "reference") & per_lesion.loss.isin(losses)]
+    keys = ["subject", "lesion"]
+    shares = references.assign(found=references.found.astype(float)).pivot_table("found", keys, "loss")
+    table = references.drop_duplicates(keys).drop(columns="found").merge(shares, on=keys)
+    return table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)])
+
+
+def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, Path]) -> list[dict]:
+    """The explorer's rows of one subject's lesions, each with its picture; `masks` maps losses to files."""
+    flair = read_flair(subject.flair)
+    images = [read_reference(subject.reference), *(canonical(path) for path in masks.values())]
+    volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(image.dataobj) for image in images)]
+    high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)
+    reference_affine = open_scan(subject.reference).affine
+    rows = []
+    for _, lesion in lesions.iterrows():
+        centre = nibabel.affines.apply_affine(reference_affine, [lesion.i, lesion.j, lesion.slice])
+        grey, *mask_patches = _patches(volumes, flair.affine, centre)
+        rows.append(
+            {
+                "subject": lesion.subject,
+                "centre": lesion.centre,
+                "split": lesion.split,
+                "volume": round(float(lesion.volume_mm3), 1),
+                "mm": [round(float(lesion[axis]), 1) for axis in ("x_mm", "y_mm", "z_mm")],
+                "found": [round(float(lesion[loss]), 3) for loss in masks],
+                "grey": png_uri((np.clip(grey / high, 0, 1) * 255).astype(np.uint8) & GREY_BITS),
+                "codes": png_uri(mask_codes([patch > 0.5 for patch in mask_patches], grey.shape)),
+            }
+        )
+    return rows
+
+
+def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
+    """At most `LISTED_LESIONS` rows: those first whose share found (a column a loss) differs most between losses, then the
+    largest."""
+    shares = lesions[list(losses)]
+    order = lesions.assign(apart=shares.max(axis=1) - shares.min(axis=1))
+    order = order.sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
+    return lesions.loc[order]
+
+
+def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:
+    """Squares of `SIDE_MM` of the axial slice at a world point, seen from the feet: (row, column) floats, the first
+    interpolated linearly, the others to the nearest voxel; 0 outside the scan."""
+    i, j, k = nibabel.affines.apply_affine(np.linalg.inv(affine), centre_mm)
+    spacing = nibabel.affines.voxel_sizes(affine)
+    offsets = ((np.arange(SIDE_PX) + 0.5) / SIDE_PX - 0.5) * SIDE_MM
+    across, down = i - offsets / spacing[0], j - offsets / spacing[1]  # right is left, anterior is up
+    places = np.stack(np.broadcast_arrays(across[None, :], down[:, None]))
+    plane = int(np.clip(round(k), 0, volumes[0].shape[2] - 1))
+    return [
+        map_coordinates(volume[..., plane].astype(np.float32), places, order=0 if number else 1)
+        for number, volume in enumerate(volumes)
+    ]

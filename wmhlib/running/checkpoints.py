@@ -1,0 +1,94 @@
+"""What a training leaves after every epoch, how an interrupted one resumes, and how a finished one is recognised.
+
+Output, in the folder of a training: `started.json` (what the training follows from), `model.keras` (the best epoch so far),
+`history.csv`, `steps.csv` and, until the training is finished, `epoch-<n>.npz` (the state of all players and optimizers).
+Each file is whole or not there; `history.csv` is written last and says which epoch counts.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from wmhlib.running.files import replacing, write_json, write_table
+
+
+class Checkpoints:
+    """The files of one training; see the module."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.history: list[dict] = []
+        self.steps: list[dict] = []
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs so far."""
+        return len(self.history)
+
+    def begin(self, follows_from: dict, made_with: dict, logs_steps: bool) -> dict:
+        """Take up the training in this folder where it follows from exactly this; otherwise clean the folder.
+
+        Returns what the training was made with: `made_with`, or what was recorded when it began.
+        """
+        started, logs = self.folder / "started.json", ["history", *(["steps"] if logs_steps else [])]
+        for left in self.folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
+            left.unlink()
+        if started.is_file():
+            before = json.loads(started.read_text(encoding="utf-8"))
+            same = before.get("follows_from") == json.loads(json.dumps(follows_from))
+            if same and all(
+                (self.folder / name).is_file() for name in ("model.keras", *(f"{log}.csv" for log in logs))
+            ):
+                rows = {log: pd.read_csv(self.folder / f"{log}.csv").to_dict("records") for log in logs}
+                self.history = rows["history"]
+                self.steps = rows.get("steps", [])[: self.epochs * follows_from["training"]["steps_per_epoch"]]
+                return before["made_with"]
+        shutil.rmtree(self.folder, ignore_errors=True)
+        write_json(started, {"follows_from": follows_from, "made_with": made_with})
+        return made_with
+
+    def state(self, epoch: int) -> Path:
+        """Where the state of all players is kept after an epoch."""
+        return self.folder / f"epoch-{epoch}.npz"
+
+    def restore(self, variables: list) -> None:
+        """Set variables to their values after the last whole epoch.
+
+        Raises
+        ------
+        FileNotFoundError
+            The state of that epoch is gone.
+        """
+        path = self.state(self.epochs)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"No checkpoint at {path}, though history.csv says that epoch {self.epochs} is whole: put it back, or "
+                "remove the folder to start over."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            for number, variable in enumerate(variables):
+                variable.assign(arrays[str(number)])
+
+    def save(self, row: dict, generator: keras.Model, variables: list) -> None:
+        """Keep an epoch: the generator where `row` says that it is the best so far, the state, the logs."""
+        if row["kept"]:
+            with replacing(self.folder / "model.keras") as temporary:
+                generator.save(temporary)
+        self.history.append(row)
+        with replacing(self.state(self.epochs)) as temporary:
+            np.savez(temporary, **{str(n): ops.convert_to_numpy(value) for n, value in enumerate(variables)})
+        if self.steps:
+            write_table(self.folder / "steps.csv", pd.DataFrame(self.steps))
+        write_table(self.folder / "history.csv", pd.DataFrame(self.history))
+        self.state(self.epochs - 1).unlink(missing_ok=True)
+
+
+def finish(folder: Path) -> None:
+    """Remove what a training needs to resume: called when everything that follows from it is written."""
+    for left in folder.glob("epoch-*.npz"):
+        left.unlink()

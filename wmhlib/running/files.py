@@ -1,0 +1,118 @@
+"""Files written whole or not at all, folders held by one process, and why a file could not be written, in one sentence."""
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's folder; paths inside configurations are relative to it."""
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what stands in its place"),
+}
+"""What helps where a file cannot be written."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence why a file or folder cannot be written; any other error passes unchanged.
+
+    Raises
+    ------
+    OSError
+        Of the same class as the one that was raised; the message names `path`, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        target, place = path.absolute(), Path(str(error.filename or path)).absolute()  # writes as such name no file
+        if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
+            raise
+        raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place only when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder is not writable; as `writing`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".h5") else path.suffix
+        handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder while the block lasts, or until the process ends. (On a cluster the study's own lock does not reach the
+    jobs, and a job that Slurm believes lost may run twice.)
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder} is being written by another process: wait until that one ends.") from None
+        except OSError:
+            pass  # a disk without locks
+        yield
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a dict as indented JSON, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, all or nothing."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A saved table without losing names: subjects and centres are text, and NA may be one of them."""
+    return pd.read_csv(path, dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False)
+
+
+def refuse_unreadable(root: Path, parts: tuple[str, ...] = ("",)) -> None:
+    """Make sure that a search below these parts of a folder misses nothing: it skips what it may not read without a word.
+
+    Raises
+    ------
+    PermissionError
+        A folder may not be read; the message names it.
+    """
+    tops = [root, *(root / part for part in parts)]
+    below = (Path(here) / name for top in tops[1:] for here, names, _ in os.walk(top) for name in names)
+    for folder in itertools.chain(tops, below):
+        if os.path.exists(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it out of {root}.")

@@ -1,0 +1,55 @@
+"""What a training follows from: it is repeated only where one of these changes (D-028).
+
+Settings; the slices and the features' weights, by their content; and the code that this training uses, by its meaning.
+"""
+
+import hashlib
+
+import keras
+
+from wmhlib import features
+from wmhlib.augmentations import AUGMENTATIONS
+from wmhlib.losses import LOSSES
+from wmhlib.running import code
+from wmhlib.settings import Recipe
+from wmhlib.siamese import MinMaxLoss
+from wmhlib.study import Study
+
+ROOTS = [("wmhlib.training", name) for name in ("fit", "make_learner", "choose_slices", "make_data")]
+ROOTS += [("wmhlib.minmax", "Players")]
+"""Where the code of every training begins."""
+
+ELSEWHERE = tuple(
+    f"wmhlib.{name}" for name in ("running", "intake", "evaluation", "report", "apply", "settings", "study")
+)
+"""Code that no trained weight depends on, other than through slices and settings, which are compared by their values."""
+
+
+def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str) -> dict:
+    """Everything that the weights of a training follow from, as text and numbers; `precision` is the dtype policy in use."""
+    content = hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights()) if network else b"")
+    for path in sorted((study.slices / recipe.view).iterdir()):
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    return {
+        **recipe.model_dump(),
+        "augmentation": list(recipe.augmentation.items()),  # their order counts
+        "seed": seed,
+        "precision": precision,
+        "backend": keras.backend.backend(),
+        "size_px": study.config.preprocessing.size_px,
+        "content": content.hexdigest(),
+        "code": code_of(recipe),
+    }
+
+
+def code_of(recipe: Recipe) -> str:
+    """A digest of the code that a training uses: `fit`, batches, its loss, its feature network, its augmentations, its adversary."""
+    loss = LOSSES[recipe.loss]
+    parts: list = [*ROOTS, loss, *(AUGMENTATIONS[name] for name in recipe.augmentation)]
+    if recipe.features:
+        parts += [("wmhlib.training", "make_features"), type(features.find(recipe.features["network"]))]
+        parts += [("wmhlib.minmax", "StepLog")]
+    if issubclass(loss, MinMaxLoss):
+        parts += [("wmhlib.minmax", "make_adversary")]
+    return code.digest(parts, ELSEWHERE)

@@ -1,0 +1,231 @@
+"""Every setting that a configuration may hold: its type, its limits, its default; and how a file becomes checked settings.
+
+Unknown keys, wrong types and impossible values are refused in one sentence that names the file and the key. The settings of
+a loss, a feature network or an augmentation are the arguments of its own constructor or function: nothing is listed twice.
+`config/schema.json` is made from this module (`make schema`).
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from wmhlib import features
+from wmhlib.augmentations import AUGMENTATIONS, amount
+from wmhlib.intake.sources import SOURCES
+from wmhlib.losses import LOSSES
+from wmhlib.siamese import MinMaxLoss  # noqa: F401  its module registers the content losses
+
+RESERVED = ("global_threshold", "observer_", "reference", "found", "missed", "false")
+"""What the names of entries below `losses` may not begin with: tables use these for masks that nothing trained."""
+
+Labels = Literal["hard", "soft"]
+View = Literal["whole", "head", "pad"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Settings(pydantic.BaseModel):
+    """A part of a configuration: unknown keys, wrong types and impossible values are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Phantom(Settings):
+    seed: NonNegativeInt
+    subjects: Annotated[dict[str, PositiveInt], Field(min_length=1)]
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Data(Settings):
+    root: Text
+    external: list[Text] = []  # further folders, all of whose subjects are external
+    download: list[Literal[tuple(SOURCES)]] = []  # type: ignore[valid-type]
+    phantom: Phantom | None = None
+
+
+class Split(Settings):
+    training: PositiveInt | None  # None: all that are left
+    validation: NonNegativeInt
+    holdout: NonNegativeInt
+    seed: NonNegativeInt
+    external: list[Text] | None = None  # centres; None: whatever lies below test/
+
+
+class Preprocessing(Settings):
+    size_px: Annotated[int, Field(ge=16, le=1024)]
+    view: View
+
+
+class Training(Settings):
+    epochs: PositiveInt
+    steps_per_epoch: PositiveInt
+    batch_size: PositiveInt
+    batch_norm_batches: NonNegativeInt  # D-003; 0 keeps the running averages
+    learning_rate: PositiveFloat
+    beta_1: Fraction
+    beta_2: Fraction
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = "float32"  # D-031
+
+
+class Generator(Settings):
+    filters: PositiveInt
+    depth: PositiveInt
+    convolutions: PositiveInt
+    output_prior: Fraction  # D-004
+
+
+class OutputPrior(Settings):
+    hard: Fraction
+    soft: Fraction
+
+
+class StudyGenerator(Generator):
+    output_prior: OutputPrior  # type: ignore[assignment] # by the labels of each loss
+
+
+class Recipe(Settings):
+    """How an entry below `losses` is trained: the study's settings with the entry's own over them."""
+
+    loss: str  # a name in `wmhlib.losses.LOSSES`
+    labels: Labels
+    view: View
+    without: Text | None = None  # a centre that is left out of training
+    augmentation: dict[str, float]
+    training: Training
+    generator: Generator
+    settings: dict[str, Any]  # the loss's own, defaults filled in
+    features: dict[str, Any] | None  # of its feature network: network, taps, weights; None where it looks at none
+
+
+class Configuration(Settings):
+    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    question: str
+    data: Data
+    split: Split
+    preprocessing: Preprocessing
+    augmentation: dict[str, float]
+    generator: StudyGenerator
+    training: Training
+    losses: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], dict], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=1, le=2**32 - 1)]], Field(min_length=1)]  # 0 marks what has no seed
+
+
+def checked(settings: dict, path: Path) -> tuple[Configuration, dict[str, Recipe]]:
+    """Settings as a configuration and the recipe of every entry below `losses`; `path` is their file, for messages.
+
+    Raises
+    ------
+    ValueError
+        A key is unknown or missing, or a value is of the wrong type or impossible; the message names the file and the key.
+    """
+    config: Configuration = _validated(Configuration, settings, path)
+    _check_augmentation(config.augmentation, path, "augmentation")
+    recipes = {name: _recipe(name, entry, settings, path) for name, entry in config.losses.items()}
+    depth = max(recipe.generator.depth for recipe in recipes.values())
+    if config.preprocessing.size_px % 2**depth:
+        multiple = max(1, round(config.preprocessing.size_px / 2**depth)) * 2**depth
+        raise ValueError(
+            f"{path}, at preprocessing.size_px: {config.preprocessing.size_px} is not a multiple of {2**depth}, which "
+            f"{depth} max pools need; choose for example {multiple}."
+        )
+    return config, recipes
+
+
+def _recipe(name: str, entry: dict, settings: dict, path: Path) -> Recipe:
+    """The recipe of an entry below `losses`: keys that are the study's stay, the others are the loss's own settings."""
+    own = {"loss": name} | entry
+    kind = LOSSES[_one_of(LOSSES, own.pop("loss"), path, f"losses.{name}.loss")]
+    if (name in LOSSES and name != kind.key) or name.startswith(RESERVED):
+        raise ValueError(f"{path}, at losses.{name}: this name is taken; name the variant {kind.key}_2, for example.")
+    labels = own.pop("labels", kind.labels)
+    prior = settings["generator"]["output_prior"].get(str(labels))
+    shared = {
+        "labels": labels,
+        "view": own.pop("view", settings["preprocessing"]["view"]),
+        "without": own.pop("without", None),
+        "augmentation": merged(settings["augmentation"], own.pop("augmentation", {})),
+        "training": merged(settings["training"], own.pop("training", {})),
+        "generator": merged(settings["generator"] | {"output_prior": prior}, own.pop("generator", {})),
+    }
+    of_features = {key: own.pop(key) for key in inspect.signature(features.chosen).parameters if key in own}
+    looks_at = None
+    if kind.looks_at_features():
+        _validated(model_of(features.chosen), of_features, path, "losses", name)
+        try:
+            looks_at = features.chosen(**of_features)
+        except ValueError as error:
+            raise ValueError(f"{path}, at losses.{name}: {error}") from None
+    else:
+        own |= of_features  # refused with the other keys that the loss does not have
+    _check_augmentation(shared["augmentation"], path, "losses", name, "augmentation")
+    own = _validated(model_of(kind), own, path, "losses", name).model_dump()
+    own = {"loss": kind.key, **shared, "settings": own, "features": looks_at}
+    return _validated(Recipe, own, path, "losses", name)
+
+
+def _check_augmentation(settings: Any, path: Path, *where: str) -> None:
+    """Refuse an augmentation that there is not, or an amount beyond its limits."""
+    _validated(dict[str, float], settings, path, *where)
+    for name, most in settings.items():
+        _validated(amount(_one_of(AUGMENTATIONS, name, path, ".".join((*where, name)))), most, path, *where, name)
+
+
+def model_of(function: Callable) -> type[Settings]:
+    """The arguments of a constructor as settings: their types, limits and defaults, but for the feature network."""
+    signature = inspect.signature(function, eval_str=True).parameters.items()
+    parameters = {
+        key: p for key, p in signature if key != "features" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+    fields: dict[str, Any] = {
+        key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
+        for key, p in parameters.items()
+    }
+    try:
+        return pydantic.create_model(function.__name__, __base__=Settings, **fields)
+    except pydantic.errors.PydanticUserError:
+        raise TypeError(
+            f"The arguments of {function.__name__} need annotations such as int, float, bool, str, or a limit on one."
+        ) from None
+
+
+def _validated(kind: Any, value: Any, path: Path, *where: str) -> Any:
+    """A value as this type, or a ValueError in one sentence that names the file, the key and what was found there."""
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = " ".join(".".join(map(str, (*where, *first["loc"]))).split()) or "the top level"  # in one line
+        problem = first["msg"][:1].lower() + first["msg"][1:]
+        raise ValueError(f"{path}, at {key}: {problem}, found {str(first['input'])[:80]!r}.") from None
+
+
+def _one_of(registry: dict, name: Any, path: Path, key: str) -> str:
+    if name not in registry:
+        raise ValueError(f"{path}, at {key}: there is no {name!r}; choose among {', '.join(registry)}.")
+    return name
+
+
+def read_yaml(path: Path) -> dict:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} cannot be read (it is a pipe or a device): name a YAML file that you may read.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML raises them all
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct that line.") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds {type(settings).__name__}, not keys with values: see config/demo.yaml.")
+    return settings
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Settings over those below them: a dict key by key, anything else as a whole."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: merged(below.get(key), value) for key, value in above.items()}
