@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import tempfile
@@ -16,6 +17,29 @@ import yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real files that may lie beside the project; tests that want them skip where they are absent."""
+
+
+def naming(*words) -> str:
+    """A pattern for the message of an error that must hold all of these: a file, a key, a name."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words)
+
+
+def gradient(function, at: np.ndarray) -> np.ndarray:
+    """Gradient of a scalar function by the backend's own differentiation."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(at))
+    import tensorflow as tf
+
+    point = tf.constant(at)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        value = function(point)
+    found = tape.gradient(value, point)
+    return np.zeros_like(at) if found is None else found.numpy()
 
 
 def write_subject(folder: Path, flair: np.ndarray, reference: np.ndarray, affine: np.ndarray | None = None) -> None:
@@ -88,6 +112,21 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Losses, metrics, augmentations and feature networks that a test defines are forgotten after it."""
+    from wmhlib.augmentations import AUGMENTATIONS
+    from wmhlib.features import FEATURES
+    from wmhlib.losses import LOSSES
+    from wmhlib.metrics import METRICS
+
+    kept = [(registry, dict(registry)) for registry in (AUGMENTATIONS, FEATURES, METRICS, LOSSES)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
 
 
 @contextlib.contextmanager

@@ -12,27 +12,30 @@ SCRIPT = """
 import sys
 import keras
 import numpy as np
-from wmhlib import siamese, trainers, training
+from wmhlib import features
 from wmhlib.generator import dense_unet
+from wmhlib.learner import Learner
+from wmhlib.losses import LOSSES
+from wmhlib.minmax import Adversary
 
 random = np.random.default_rng(0)
 image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
 reference = (random.random((2, 32, 32, 1)) > 0.95).astype(np.float32)
-features = siamese.vgg19_features(32)
-for layer in features.layers:
+network = features.build(32)
+for layer in network.layers:
     layer.set_weights([random.normal(0, 0.05, weight.shape) for weight in layer.get_weights()])
-kinds = {"dice": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True}}
+kinds = {"dice": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True, "discriminator_rate": 1.0}}
 kinds |= {"siamese_before": {"mask": "before", "generalized_dice": 1.0}}
 found = {}
 for name, settings in kinds.items():
     kind = "siamese" if name == "siamese_before" else name
-    features.trainable = kind == "siamese_minmax"
-    criterion = training.make_loss(kind, settings, features)
+    network.trainable = kind == "siamese_minmax"
+    criterion = LOSSES[kind](*([network] if LOSSES[kind].looks_at_features() else []), **settings)
     generator = dense_unet(32, 4, 2, 2)
     draws = np.random.default_rng(1)
     generator.set_weights([draws.normal(0, 0.2, w.shape) ** (2 if w.ndim == 1 else 1) for w in generator.get_weights()])
-    players = [trainers.LossTrainer(generator, criterion)]
-    players += [trainers.Adversary(generator, criterion)] if kind == "siamese_minmax" else []
+    players = [Learner(generator, criterion)]
+    players += [Adversary(generator, criterion)] if kind == "siamese_minmax" else []
     for number, player in enumerate(players):
         before = [keras.ops.convert_to_numpy(w) for w in player.trainable_variables]
         player.compile(keras.optimizers.SGD(1.0), jit_compile=keras.backend.backend() == "jax")
@@ -46,6 +49,7 @@ np.savez(sys.argv[1], **found)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_tensorflow_and_jax_agree_on_every_loss_and_its_first_gradient(tmp_path):
     found = {}

@@ -7,9 +7,9 @@ import sys
 import keras
 import pytest
 
+from wmhlib import features
 from wmhlib.generator import dense_unet
-from wmhlib.siamese import vgg19_features
-from wmhlib.study import ROOT
+from wmhlib.running.files import ROOT
 
 SCRIPT = ROOT / "benchmarks" / "train_step.py"
 
@@ -33,24 +33,26 @@ def test_operations_by_hand(counting):
 def test_operations_of_the_networks_are_those_of_the_decisions(counting):
     paper = sum(counting["forward_operations"](dense_unet(224, 32, 4, 2)))
     assert paper == pytest.approx(39.7e9, rel=0.01), "D-005"
-    small, features = dense_unet(96, 12, 4, 2), vgg19_features(96)
-    (dice,), (siamese,) = (counting["step_operations"](small, seen, False) for seen in (None, features))
-    adversary, step = counting["step_operations"](small, features, True)
+    small, vgg19 = dense_unet(96, 12, 4, 2), features.build(96)
+    (dice,), (siamese,) = (counting["step_operations"](small, seen, False) for seen in (None, vgg19))
+    adversary, step = counting["step_operations"](small, vgg19, True)
     assert [8 * count / 1e9 for count in (dice, siamese)] == pytest.approx([25, 67], rel=0.02), "D-013"
-    forward, first = counting["forward_operations"](features), 2 * 9 * 3 * 64 * 96**2
+    forward, first = counting["forward_operations"](vgg19), 2 * 9 * 3 * 64 * 96**2
     assert step == siamese and forward[0] == first
     assert adversary == sum(counting["forward_operations"](small)) + 6 * sum(forward) - 2 * first
 
 
+@pytest.mark.slow
 def test_the_step_benchmark_has_a_row_for_every_loss(tmp_path):
     config = tmp_path / "shallow.yaml"
     config.write_text(f"base: {ROOT / 'config' / 'demo.yaml'}\ngenerator: {{depth: 2}}\n", encoding="utf-8")
     run = subprocess.run(
-        [sys.executable, SCRIPT, config, "--size", "32", "--filters", "4", "--steps", "2"],
+        [sys.executable, SCRIPT, config, "--size", "32", "--filters", "4", "--steps", "2", "--precision", "float32"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("32 pixels, batches of 8, float32;")
     rows = [line.split(" | ") for line in run.stdout.splitlines() if line.startswith("| ")]
     assert [row[0][2:] for row in rows[1:]] == ["dice", "tversky", "generalized_dice", "siamese", "siamese_minmax"]
     assert all(float(cell.strip(" |")) >= 0 for row in rows[1:] for cell in row[1:])
-    assert "target at most 1.15" in run.stdout and "Input pipeline" in run.stdout
+    assert "1.15" in run.stdout and "Input pipeline" in run.stdout and "adversary" in run.stdout

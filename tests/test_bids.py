@@ -10,9 +10,9 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import as_nobody, small_scan
+from conftest import as_nobody, naming, small_scan
 
-from wmhlib import bids
+from wmhlib.intake import bids
 
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
 
@@ -68,19 +68,19 @@ def test_what_is_missing_is_named(root, tmp_path):
     mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz"
     shutil.copy(mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
     with pytest.raises(
-        ValueError, match=r"sub-01_FLAIR\.nii\.gz has .*label-WMH.* and .*label-lesion|label-lesion.* and .*label-WMH"
+        ValueError, match=naming("sub-01_FLAIR.nii.gz", mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
     ):
         bids.read_bids(root)
     mask.unlink()
     mask.with_name("sub-01_label-lesion_mask.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"sub-01_FLAIR\.nii\.gz has no lesion mask: expected one derivatives/"):
+    with pytest.raises(FileNotFoundError, match=naming("sub-01_FLAIR.nii.gz", "sub-01_label-WMH_mask.nii.gz")):
         bids.read_bids(root)
     describe(tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match=r"No FLAIR in .*empty: expected sub-<label>/anat"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "empty")):
         bids.read_bids(tmp_path / "empty")
     for text in ("{", "[]", '{"BIDSVersion": "1.9.0"}'):
         (tmp_path / "empty" / "dataset_description.json").write_text(text)
-        with pytest.raises(ValueError, match=r"dataset_description\.json is not JSON with a Name .*: correct it"):
+        with pytest.raises(ValueError, match=naming(tmp_path / "empty" / "dataset_description.json")):
             bids.read_bids(tmp_path / "empty")
 
 
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_read_is_named(root, open_folder):
     closed = open_folder / "set" / "sub-02" / "ses-a"
     closed.chmod(0o000)
     try:
-        with as_nobody(), pytest.raises(PermissionError, match=r"The folder .*sub-02/ses-a cannot be read: make it"):
+        with as_nobody(), pytest.raises(PermissionError, match=naming(closed.resolve())):
             bids.read_bids(open_folder / "set")
     finally:
         closed.chmod(0o755)
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_read_is_named(root, open_folder):
 
 def test_participants_without_ids_are_refused(root):
     (root / "participants.tsv").write_text("name\nsub-01\n")
-    with pytest.raises(ValueError, match=r"participants\.tsv has no column participant_id, only name"):
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "participant_id")):
         bids.read_bids(root)
 
 
@@ -123,12 +123,12 @@ def test_predictions_are_named_and_described(derivative):
     image = nibabel.load(derivative / files[2])
     assert np.array_equal(image.affine, AFFINE) and image.get_data_dtype() == np.uint8
     assert json.loads((derivative / files[1]).read_text())["Type"] == "Lesion"
-    with pytest.raises(ValueError, match="no letter or digit"):
+    with pytest.raises(ValueError, match=naming("///")):
         bids.write_derivative(derivative, "///", image, "scan", "a network")
 
 
 def test_segmented_scans_keep_their_labels(tmp_path):
-    from wmhlib.segmentation import write_bids
+    from wmhlib.apply.segment import write_bids
 
     rows = []
     for number, scan in enumerate(("sub-03_ses-b_FLAIR.nii.gz", "my scan.nii.gz", "broken.nii.gz")):

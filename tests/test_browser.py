@@ -9,11 +9,16 @@ import pytest
 from conftest import open_browser, small_scan, write_subject
 from nbformat import v4
 
-from wmhlib import report, viewers
-from wmhlib.cohort import read_challenge
-from wmhlib.metrics import lesion_records
+from wmhlib.evaluation.lesions import lesion_records
+from wmhlib.intake.challenge import read_challenge
+from wmhlib.intake.scans import canonical
+from wmhlib.metrics import MaskPair
+from wmhlib.report import pages, viewers
 
-pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed"),
+]
 
 AXIAL = ".viewer-plane.axial canvas"
 
@@ -27,13 +32,13 @@ def page_file(tmp_path_factory):
         write_subject(folder / "data" / "test" / "C" / name, *small_scan(random, shape))
     subjects, rows, scans = read_challenge(folder / "data"), [], []
     for row in subjects.itertuples():
-        flair, reference = (viewers.canonical(path) for path in (row.flair, row.reference))
+        flair, reference = (canonical(path) for path in (row.flair, row.reference))
         mask = np.asarray(reference.dataobj)
         masks = {"reference": mask, "dice": 0 * mask, "siamese": mask}
         title = f"subject {row.subject}"
         scans.append(viewers.pack_scan(np.asarray(flair.dataobj), flair.affine, masks, title) | {"title": title})
         for loss in ("dice", "siamese"):
-            records = lesion_records(row.reference, row.reference).assign(loss=loss, seed=1, split="external")
+            records = lesion_records(MaskPair(row.reference, row.reference)).assign(loss=loss, seed=1, split="external")
             records["found"] = loss == "siamese"
             rows.append(records.assign(centre="C", subject=row.subject))
     where = subjects.set_index("subject").reference
@@ -44,7 +49,7 @@ def page_file(tmp_path_factory):
         for one in packed
     ]
     nbformat.write(v4.new_notebook(cells=cells), folder / "n.ipynb")
-    report.export_page(folder / "n.ipynb", folder / "n.html", "Viewers", [])
+    pages.export_page(folder / "n.ipynb", folder / "n.html", "Viewers", [])
     return folder / "n.html"
 
 

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED, as_nobody, small_scan, write_subject
+from conftest import SHARED, as_nobody, naming, small_scan, write_subject
 
 from wmhlib import slices
-from wmhlib.cohort import COLUMNS, assign_splits, load_cohort, read_challenge, read_folder
+from wmhlib.cohort import assign_splits, load_cohort, read_challenge, read_folder
+from wmhlib.intake.challenge import COLUMNS
 from wmhlib.study import open_study
 
 
@@ -42,29 +45,29 @@ def test_training_none_takes_all_that_are_left(challenge):
 
 
 def test_too_few_subjects_for_an_even_share(challenge):
-    with pytest.raises(ValueError, match=r"Centre (A|B/scanner) has 4 subject\(s\), too few"):
+    with pytest.raises(ValueError, match=r"\b(A|B/scanner)\b(?=.*training=6)(?=.*validation=2)(?=.*holdout=2)"):
         assign_splits(read_challenge(challenge), training=6, validation=2, holdout=2, seed=1)
 
 
 def test_missing_files_and_repeated_subjects_are_named(tmp_path):
     random = np.random.default_rng(0)
-    with pytest.raises(FileNotFoundError, match="No data folder at"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "nowhere")):
         read_challenge(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="No scans in"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path)):
         read_challenge(tmp_path)
     write_subject(tmp_path / "training/A/7", *small_scan(random))
     write_subject(tmp_path / "training/B/7", *small_scan(random))
-    with pytest.raises(ValueError, match=r"Subject 7 stands twice .*A/7 and .*B/7"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "training/A/7", tmp_path / "training/B/7")):
         read_challenge(tmp_path)
     (tmp_path / "training/B/7/wmh.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"B/7 has no wmh\.nii\.gz"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "training/B/7/wmh.nii.gz")):
         read_challenge(tmp_path)
 
 
 def test_a_subject_without_its_flair_is_named(tmp_path):
     write_subject(tmp_path / "training/A/7", *small_scan(np.random.default_rng(0)))
     (tmp_path / "training/A/7/pre/FLAIR.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"A/7 has no FLAIR\.nii\.gz: expected .*; add it or remove the folder"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "training/A/7/pre/FLAIR.nii.gz")):
         read_challenge(tmp_path)
 
 
@@ -78,20 +81,17 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(open_folder, 
         write_subject(root / "training" / name, *small_scan(np.random.default_rng(0)))
     (root / place).chmod(mode)
     try:
-        with as_nobody(), pytest.raises(PermissionError) as raised:
+        with as_nobody(), pytest.raises(PermissionError, match=naming(f" {(root / place).resolve()} ")):
             read_folder(root)
     finally:
         (root / place).chmod(0o755)
-    assert str(raised.value).startswith(
-        f"The folder {(root / place).resolve()} cannot be read: make it readable, or move"
-    )
 
 
 @pytest.mark.parametrize("name", ["pre/FLAIR.nii.gz", "wmh.nii.gz"])
 def test_a_file_that_may_not_be_read_is_named(open_folder, name):
     write_subject(open_folder / "training/A/7", *small_scan(np.random.default_rng(0)))
     (open_folder / "training/A/7" / name).chmod(0o000)
-    with as_nobody(), pytest.raises(PermissionError, match=rf"A/7/{name} may not be read: make the file readable\.$"):
+    with as_nobody(), pytest.raises(PermissionError, match=naming(open_folder / "training/A/7" / name)):
         read_folder(open_folder)
 
 
@@ -103,12 +103,12 @@ def test_a_closed_folder_beside_the_scans_is_no_obstacle(open_folder):
 
 
 @pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans beside the project")
-def test_real_scans_read_as_three_training_and_two_external_subjects():
+def test_real_scans_read_as_three_training_subjects_and_external_ones():
     cohort = read_challenge(SHARED / "real")
-    assert cohort.groupby("split").subject.apply(list).to_dict() == {
-        "": ["19", "26", "7"],
-        "external": ["2516038876", "2516043217"],
-    }
+    assert cohort[cohort.split == ""].subject.tolist() == ["19", "26", "7"]
+    external = cohort[cohort.split != ""]
+    assert {"2516038876", "2516043217"} <= set(external.subject) and set(external.split) == {"external"}
+    assert all(Path(path).is_relative_to((SHARED / "real" / "test").resolve()) for path in external.flair)
 
 
 def test_every_oddity_of_the_challenges_release(tmp_path):
@@ -156,7 +156,7 @@ def test_further_folders_are_external_throughout(challenge, settings, write_conf
     cohort = load_cohort(open_study(write_config(settings))).set_index("subject")
     assert cohort.loc["900"].split == "external" and cohort.loc["900"].centre == "D" and len(cohort) == 8 + 2 + 1
     write_subject(tmp_path / "more" / "training" / "D" / "0", *small_scan(random))
-    with pytest.raises(ValueError, match="Subject 0 stands in two of the folders"):
+    with pytest.raises(ValueError, match=naming("Subject 0", challenge, tmp_path / "more")):
         load_cohort(open_study(write_config(settings)))
 
 
@@ -164,13 +164,13 @@ def test_a_study_without_training_or_unseen_subjects_is_refused(challenge, setti
     random = np.random.default_rng(0)
     write_subject(tmp_path / "one" / "training" / "D" / "1", *small_scan(random))
     settings["split"] = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
-    with pytest.raises(ValueError, match="has no holdout or external subject in .*one"):
+    with pytest.raises(ValueError, match=naming("test-miniature", tmp_path / "one", "holdout")):
         load_cohort(open_study(write_config(settings), tmp_path / "one"))
     write_subject(tmp_path / "two" / "test" / "D" / "1", *small_scan(random))
-    with pytest.raises(ValueError, match="has no training subject in .*two"):
+    with pytest.raises(ValueError, match=naming("test-miniature", tmp_path / "two", "training")):
         load_cohort(open_study(write_config(settings), tmp_path / "two"))
     settings["split"]["training"] = 1
-    with pytest.raises(ValueError, match="no subject to draw training from: all of them are external"):
+    with pytest.raises(ValueError, match=naming("training")):
         load_cohort(open_study(write_config(settings), tmp_path / "two"))
 
 
@@ -184,11 +184,13 @@ def test_the_papers_protocol_on_the_release_and_the_external_set():
         for split, count in (("", training), ("external", test))
         for number in range(count)
     ]
-    table = assign_splits(pd.DataFrame(rows, columns=COLUMNS), **open_study("config/paper.yaml").config["split"])
+    table = assign_splits(
+        pd.DataFrame(rows, columns=COLUMNS), **open_study("config/paper.yaml").config.split.model_dump()
+    )
     counts = table.groupby(["split", "centre"]).size().to_dict()
     for split, each in (("training", 16), ("validation", 2), ("holdout", 2)):
         assert all(counts[split, centre] == each for centre in ("Utrecht", "Singapore", "Amsterdam/GE3T"))
     external = {centre: number for (split, centre), number in counts.items() if split == "external"}
     assert external == {"Amsterdam/GE1T5": 10, "Amsterdam/Philips": 10, "Ljubljana": 30} and len(table) == 60 + 50
-    with pytest.raises(ValueError, match="split.external names Nowhere"):
+    with pytest.raises(ValueError, match=naming("split.external", "Nowhere")):
         assign_splits(table.assign(split=""), 1, 0, 0, 1, external=["Nowhere"])

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,11 @@ import numpy as np
 import pytest
 import yaml
 
-from wmhlib import cohort, download
-from wmhlib.download import fetch, fetch_for, listing
-from wmhlib.sources import COMMIT, REPOSITORY, SERVERS, SOURCES
-from wmhlib.study import ROOT, Study, open_study
+from wmhlib.intake import download
+from wmhlib.intake.challenge import read_challenge
+from wmhlib.intake.download import fetch, fetch_for, listing
+from wmhlib.intake.sources import COMMIT, REPOSITORY, SERVERS, SOURCES
+from wmhlib.study import Study, open_study
 
 CHALLENGE, LJUBLJANA = SOURCES["wmh-challenge"], SOURCES["ljubljana-ms"]
 
@@ -227,7 +229,7 @@ def test_the_options_add_t1_and_orig_and_never_3dt1(server, options, more):
 
 def test_a_dataset_without_scans_is_refused(dataverse, server):
     dataverse.files = dataverse.files[-1:]
-    with pytest.raises(ValueError, match="None of 1 files listed is"):
+    with pytest.raises(ValueError, match=r"\b1 files.*FLAIR\.nii\.gz"):
         CHALLENGE.wanted(listed(server))
 
 
@@ -355,14 +357,14 @@ def test_waits_grow_and_follow_the_server(monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "found"),
     [
-        ("404", "the server answered 404"),
-        ("403", "the server answered 403"),
-        ("429", "the server answered 429"),
-        ("500", "the server answered 500"),
+        ("404", "404"),
+        ("403", "403"),
+        ("429", "429"),
+        ("500", "500"),
         ("silent", "timed out"),
-        ("truncated", "bytes came in"),
-        ("wrong", "SHA-1:{reversed} came twice"),
-        ("longer", "came twice"),
+        ("truncated", "bytes"),
+        ("wrong", "SHA-1:{reversed}"),
+        ("longer", "SHA-1:"),
     ],
 )
 def test_what_stays_wrong_is_one_sentence_and_all_other_files_arrive(
@@ -372,9 +374,10 @@ def test_what_stays_wrong_is_one_sentence_and_all_other_files_arrive(
     dataverse.faults[FLAIR] = [fault] * 20
     (problem,) = get(server, tmp_path)
     content = dataverse.contents[FLAIR]
-    expected = f"SHA-1:{hashlib.sha1(content).hexdigest()}" if "twice" in found else f"{len(content)} bytes"
-    assert problem.startswith(f"{FLAIR}: ") and f"expected {expected}" in problem and "\n" not in problem
-    assert found.format(reversed=hashlib.sha1(content[::-1]).hexdigest()).lower() in problem.lower()
+    expected = f"SHA-1:{hashlib.sha1(content).hexdigest()}" if "SHA-1" in found else f"{len(content)} bytes"
+    assert problem.startswith(f"{FLAIR}: ") and expected in problem and "\n" not in problem
+    found = found.format(reversed=hashlib.sha1(content[::-1]).hexdigest())
+    assert found in problem, problem
     assert not (tmp_path / FLAIR).exists()
     if fault in ("wrong", "longer"):
         assert not (tmp_path / f"{FLAIR}.part").exists()
@@ -399,7 +402,7 @@ def test_a_server_that_goes_away_is_not_asked_for_every_file(dataverse, server, 
     for path in KEPT[1:]:
         dataverse.faults[path] = ["404"]
     *failed, last = get(server, tmp_path, workers=1)
-    assert last.startswith(f"{len(KEPT) - 1 - len(failed)} more: not tried")
+    assert last.startswith(f"{len(KEPT) - 1 - len(failed)} more")
     assert 2 <= len(failed) < len(KEPT) - 1
     assert (tmp_path / FLAIR).is_file() and FLAIR in (tmp_path / "manifest.json").read_text()
     assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
@@ -412,16 +415,15 @@ def test_a_server_that_goes_away_is_not_asked_for_every_file(dataverse, server, 
 def test_a_listing_that_leads_outside_the_folder_is_refused(dataverse, server, tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dataverse.files[-1]["directoryLabel"] = folder
-    with pytest.raises(ValueError, match="expected one inside the folder") as raised:
+    with pytest.raises(ValueError, match=re.escape(repr(f"{folder}/readme.pdf"))):
         get(server, tmp_path / "data")
-    assert repr(f"{folder}/readme.pdf") in str(raised.value)
     assert below(tmp_path) == set() and [path for path, _ in dataverse.asked] == ["listing"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "/etc/passwd", "../x", "C:x"])
 def test_a_file_name_that_leads_outside_the_folder_is_refused(dataverse, server, name):
     dataverse.files[-1]["dataFile"]["filename"] = name
-    with pytest.raises(ValueError, match="expected one inside the folder"):
+    with pytest.raises(ValueError, match=re.escape(f"{name}'")):
         listed(server)
 
 
@@ -430,30 +432,29 @@ def test_a_file_name_that_leads_outside_the_folder_is_refused(dataverse, server,
 )
 def test_a_file_that_cannot_be_verified_is_refused(dataverse, server, checksum):
     dataverse.files[0]["dataFile"]["checksum"] = checksum
-    with pytest.raises(ValueError, match="expected one of type SHA-1") as raised:
+    with pytest.raises(ValueError, match=f"{FLAIR}.*checksum.*SHA-1"):
         listed(server)
-    assert str(raised.value).startswith(FLAIR)
     del dataverse.files[0]["dataFile"]["checksum"]
-    with pytest.raises(ValueError, match="expected one of type SHA-1"):
+    with pytest.raises(ValueError, match=f"{FLAIR}.*checksum.*SHA-1"):
         listed(server)
 
 
 def test_a_path_listed_twice_is_refused(dataverse, server):
     dataverse.files.append(dataverse.files[0])
-    with pytest.raises(ValueError, match=f"lists {FLAIR} twice"):
+    with pytest.raises(ValueError, match=f"{FLAIR} twice"):
         listed(server)
 
 
 def test_what_is_no_dataverse_is_refused(dataverse, server, monkeypatch):
     dataverse.files = None
-    with pytest.raises(ValueError, match="no listing of wmh-challenge .* check the server's address"):
+    with pytest.raises(ValueError, match=f"{server}.*wmh-challenge"):
         listed(server)
-    with pytest.raises(ValueError, match="check the server's address"):
+    with pytest.raises(ValueError, match="no address.*wmh-challenge"):
         listed("no address")
     dataverse.faults["listing"] = ["404"]
-    with pytest.raises(OSError, match="the server answered 404"):
+    with pytest.raises(OSError, match=f"{server}.*404"):
         listed(server)
-    with pytest.raises(OSError, match="refused.*check the network"):
+    with pytest.raises(OSError, match="127.0.0.1:9.*refused"):
         listed("http://127.0.0.1:9")
 
 
@@ -464,19 +465,20 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(dataverse, server, tm
     part.write_bytes(dataverse.contents[FLAIR][:100_000])
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 100_001))
-    with pytest.raises(OSError, match="has room for .* still to be fetched: free some space"):
+    with pytest.raises(OSError, match=f"{re.escape(str(tmp_path))}.*1.7 MB"):
         get(server, tmp_path / "data")
     assert [path for path, _ in dataverse.asked] == ["listing"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 100_000))
     assert get(server, tmp_path / "data") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, with_signal):
     """Ended by force, or by Ctrl-C, while one file is half here and the others are whole."""
     tmp_path = tmp_path / "wmh-challenge"
     dataverse.faults[FLAIR] = ["stalled"]
-    script = "import sys; from wmhlib import download; download.CHUNK = 10_000; download.main(sys.argv[1:])"
+    script = "import sys; from wmhlib.intake import download; download.CHUNK = 10_000; download.main(sys.argv[1:])"
     arguments = ["wmh-challenge", "--root", tmp_path.parent, "--dataverse", server, "--workers", "2"]
     process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
     part, half = tmp_path / f"{FLAIR}.part", len(dataverse.contents[FLAIR]) // 2
@@ -492,7 +494,7 @@ def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, w
     assert process.returncode == (-signal.SIGKILL if with_signal == signal.SIGKILL else 1)
     assert "Traceback" not in said
     if with_signal == signal.SIGINT:
-        assert said.endswith("Interrupted: the same command goes on from here.\n")
+        assert said.splitlines()[-1].startswith("Interrupted")
         assert FLAIR in (tmp_path / "manifest.json").read_text()
     dataverse.released.set()
     assert get(server, tmp_path) == []
@@ -507,17 +509,18 @@ def test_the_command_says_what_is_missing_and_ends_with_1(dataverse, server, tmp
     dataverse.faults[FLAIR] = ["404"]
     with pytest.raises(SystemExit) as ended:
         download.main(command)
-    assert FLAIR in ended.value.code and ended.value.code.startswith("Of 6 files of wmh-challenge")
+    assert FLAIR in ended.value.code and "6 files of wmh-challenge" in ended.value.code
     download.main([*command, "--t1"])
-    assert "7 files, 2.1 MB, are complete" in capsys.readouterr().out
+    assert "7 files, 2.1 MB" in capsys.readouterr().out
     assert (tmp_path / "wmh-challenge" / FLAIR).is_file()
     dataverse.files[0]["directoryLabel"] = "../../x"
     with pytest.raises(SystemExit) as ended:
         download.main(command)
-    assert ended.value.code.startswith("Nothing of wmh-challenge was fetched. ")
+    assert "wmh-challenge" in ended.value.code and "../../x" in ended.value.code
     with pytest.raises(SystemExit) as ended:
         download.main(["wmh"])
-    assert ended.value.code == 2 and "no data set 'wmh'; there are wmh-challenge, ljubljana" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "'wmh'" in said and all(name in said for name in SOURCES)
 
 
 # The second data set: a git repository.
@@ -560,7 +563,7 @@ def test_a_repository_arrives_as_external_subjects_of_the_challenges_layout(gith
     assert get(hub, tmp_path, LJUBLJANA) == []
     shown = capsys.readouterr().out
     assert "licensed CC BY;" in shown and "10.1007/s12021-017-9348-7" in shown and f"github.com/{REPOSITORY}" in shown
-    subjects = cohort.read_challenge(tmp_path)
+    subjects = read_challenge(tmp_path)
     assert list(subjects.subject) == [f"patient{number:02}" for number in range(1, 31)]
     assert set(subjects.split) == {"external"} and set(subjects.centre) == {"Ljubljana"}
     for number, row in enumerate(subjects.itertuples(), 1):
@@ -614,7 +617,7 @@ def test_a_cut_file_of_a_repository_goes_on_in_the_next_run(github, hub, tmp_pat
 def test_what_is_not_the_commits_content_twice_is_removed_and_said(github, hub, tmp_path):
     github.faults[MASK_03] = ["wrong"] * 2
     (problem,) = get(hub, tmp_path, LJUBLJANA)
-    assert problem.startswith(f"{MASK_03_HERE}: git SHA-1:") and "came twice, expected git SHA-1:" in problem
+    assert problem.startswith(f"{MASK_03_HERE}: git SHA-1:") and problem.count("git SHA-1:") == 2
     assert not list((tmp_path / MASK_03_HERE).parent.glob("wmh*"))
     assert github.faults[MASK_03] == []
 
@@ -622,7 +625,7 @@ def test_what_is_not_the_commits_content_twice_is_removed_and_said(github, hub, 
 @pytest.mark.parametrize("truncated", [True, None, "no"])
 def test_a_listing_that_is_not_whole_is_refused(github, hub, truncated):
     github.truncated = truncated
-    with pytest.raises(ValueError, match="no listing of ljubljana-ms .*truncated, expected the whole tree"):
+    with pytest.raises(ValueError, match="ljubljana-ms.*truncated"):
         listed(hub, LJUBLJANA)
 
 
@@ -631,7 +634,7 @@ def test_a_listing_that_is_not_whole_is_refused(github, hub, truncated):
 )
 def test_what_is_no_github_is_refused(github, hub, files):
     github.find = lambda _: ("listing", json.dumps({"tree": files, "truncated": False}).encode())
-    with pytest.raises(ValueError, match="no listing of ljubljana-ms .* check the server's address"):
+    with pytest.raises(ValueError, match=f"{hub}.*ljubljana-ms"):
         listed(hub, LJUBLJANA)
 
 
@@ -639,14 +642,14 @@ def test_what_is_no_github_is_refused(github, hub, files):
 @pytest.mark.parametrize("patient", [1, 3, 30])
 def test_a_patient_without_scan_or_mask_is_refused(github, hub, tmp_path, patient, image):
     github.files = [entry for entry in github.files if entry["path"] != in_repository(patient, image)]
-    with pytest.raises(ValueError, match=rf"has 0 files .*patient{patient:02}_\]{image}.nii.gz, expected one"):
+    with pytest.raises(ValueError, match=rf"\b0 files .*patient{patient:02}_\]{image}.nii.gz"):
         get(hub, tmp_path, LJUBLJANA)
     assert below(tmp_path) == set()
 
 
 def test_a_patient_whose_mask_stands_under_both_names_is_refused(github, hub):
     github.files.append(github.files[0] | {"path": "cross_sectional/coregistered/patient01/patient01_FLAIR.nii.gz"})
-    with pytest.raises(ValueError, match="has 2 files .*patient01_"):
+    with pytest.raises(ValueError, match=r"\b2 files .*patient01_"):
         LJUBLJANA.wanted(listed(hub, LJUBLJANA))
 
 
@@ -657,7 +660,7 @@ def test_a_patient_whose_mask_stands_under_both_names_is_refused(github, hub):
 def test_a_repository_that_leads_outside_the_folder_is_refused(github, hub, tmp_path, path):
     github.files.append(github.files[0] | {"path": path})
     if isinstance(path, str):
-        with pytest.raises(ValueError, match="expected one inside the folder"):
+        with pytest.raises(ValueError, match=re.escape(repr(path))):
             get(hub, tmp_path, LJUBLJANA)
         assert below(tmp_path) == set()
     else:  # not a path at all: never one of the files wanted
@@ -666,10 +669,10 @@ def test_a_repository_that_leads_outside_the_folder_is_refused(github, hub, tmp_
 
 def test_a_repository_that_lists_a_path_twice_or_without_its_sha_is_refused(github, hub):
     github.files.append(github.files[0])
-    with pytest.raises(ValueError, match=f"lists {github.files[0]['path']} twice"):
+    with pytest.raises(ValueError, match=f"{github.files[0]['path']} twice"):
         listed(hub, LJUBLJANA)
     github.files[-1] = github.files[0] | {"path": "x", "sha": "../x"}
-    with pytest.raises(ValueError, match="the checksum listed is git SHA-1:../x"):
+    with pytest.raises(ValueError, match="x.*git SHA-1:../x"):
         listed(hub, LJUBLJANA)
 
 
@@ -680,19 +683,25 @@ def test_the_command_fetches_both_and_goes_on_to_the_second_when_the_first_fails
     dataverse.faults["listing"] = ["404"]
     with pytest.raises(SystemExit) as ended:
         download.main(command)
-    assert ended.value.code.startswith("Nothing of wmh-challenge was fetched. ") and "\n" not in ended.value.code
+    assert "wmh-challenge" in ended.value.code and "404" in ended.value.code and "\n" not in ended.value.code
     assert len(below(tmp_path / "ljubljana-ms")) == 61
     download.main(command)
     shown = capsys.readouterr().out
-    assert "6 files, 1.8 MB, are complete" in shown and "60 files, 0.1 MB, are complete" in shown
+    assert "6 files, 1.8 MB" in shown and "60 files, 0.1 MB" in shown
 
 
 # What a study asks for.
 
 
-def study_asking_for(*names: str) -> Study:
-    data = {"root": "data/wmh-challenge"} | ({"download": list(names)} if names else {})
-    return Study("asking", {"data": data}, Path("asking.yaml"), Path("data"))
+@pytest.fixture
+def study_asking_for(settings, write_config):
+    """A function that gives a study over the data sets of these names."""
+
+    def asking(*names: str) -> Study:
+        settings["data"] = {"root": "data/wmh-challenge"} | ({"download": list(names)} if names else {})
+        return open_study(write_config(settings))
+
+    return asking
 
 
 @pytest.fixture
@@ -704,7 +713,7 @@ def at(dataverse, server, github, hub, tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_a_study_gets_what_it_asks_for_and_then_no_server_is_asked(at, dataverse, github):
+def test_a_study_gets_what_it_asks_for_and_then_no_server_is_asked(study_asking_for, at, dataverse, github):
     fetch_for(study_asking_for())
     assert not at.exists() and dataverse.asked == github.asked == []
     fetch_for(study_asking_for("ljubljana-ms"))
@@ -720,13 +729,12 @@ def test_a_study_gets_what_it_asks_for_and_then_no_server_is_asked(at, dataverse
     assert dataverse.asked == [] and github.asked == [("listing", ""), (MASK_03, "")]
 
 
-def test_a_study_whose_files_failed_says_so_in_a_sentence_and_goes_on_later(at, github):
+def test_a_study_whose_files_failed_says_so_in_a_sentence_and_goes_on_later(study_asking_for, at, github):
     github.faults[MASK_03] = ["404"]
-    with pytest.raises(OSError, match="the server answered 404") as raised:
+    with pytest.raises(OSError, match="404") as raised:
         fetch_for(study_asking_for("ljubljana-ms"))
     said = str(raised.value)
-    assert said.startswith(f"{at / 'ljubljana-ms'} is not complete, 1 file(s) failed, such as {MASK_03_HERE}: ")
-    assert "\n" not in said and said.endswith("run it again to go on from what is here.")
+    assert said.startswith(f"{at / 'ljubljana-ms'} ") and MASK_03_HERE in said and "\n" not in said
     github.asked.clear()
     fetch_for(study_asking_for("ljubljana-ms"))
     assert github.asked == [("listing", ""), (MASK_03, "")]
@@ -737,11 +745,10 @@ def test_a_configuration_may_ask_for_the_data_sets_there_are_and_no_other(settin
     for names in ([], *([name] for name in SOURCES), list(SOURCES)):
         settings["data"]["download"] = names
         config.write_text(yaml.safe_dump(settings))
-        assert open_study(config).config["data"]["download"] == names
-    assert "download" not in open_study(config, data=tmp_path).config["data"]  # DATA= replaces all of it
+        assert open_study(config).config.data.download == names
+    assert open_study(config, data=tmp_path).config.data.download == []  # DATA= replaces all of it
     settings["data"]["download"] = ["wmh"]
     config.write_text(yaml.safe_dump(settings))
-    with pytest.raises(ValueError, match="at data.download.0: 'wmh' is not one of"):
+    with pytest.raises(ValueError, match=r"asking.yaml.*data\.download") as raised:
         open_study(config)
-    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
-    assert schema["properties"]["data"]["properties"]["download"]["items"]["enum"] == list(SOURCES)
+    assert all(name in str(raised.value) for name in SOURCES)

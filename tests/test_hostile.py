@@ -23,28 +23,21 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
-from conftest import open_browser, small_scan, write_subject
+from conftest import naming, open_browser, small_scan, write_subject
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from nbformat import v4
 
-from wmhlib import (
-    cohort,
-    evaluation,
-    figures,
-    froc,
-    inference,
-    metrics,
-    report,
-    scans,
-    segmentation,
-    slices,
-    study,
-    viewers,
-)
-from wmhlib.scans import save_image
-from wmhlib.study import ROOT, open_study, write_json
-from wmhlib.threshold import threshold_mask
+from wmhlib import cohort, inference, metrics, slices
+from wmhlib.apply import segment
+from wmhlib.evaluation import froc, lesions, records, scoring
+from wmhlib.evaluation.threshold import threshold_mask
+from wmhlib.intake import scans
+from wmhlib.intake.nifti import open_scan, save_image
+from wmhlib.report import captions, figures, pages, pictures, viewers
+from wmhlib.running import command
+from wmhlib.running.files import ROOT, write_json
+from wmhlib.study import Study, open_study
 
 MORE = int(os.environ.get("WMH_FUZZ", 0))
 KINDS = (np.uint8, np.int16, np.float32, np.float64, ">i2", ">f4")
@@ -151,23 +144,23 @@ def ways_in(path, good, out) -> dict:
 
     def read():
         nonlocal flair
-        flair = slices.read_flair(path)
+        flair = scans.read_flair(path)
 
     def network():
         name = f"{len(os.listdir(out))}"
-        segmentation.segment_scan(NETWORK, path, name, out, {})
+        segment.segment_scan(NETWORK, path, name, out, {})
         for one in out.iterdir():
             one.unlink()
 
     yield read
-    yield lambda: slices.canonical_slice_count(path)
-    yield lambda: slices.read_reference(path)
-    yield lambda: slices.read_pair(good, path)
+    yield lambda: scans.canonical_slice_count(path)
+    yield lambda: scans.read_reference(path)
+    yield lambda: scans.read_pair(good, path)
     yield lambda: metrics.positive_class_density(path)
     yield lambda: metrics.challenge_metrics(path, path)
     yield lambda: metrics.challenge_metrics(good, path)
-    yield lambda: metrics.lesion_records(path, path)
-    yield lambda: metrics.volumes_ml(path, path)
+    yield lambda: lesions.lesion_records(metrics.MaskPair(path, path))
+    yield lambda: lesions.volumes_ml(metrics.MaskPair(path, path))
     yield lambda: threshold_mask(path, 0.5)
     if flair is not None:
         for view in slices.VIEWS:
@@ -176,6 +169,7 @@ def ways_in(path, good, out) -> dict:
         yield network
 
 
+@pytest.mark.slow
 @fuzz(250)
 @given(file=files())
 def test_a_mutated_scan_is_read_or_refused_in_one_sentence(tmp_path_factory, file):
@@ -216,6 +210,7 @@ def header_of(shape, extension: bytes = b"") -> bytes:
     return header.binaryblock + (b"\1\0\0\0" if extension else bytes(4)) + extension
 
 
+@pytest.mark.slow
 def test_a_file_that_swells_or_claims_too_much_costs_no_more_than_its_size(tmp_path):
     good = nibabel.Nifti1Image(small_scan(np.random.default_rng(0))[0], np.eye(4))
     endless = packed(good, tmp_path / "endless.nii.gz", behind=2**29)
@@ -225,22 +220,23 @@ def test_a_file_that_swells_or_claims_too_much_costs_no_more_than_its_size(tmp_p
     (tmp_path / "long.nii.gz").write_bytes(gzip.compress(header_of((3, 3, 3, 30_000, 30_000)) + bytes(1000)))
     short = bytearray(header_of((200, 200, 200)) + bytes(10**6))
     (tmp_path / "short.nii.gz").write_bytes(gzip.compress(short) + np.random.default_rng(0).bytes(10_000))
-    words = {
-        "endless.nii.gz": "goes on long after the voxels",
-        "huge.nii": "claims 32767 x 32767 x 32767 voxels; up to 1024 a side",
-        "huge.nii.gz": "claims 32767 x 32767 x 32767 voxels",
-        "lies.nii.gz": r"claims 125000352 bytes, more than the file's \d+ can hold",
-        "long.nii.gz": "268435456 in all",
-        "short.nii.gz": "Expected|Not a gzipped",
+    shown = {
+        "endless.nii.gz": "",
+        "huge.nii": "32767 x 32767 x 32767",
+        "huge.nii.gz": "32767 x 32767 x 32767",
+        "lies.nii.gz": "125000352",
+        "long.nii.gz": "30000",
+        "short.nii.gz": "",
     }
     assert endless.stat().st_size < 2**20
-    for name, said in words.items():
-        for read in (slices.read_flair, slices.read_reference, metrics.positive_class_density):
-            with bounded(), pytest.raises(ValueError, match=said) as raised:
+    for name, claimed in shown.items():
+        for read in (scans.read_flair, scans.read_reference, metrics.positive_class_density):
+            with bounded(), pytest.raises(ValueError, match=naming(tmp_path / name, claimed)) as raised:
                 read(tmp_path / name)
-            assert name in str(raised.value) and "\n" not in str(raised.value)
+            assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_an_extension_is_never_followed(tmp_path):
     """One that claims 2 GB, in a stream that would deliver them."""
     scan = bytearray(header_of((3, 3, 3), extension=np.array([2**31 - 16, 6], "<i4").tobytes()))
@@ -250,30 +246,30 @@ def test_an_extension_is_never_followed(tmp_path):
         for _ in range(32):
             file.write(bytes(2**24))
     with bounded():
-        assert scans.open_scan(tmp_path / "scan.nii.gz").shape == (3, 3, 3)
-        with pytest.raises(ValueError, match="goes on long after"):
-            slices.read_flair(tmp_path / "scan.nii.gz")
+        assert open_scan(tmp_path / "scan.nii.gz").shape == (3, 3, 3)
+        with pytest.raises(ValueError, match=naming(tmp_path / "scan.nii.gz")):
+            scans.read_flair(tmp_path / "scan.nii.gz")
 
 
 def test_an_empty_mask_that_packs_a_thousandfold_is_read(tmp_path):
     path = packed(nibabel.Nifti1Image(np.zeros((256, 256, 100), np.uint8), np.eye(4)), tmp_path / "wmh.nii.gz")
     assert path.stat().st_size * 900 < 256 * 256 * 100
-    assert not np.asarray(slices.read_reference(path).dataobj).any() and metrics.positive_class_density(path) == 0
+    assert not np.asarray(scans.read_reference(path).dataobj).any() and metrics.positive_class_density(path) == 0
 
 
 def test_a_stream_that_fails_its_checksum_is_refused(tmp_path):
     raw = bytearray(gzip.compress(WHOLE[2]))
     raw[-8] ^= 1
     (tmp_path / "scan.nii.gz").write_bytes(raw)
-    for read in (slices.read_flair, metrics.positive_class_density):
-        with pytest.raises(ValueError, match=r"scan\.nii\.gz cannot be read as a NIfTI \(CRC check failed"):
+    for read in (scans.read_flair, metrics.positive_class_density):
+        with pytest.raises(ValueError, match=naming(tmp_path / "scan.nii.gz", "CRC")):
             read(tmp_path / "scan.nii.gz")
 
 
 def test_a_flat_scan_has_no_slices_to_count(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.ones((5, 6), np.float32), np.eye(4)), tmp_path / "flat.nii")
-    with pytest.raises(ValueError, match=r"flat\.nii has 2 dimensions"):
-        slices.canonical_slice_count(tmp_path / "flat.nii")
+    with pytest.raises(ValueError, match=naming(tmp_path / "flat.nii", "(5, 6)")):
+        scans.canonical_slice_count(tmp_path / "flat.nii")
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path):
@@ -282,26 +278,19 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
     (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
     (tmp_path / "zero.nii.gz").symlink_to("/dev/zero")
     (tmp_path / "empty.nii.gz").touch()
-    for name, said in {
-        "pipe": "is no file but",
-        "folder": "is no file but",
-        "zero": "is no file but",
-        "loop": "check the path",
-        "empty": "cannot be read as a NIfTI",
-        "nul\0": "check the path",
-    }.items():
-        for read in (slices.read_flair, slices.canonical_slice_count, inference.probability):
+    kinds = dict.fromkeys(("pipe", "folder", "zero", "empty"), ValueError)
+    for name, kind in (kinds | dict.fromkeys(("loop", "nul\0"), FileNotFoundError)).items():
+        for read in (scans.read_flair, scans.canonical_slice_count, inference.probability):
             arguments = [NETWORK] if read is inference.probability else []
-            with bounded(), pytest.raises((ValueError, FileNotFoundError), match=said) as raised:
+            with bounded(), pytest.raises(kind, match=naming(f"{name}.nii.gz")):
                 read(*arguments, tmp_path / f"{name}.nii.gz")
-            assert f"{name}.nii.gz" in str(raised.value)
         with pytest.raises((ValueError, FileNotFoundError)):
             metrics.positive_class_density(tmp_path / f"{name}.nii.gz")
 
 
 def test_folders_hold_pipes_loops_and_devices_and_are_named(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(FileNotFoundError, match="No data folder at .*loop"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "loop")):
         cohort.read_folder(tmp_path / "loop")
     subject = tmp_path / "set" / "training" / "A" / "7"
     write_subject(subject, *small_scan(np.random.default_rng(0)))
@@ -311,51 +300,48 @@ def test_folders_hold_pipes_loops_and_devices_and_are_named(tmp_path):
     for name, make in (ways | {"device": lambda path: path.symlink_to("/dev/zero")}).items():
         (subject / "wmh.nii.gz").rename(tmp_path / f"before {name}")
         make(subject / "wmh.nii.gz")
-        with pytest.raises(FileNotFoundError, match=r"A/7 has no wmh\.nii\.gz"):
+        with pytest.raises(FileNotFoundError, match=naming(subject / "wmh.nii.gz")):
             cohort.read_folder(tmp_path / "set")
 
 
 def test_a_square_around_a_needle_is_refused():
     needle = nibabel.Nifti1Image(np.ones((1000, 4, 10), np.float32), np.diag([100.0, 1, 1, 1]))
-    with bounded(200), pytest.raises(ValueError, match="correct the scan's voxel sizes"):
+    with bounded(200), pytest.raises(ValueError, match=naming("1000 x 100000")):
         slices.box_of(needle, "pad")
 
 
-ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
-
-
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "key"),
     [
-        (ALIASES + "question: *a39\n", "more than 10000 values"),
-        ("data: &data {root: *data}\n", "more than 10000 values"),
-        ("study: " + "[" * 1000, "is not valid YAML"),
-        ("seeds: [" + "9" * 5000 + "]\n", "is not valid YAML"),
-        ("study: 2026-99-99\n", "is not valid YAML"),
-        ("study: !!int ''\n", "is not valid YAML"),
-        ("study: !!bool x\n", "is not valid YAML"),
-        ("study: !!timestamp x\n", "is not valid YAML"),
-        ("study: !!python/object/apply:os.system ['touch ran']\n", "is not valid YAML"),
-        ("preprocessing: {size_px: .nan}\n", "holds the value nan"),
-        ("training: {learning_rate: .inf}\n", "holds the value inf"),
-        ('study: "demo\\n"\n', "at study: .*does not match"),
-        (f"study: {'x' * 300}\n", "at study: .*does not match"),
-        ('losses: {"dice\\n": {loss: dice, labels: hard, epsilon: 1}}\n', "does not match"),
-        ('losses: {"a; touch ran": {loss: dice, labels: hard, epsilon: 1}}\n', "does not match"),
-        ('losses: {"{x}": {loss: dice, labels: hard, epsilon: 1}}\n', "does not match"),
-        ("base: /dev/zero\n", "pipe or a device"),
-        ("base: pipe\n", "pipe or a device"),
+        ("study: " + "[" * 1000, ""),
+        ("seeds: [" + "9" * 5000 + "]\n", ""),
+        ("study: 2026-99-99\n", ""),
+        ("study: !!int ''\n", ""),
+        ("study: !!bool x\n", ""),
+        ("study: !!timestamp x\n", ""),
+        ("study: !!python/object/apply:os.system ['touch ran']\n", ""),
+        ("preprocessing: {size_px: .nan}\n", "preprocessing.size_px"),
+        ("training: {learning_rate: .inf}\n", "training.learning_rate"),
+        ('study: "demo\\n"\n', "study"),
+        (f"study: {'x' * 300}\n", "study"),
+        ('losses: {"dice\\n": {loss: dice}}\n', "losses"),
+        ('losses: {"a; touch ran": {loss: dice}}\n', "losses"),
+        ('losses: {"{x}": {loss: dice}}\n', "losses"),
+        ("base: /dev/zero\n", "/dev/zero"),
+        ("base: pipe\n", "pipe"),
+        ("base: [1]\n", "[1]"),
     ],
 )
-def test_a_hostile_configuration_is_refused_in_one_sentence(tmp_path, monkeypatch, text, said):
+def test_a_hostile_configuration_is_refused_in_one_sentence(tmp_path, monkeypatch, text, key):
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "study.yaml").write_text(text if "base:" in text else f"base: {ROOT / 'config' / 'demo.yaml'}\n{text}")
-    with bounded(), pytest.raises((ValueError, OSError), match=said) as raised:
+    with bounded(), pytest.raises((ValueError, OSError), match=naming(key or "study.yaml")) as raised:
         open_study("study.yaml")
     assert "\n" not in str(raised.value) and not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatch):
     """Snakemake takes a setting for YAML and a command for a template; each would read some of these names otherwise."""
     odd = tmp_path / "a #b: {input} $(touch ran) `touch ran` 'c' \"d\" && touch ran\n€"
@@ -364,16 +350,16 @@ def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatc
     (odd / "study.yaml").write_text(yaml.safe_dump(settings | {"study": "test-hostile"}))
     commands, run = [], subprocess.run
     monkeypatch.setattr(
-        study.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=0)
+        command.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=0)
     )
-    monkeypatch.setattr(sys, "argv", ["study", str(odd / "study.yaml"), "--data", str(odd / "scans")])
+    monkeypatch.setattr(sys, "argv", ["command", str(odd / "study.yaml"), "--data", str(odd / "scans")])
     monkeypatch.chdir(tmp_path)
     try:
-        study.main()
+        command.main()
     finally:
         shutil.rmtree(ROOT / "reports" / "test-hostile", ignore_errors=True)
-    command = [str(word) for word in commands[0] if word not in ("--quiet", "all")]
-    shown = run([*command, "-n", "-p", "-F"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    words = [str(word) for word in commands[0] if word not in ("--quiet", "all")]
+    shown = run([*words, "-n", "-p", "-F"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     found = re.findall(r"Shell command: (.*?)\n(?=\n|Job|\[|Reasons|Would)", shown.stdout, re.DOTALL)
     lines = [shlex.split(line) for line in found if line != "None"]
@@ -401,24 +387,24 @@ def bids_set(folder, description='{"Name": "A", "BIDSVersion": "1.9.0"}', partic
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "file"),
     [
-        ({"description": '{"Name": ["A"]}'}, "is not JSON with a Name"),
-        ({"description": "[" * 100_000}, "is not JSON with a Name"),
-        ({"participants": b"participant_id\tcentre\nsub-01\t\xff\n"}, "participants.tsv is no table"),
-        ({"participants": b""}, "participants.tsv is no table"),
-        ({"participants": b"participant_id\nsub-01\tA\tB\n\tC\tD\tE\tF\n"}, "participants.tsv is no table"),
-        ({"participants": b"participant_id\tcentre\nsub-01\t" + b"x" * 300}, "holds the name 'xxx"),
-        ({"participants": b'participant_id\tcentre\nsub-01\t"a\nb"\n'}, r"holds the name 'a\\nb'"),
-        ({"more": {"layout_config.json": "{"}}, "cannot be read as BIDS"),
-        ({"more": {"derivatives/m/dataset_description.json": "{"}}, "BIDS|no lesion mask"),
+        ({"description": '{"Name": ["A"]}'}, "dataset_description.json"),
+        ({"description": "[" * 100_000}, "dataset_description.json"),
+        ({"participants": b"participant_id\tcentre\nsub-01\t\xff\n"}, "participants.tsv"),
+        ({"participants": b""}, "participants.tsv"),
+        ({"participants": b"participant_id\nsub-01\tA\tB\n\tC\tD\tE\tF\n"}, "participants.tsv"),
+        ({"participants": b"participant_id\tcentre\nsub-01\t" + b"x" * 300}, "xxx"),
+        ({"participants": b'participant_id\tcentre\nsub-01\t"a\nb"\n'}, r"a\nb"),
+        ({"more": {"layout_config.json": "{"}}, ""),
+        ({"more": {"derivatives/m/dataset_description.json": "{"}}, ""),
     ],
 )
-def test_a_hostile_bids_folder_is_refused_in_one_sentence(tmp_path, made, said):
+def test_a_hostile_bids_folder_is_refused_in_one_sentence(tmp_path, made, file):
     root = bids_set(tmp_path / "set", **made)
-    with bounded(), pytest.raises((ValueError, FileNotFoundError), match=said) as raised:
+    with bounded(), pytest.raises((ValueError, FileNotFoundError), match=naming(root, file)) as raised:
         cohort.read_folder(root)
-    assert "\n" not in str(raised.value) and "set" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_broken_sidecars_of_a_bids_folder_do_not_matter(tmp_path):
@@ -429,7 +415,7 @@ def test_broken_sidecars_of_a_bids_folder_do_not_matter(tmp_path):
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", os.fsdecode(b"\xff"), "x" * 201])
 def test_names_that_no_table_or_file_can_bear_are_refused(tmp_path, name):
     write_subject(tmp_path / "training" / "A" / name, *small_scan(np.random.default_rng(0)))
-    with pytest.raises(ValueError, match="holds the name .*: rename it") as raised:
+    with pytest.raises(ValueError, match=naming(tmp_path, ascii(name))) as raised:
         cohort.read_folder(tmp_path)
     assert str(raised.value).isprintable()
 
@@ -438,13 +424,13 @@ NAMES = ["$(touch ran)", "<img src=x onerror=alert(1)>", "NA", "..a..", "'\"`&am
 
 
 @pytest.fixture
-def pages(tmp_path, settings, write_config, monkeypatch) -> list:
+def made(tmp_path, settings, write_config, monkeypatch) -> list:
     """The pages of a study over subjects and centres of these names, made from its folder by way of slices, masks, tables."""
     random = np.random.default_rng(0)
     for name in NAMES:
         write_subject(tmp_path / "in" / "training" / name / f"{name} too", *small_scan(random))
         write_subject(tmp_path / "in" / "test" / name / name, *small_scan(random))
-    monkeypatch.setattr(study.Study, "folder", tmp_path / "reports")
+    monkeypatch.setattr(Study, "folder", tmp_path / "reports")
     settings["data"]["root"], settings["question"] = str(tmp_path / "in"), " ".join(NAMES)
     settings["split"] = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
     del settings["losses"]["siamese_minmax"]
@@ -453,33 +439,33 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
     slices.write_slices(subjects, tmp_path / "arrays", 16)
     assert set(slices.open_slices(tmp_path / "arrays")[2].subject) == set(subjects.subject)
     unseen = subjects[subjects.split == "external"]
-    for loss in opened.config["losses"]:
+    for loss in opened.recipes:
         points = []
         for row in unseen.itertuples():
             mask = opened.mask(loss, 1, row.subject)
             assert mask.resolve().is_relative_to(opened.folder / "masks")
             marked = threshold_mask(row.flair, 0.8 if loss == "dice" else 0.3)
             save_image(marked, mask)
-            points.append(metrics.operating_points(row.reference, marked))
+            points.append(lesions.operating_points(row.reference, marked))
         froc.write_points(opened, loss, 1, unseen, points)
-    evaluation.write_threshold_masks(opened, subjects)
-    evaluation.save_tables(opened, evaluation.summarise(evaluation.score(opened, unseen), opened.kinds))
-    write_json(opened.discriminator.with_suffix(".json"), {"weights": "random", "source": NAMES[1]})
+    scoring.write_threshold_masks(opened, subjects)
+    scoring.save_tables(opened, scoring.summarise(scoring.score(opened, unseen), opened.kinds))
+    write_json(opened.features / "origins.json", {"vgg19": {"weights": "random", "source": NAMES[1]}})
     slices.ceilings(unseen, 16, "whole").to_csv(opened.tables / "ceilings.csv", index=False)
-    assert set(evaluation.ceilings(opened).subject) == set(NAMES)
-    tables = evaluation.load_tables(opened)
+    assert set(records.ceilings(opened).subject) == set(NAMES)
+    tables = scoring.load_tables(opened)
     for name in ("per_subject", "volumes", "per_lesion", "operating_points"):
         assert set(tables[name].subject) == set(tables[name].centre) == set(NAMES), name
 
-    scored, losses = tables["per_subject"], list(opened.config["losses"])
-    samples = [evaluation.sample(opened, subjects, name, losses, 1) | {"title": name} for name in NAMES]
+    scored, losses = tables["per_subject"], list(opened.recipes)
+    samples = [pictures.sample(opened, subjects, name, losses, 1) | {"title": name} for name in NAMES]
     drawn = [
         figures.metric_panels(scored, "external"),
         figures.paired_slopes(scored, "external"),
         figures.froc(tables["froc"], "external"),
         figures.by_centre(tables["centres"]),
         figures.lesion_map(tables["per_lesion"], "external", 1),
-        figures.prediction_samples(samples),
+        pictures.prediction_samples(samples),
     ]
     scans = {
         f"{row.subject}, {row.centre}": viewers.pack_subject(
@@ -487,34 +473,35 @@ def pages(tmp_path, settings, write_config, monkeypatch) -> list:
         )
         for row in unseen.itertuples()
     }
-    lesions = viewers.pack_lesions(
+    lesions_shown = viewers.pack_lesions(
         tables["per_lesion"], unseen, lambda loss, name: opened.mask(loss, 1, name), losses, seed=1
     )
     shown = [{"text/html": subjects.to_html()}, {"text/markdown": "\n".join(f"- {name}" for name in NAMES)}]
-    shown += [{report.PLOTLY: figure.to_plotly_json()} for figure in drawn]
+    shown += [{pages.PLOTLY: figure.to_plotly_json()} for figure in drawn]
     shown += [{viewers.MIME: {"kind": "slices", "scans": [scan | {"title": name} for name, scan in scans.items()]}}]
-    shown += [{viewers.MIME: {"kind": "lesions", "lesions": lesions}}]
+    shown += [{viewers.MIME: {"kind": "lesions", "lesions": lesions_shown}}]
     outputs = [v4.new_output("display_data", data) for data in shown]
     outputs.append(v4.new_output("stream", name="stdout", text="\n".join(NAMES)))
     text = json.loads(json.dumps(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=outputs)]), default=list))
     (tmp_path / "page.ipynb").write_text(json.dumps(text))
     titles = [("page.html", NAMES[1]), ("index.html", NAMES[5])]
-    report.export_page(tmp_path / "page.ipynb", tmp_path / "page.html", NAMES[1], titles, banner=NAMES[4])
+    pages.export_page(tmp_path / "page.ipynb", tmp_path / "page.html", NAMES[1], titles, banner=NAMES[4])
     table = tables["centres"].to_html(escape=True)
-    provenance = {"configuration": opened.config, NAMES[1]: NAMES}
-    words = [evaluation.caption(opened, tables), *NAMES]
-    report.write_index(
-        tmp_path / "index.html", NAMES[1], opened.config["question"], words, table, drawn[:1],
+    provenance = {"configuration": opened.raw, NAMES[1]: NAMES}
+    words = [captions.table1_caption(opened, tables), *NAMES]
+    pages.write_index(
+        tmp_path / "index.html", NAMES[1], opened.config.question, words, table, drawn[:1],
         [("page.html", name, name) for name in NAMES], provenance, NAMES[1], " ".join(words),
     )  # fmt: skip
     return [tmp_path / "page.html", tmp_path / "index.html"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_names_of_data_are_text_from_the_folder_to_the_page(pages, tmp_path):
+def test_names_of_data_are_text_from_the_folder_to_the_page(made, tmp_path):
     with open_browser(offline=True) as (page, troubles):
         page.on("dialog", lambda dialog: (troubles.append(f"it ran: {dialog.message}"), dialog.dismiss()))
-        for path in pages:
+        for path in made:
             page.goto(path.as_uri())
             page.wait_for_selector("figure.plot.drawn")
             if path.name == "page.html":

@@ -1,4 +1,4 @@
-"""The generator, the discriminator and the losses; run on every backend that Keras has here."""
+"""The generator, VGG19 and its weights, and the losses; run on every backend that Keras has here."""
 
 import http.server
 import socket
@@ -9,13 +9,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, gradient, naming
 from keras import ops
 
-from wmhlib import losses, siamese
+from wmhlib import features, losses, siamese
 from wmhlib.generator import dense_unet
-from wmhlib.trainers import PooledDice
-from wmhlib.training import make_loss
+from wmhlib.intake import weights
+from wmhlib.learner import PooledDice
 
 WEIGHTS = SHARED / "weights" / "vgg19_imagenet_blocks1-3_notop.h5"
 
@@ -50,7 +50,7 @@ def test_generator_weights_follow_from_the_seed():
 
 
 def test_generator_refuses_a_size_it_cannot_halve():
-    with pytest.raises(ValueError, match="multiple of 8"):
+    with pytest.raises(ValueError, match=naming(36, 8)):
         dense_unet(36, depth=3)
 
 
@@ -83,38 +83,22 @@ def test_every_loss_prefers_the_reference_and_has_finite_gradients(name):
     random = np.random.default_rng(0)
     reference = (random.random((2, 32, 32, 1)) > 0.97).astype(np.float32)
     image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
-    loss = make_loss(name, {}, siamese.vgg19_features(32))
-    loss = loss.bound_to(image) if name == "siamese" else loss
+    kind = losses.LOSSES[name]
+    loss = kind(*([features.build(32)] if kind.looks_at_features() else [])).bound_to(image)
     perfect, half, nothing = (float(loss(reference, reference * share)) for share in (1, 0.5, 0))
     assert perfect == pytest.approx(0, abs=1e-4) and perfect < half < nothing
     step = gradient(lambda y: loss(reference, y), np.full_like(reference, 0.3))
     assert np.isfinite(step).all() and step[reference == 1].mean() < 0, "more lesion where there is lesion"
 
 
-def gradient(function, at: np.ndarray) -> np.ndarray:
-    """Gradient of a scalar function by the backend's own differentiation."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return np.asarray(jax.grad(function)(at))
-    import tensorflow as tf
-
-    point = tf.constant(at)
-    with tf.GradientTape() as tape:
-        tape.watch(point)
-        value = function(point)
-    found = tape.gradient(value, point)
-    return np.zeros_like(at) if found is None else found.numpy()
-
-
 def test_siamese_is_equation_1_at_each_tap():
     random = np.random.default_rng(1)
-    features = siamese.vgg19_features(32)
+    network = features.build(32)
     image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
     y, drawn = random.random((2, 2, 32, 32, 1)).astype(np.float32)
-    loss = siamese.SiameseContentLoss(features).bound_to(image)
+    loss = siamese.SiameseContentLoss(network).bound_to(image)
     distances = [float(one) for one in loss.distances(y, drawn)]
-    pairs = zip(features(image * y), features(image * drawn), strict=True)
+    pairs = zip(network(image * y), network(image * drawn), strict=True)
     by_hand = [np.mean((ops.convert_to_numpy(a) - ops.convert_to_numpy(b)) ** 2) for a, b in pairs]
     assert distances == pytest.approx(by_hand, rel=1e-4) and float(loss(y, drawn)) == pytest.approx(
         sum(by_hand), rel=1e-4
@@ -125,7 +109,7 @@ def test_no_gradient_flows_along_the_reference_path():
     random = np.random.default_rng(1)
     image = random.uniform(-100, 150, (1, 32, 32, 3)).astype(np.float32)
     drawn = random.random((1, 32, 32, 1)).astype(np.float32)
-    loss = siamese.SiameseContentLoss(siamese.vgg19_features(32)).bound_to(image)
+    loss = siamese.SiameseContentLoss(features.build(32)).bound_to(image)
     assert not gradient(lambda y: loss(y, drawn), np.full((1, 32, 32, 1), 0.5, np.float32)).any()
 
 
@@ -133,7 +117,7 @@ def test_the_loss_comes_from_where_the_masks_differ():
     image = np.random.default_rng(2).uniform(-100, 150, (1, 64, 64, 3)).astype(np.float32)
     whole, part = np.zeros((2, 1, 64, 64, 1), np.float32)
     whole[0, 4:12, 4:12] = whole[0, 50:60, 50:60] = part[0, 50:60, 50:60] = 1
-    loss = siamese.SiameseContentLoss(siamese.vgg19_features(64)).bound_to(image)
+    loss = siamese.SiameseContentLoss(features.build(64)).bound_to(image)
     squares = [ops.convert_to_numpy(tap)[0] for tap in loss.squared_differences(whole, part)]
     assert [tap.shape for tap in squares] == [(32, 32, 64), (16, 16, 128)]
     for tap in squares:
@@ -144,13 +128,13 @@ def test_the_loss_comes_from_where_the_masks_differ():
 
 def test_an_unbound_siamese_loss_says_what_to_do():
     with pytest.raises(ValueError, match="bound_to"):
-        siamese.SiameseContentLoss(siamese.vgg19_features(32))(column(1), column(1))
+        siamese.SiameseContentLoss(features.build(32))(column(1), column(1))
 
 
 def test_features_have_the_papers_shapes_and_are_frozen():
-    features = siamese.vgg19_features(224)
-    assert [tap.shape for tap in features.outputs] == [(None, 112, 112, 64), (None, 56, 56, 128)]
-    assert not features.trainable_weights and len(features.weights) == 8
+    network = features.build(224)
+    assert [tap.shape for tap in network.outputs] == [(None, 112, 112, 64), (None, 56, 56, 128)]
+    assert not network.trainable_weights and len(network.weights) == 8
 
 
 def test_pooled_dice_counts_all_slices_together():
@@ -163,11 +147,11 @@ def test_pooled_dice_counts_all_slices_together():
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights beside the project")
 def test_named_weights_are_used_and_reported(monkeypatch):
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(WEIGHTS))
-    features, origin = siamese.load_vgg19(32)
+    network, origin = features.load(32)
     assert origin["weights"] == "imagenet" and WEIGHTS.name in origin["source"] and len(origin["sha256"]) == 64
     with h5py.File(WEIGHTS) as file:
         stored = file["block1_conv1"]["block1_conv1_W_1:0"][()]
-    assert np.array_equal(features.get_layer("block1_conv1").get_weights()[0], stored)
+    assert np.array_equal(network.get_layer("block1_conv1").get_weights()[0], stored)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of weights", None])
@@ -179,16 +163,16 @@ def test_wrong_weights_files_are_refused_by_name(monkeypatch, tmp_path, content)
     else:
         path.write_bytes(content)
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(path))
-    with pytest.raises(ValueError, match=r"weights\.h5 does not hold VGG19's weights"):
-        siamese.load_vgg19(32)
+    with pytest.raises(ValueError, match=naming(path)):
+        features.load(32)
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(tmp_path / "nowhere.h5"))
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5"):
-        siamese.load_vgg19(32)
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "nowhere.h5")):
+        features.load(32)
 
 
 def stored(path, listed=True, **change):
     """A file of weights in Keras's layout; `change` replaces a layer's kernel."""
-    layers = [layer for layer in siamese.vgg19_features(32).layers if layer.weights]
+    layers = [layer for layer in features.build(32).layers if layer.weights]
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name for layer in layers if listed]
         for layer in layers:
@@ -198,21 +182,22 @@ def stored(path, listed=True, **change):
             group.attrs["weight_names"] = ["kernel", "bias"]
 
 
+@pytest.mark.slow
 def test_weights_cut_short_unlisted_or_of_another_shape_are_refused_by_name(monkeypatch, tmp_path):
     path = tmp_path / "weights.h5"
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(path))
     stored(path)
-    assert siamese.load_vgg19(32)[1]["weights"] == "imagenet"
+    assert features.load(32)[1]["weights"] == "imagenet"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*truncated.* use Keras's notop file\.$"):
-        siamese.load_vgg19(32)
+    with pytest.raises(ValueError, match=naming(path)):
+        features.load(32)
     stored(path, block2_conv1=np.zeros((3, 3, 64, 96), np.float32))
-    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*block2_conv1.*\(3, 3, 64, 96\)") as raised:
-        siamese.load_vgg19(32)
+    with pytest.raises(ValueError, match=naming(path, "block2_conv1", "(3, 3, 64, 96)")) as raised:
+        features.load(32)
     assert "\n" not in str(raised.value)
     stored(path, listed=False)
-    with pytest.raises(ValueError, match=r"weights\.h5 does not hold .*it has no block1_conv1, block1_conv2"):
-        siamese.load_vgg19(32)
+    with pytest.raises(ValueError, match=naming(path, "block1_conv1", "block1_conv2")):
+        features.load(32)
 
 
 @pytest.fixture
@@ -222,10 +207,10 @@ def empty_cache(monkeypatch, tmp_path):
 
 
 def test_no_network_means_random_features_said_so(monkeypatch, empty_cache):
-    monkeypatch.setattr(siamese, "WEIGHTS_URL", "http://127.0.0.1:9/vgg19.h5")
-    features, origin = siamese.load_vgg19(32)
-    assert origin["weights"] == "random" and "could not be reached" in origin["source"]
-    spread = float(ops.std(features.get_layer("block1_conv2").kernel))
+    monkeypatch.setattr(weights, "VGG19_URL", "http://127.0.0.1:9/vgg19.h5")
+    network, origin = features.load(32)
+    assert origin["weights"] == "random" and origin["source"]
+    spread = float(ops.std(network.get_layer("block1_conv2").kernel))
     assert spread == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.1), "He-normal"
 
 
@@ -233,10 +218,10 @@ def test_a_silent_network_is_noticed_within_seconds(monkeypatch, empty_cache):
     with socket.socket() as listener:  # accepts, and never answers
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        monkeypatch.setattr(siamese, "WEIGHTS_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/vgg19.h5")
-        monkeypatch.setattr(siamese, "TIMEOUT_S", 1)
+        monkeypatch.setattr(weights, "VGG19_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/vgg19.h5")
+        monkeypatch.setattr(weights, "TIMEOUT_S", 1)
         started = time.monotonic()
-        assert siamese.load_vgg19(32)[1]["weights"] == "random"
+        assert features.load(32)[1]["weights"] == "random"
         assert time.monotonic() - started < 6
 
 
@@ -265,8 +250,8 @@ def test_weights_are_downloaded_once(monkeypatch, empty_cache):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(siamese, "WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
-        monkeypatch.setattr(siamese, "WEIGHTS_MD5", hashlib.md5(WEIGHTS.read_bytes()).hexdigest())
-        first, second = siamese.load_vgg19(32)[1], siamese.load_vgg19(32)[1]
+        monkeypatch.setattr(weights, "VGG19_URL", f"http://127.0.0.1:{server.server_port}/vgg19.h5")
+        monkeypatch.setattr(weights, "VGG19_MD5", hashlib.md5(WEIGHTS.read_bytes()).hexdigest())
+        first, second = features.load(32)[1], features.load(32)[1]
         server.shutdown()
     assert first == second and first["weights"] == "imagenet" and asked == ["HEAD", "GET"]

@@ -19,8 +19,8 @@ import slurm_node
 import yaml
 from conftest import open_browser
 
-from wmhlib.siamese import vgg19_features
-from wmhlib.study import ROOT
+from wmhlib import features
+from wmhlib.running.files import ROOT
 
 CONFIG = ROOT / "tests" / "smoke.yaml"
 FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
@@ -28,7 +28,7 @@ FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "dat
 
 def start(weights, *arguments: str, **more) -> subprocess.Popen:
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
-    command = [sys.executable, "-m", "wmhlib.study", *arguments]
+    command = [sys.executable, "-m", "wmhlib.running.command", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **(pipes | more))
 
@@ -47,8 +47,7 @@ def tables_now() -> dict[str, bytes]:
 def weights(tmp_path_factory):
     """A weights file in Keras's layout with random content, so that no test downloads VGG19."""
     path = tmp_path_factory.mktemp("weights") / "vgg19.h5"
-    features = vgg19_features(32)
-    layers = [layer for layer in features.layers if layer.weights]
+    layers = [layer for layer in features.build(32).layers if layer.weights]
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name for layer in layers]
         for layer in layers:
@@ -96,7 +95,7 @@ def test_tables_have_a_row_for_every_mask(study):
 
 def test_the_run_says_what_made_it(study):
     record = json.loads((FOLDER / "run.json").read_text(encoding="utf-8"))
-    assert record["vgg19"]["weights"] == "imagenet" and len(record["vgg19"]["sha256"]) == 64
+    assert record["features"]["vgg19"]["weights"] == "imagenet" and len(record["features"]["vgg19"]["sha256"]) == 64
     assert record["seeds"] == [1] and record["configuration"]["study"] == "smoke"
     assert record["scans"]["subjects"] == 11 and len(record["scans"]["sha256"]) == len(record["code"]) == 64
     assert {one["loss"] for one in record["trainings"]} == {
@@ -125,6 +124,23 @@ def test_a_second_run_does_nothing_and_a_repeated_one_gives_the_same_tables(stud
     done = [line.split("  ")[2].split(":")[0] for line in resumed.stdout.splitlines() if "done in" in line]
     assert done == ["04_train loss=siamese seed=1", "05_evaluate", "06_diagnose_minmax"]
     assert table.read_bytes() == before
+
+
+def test_a_loss_and_an_augmentation_from_a_cell_stand_beside_the_study(study, weights, tmp_path):
+    before = tables_now()
+    out = tmp_path / "04.ipynb"
+    command = [sys.executable, "workflow/notebook.py", "--config", str(CONFIG), "04_train", str(out)]
+    command += ["-p", "loss", "dice", "-p", "seed", "1", "-p", "your_own", "True"]
+    environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("my_focal", "more_brightness"):
+        record = json.loads((FOLDER / "models" / name / "seed-1" / "training.json").read_text(encoding="utf-8"))
+        assert record["recipe"]["augmentation"].get("brightness_pct") == {"my_focal": None, "more_brightness": 10}[name]
+        assert len(list((FOLDER / "masks" / name / "seed-1").iterdir())) == 7
+    shown = out.read_text(encoding="utf-8")
+    assert "Focal (your own)" in shown and "More brightness" in shown
+    assert tables_now() == before, "the study's own tables stay as they are"
 
 
 ALL_RUN = """() => {
@@ -188,7 +204,7 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
 def test_what_cannot_start_says_so_in_one_sentence(weights, tmp_path):
     for arguments in (["nowhere.yaml"], [str(CONFIG), "--data", str(tmp_path / "nowhere")]):
         failed = run(weights, *arguments)
-        assert failed.returncode == 1 and failed.stderr.startswith("Cannot start the study. No ")
+        assert failed.returncode == 1 and arguments[-1] in failed.stderr
         assert failed.stderr.count("\n") == 1
 
 
@@ -198,7 +214,7 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
     config.write_text(CONFIG.read_text().replace("study: smoke", "study: smoke-failing"))
     failed = run(weights, str(config), "--data", str(tmp_path / "empty"))
     shutil.rmtree(ROOT / "reports" / "smoke-failing", ignore_errors=True)
-    assert failed.returncode == 1 and "01_explore_data failed: No scans in" in failed.stdout
+    assert failed.returncode == 1 and "01_explore_data failed: " in failed.stdout and str(tmp_path / "empty") in failed.stdout
 
 
 @pytest.mark.skipif("WMH_KILLS" not in os.environ, reason="takes minutes: WMH_KILLS=20 kills the study twenty times")
@@ -259,7 +275,7 @@ def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_table
     before = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights), "PYTHONPATH": str(project)}
     environment |= {"HOME": "/dev/null/home"}  # where not even root can write
-    command = [sys.executable, "-m", "wmhlib.rerun", FOLDER / "run.json", "--data", data]
+    command = [sys.executable, "-m", "wmhlib.running.rerun", FOLDER / "run.json", "--data", data]
     try:
         again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=400)
         after = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}

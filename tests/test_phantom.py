@@ -1,14 +1,16 @@
+import errno
 import json
+import os
 
 import cc3d
 import nibabel
 import numpy as np
 import pytest
-from conftest import SHARED, full_disk
+from conftest import SHARED, full_disk, naming
 
-from wmhlib import phantom
 from wmhlib.cohort import assign_splits, read_challenge
-from wmhlib.threshold import tune_threshold
+from wmhlib.evaluation.threshold import tune_threshold
+from wmhlib.intake import phantom
 
 NAMES = [centre.name for centre in phantom.CENTRES]
 
@@ -28,6 +30,7 @@ def test_a_subject_depends_on_its_arguments_alone():
         assert not np.array_equal(phantom.subject(*other, scale=0.25)[0].dataobj, first[0].dataobj)
 
 
+@pytest.mark.slow
 def test_grids_and_storage_are_those_of_the_centres(whole):
     for centre in phantom.CENTRES:
         flair, wmh = whole[centre.name]
@@ -39,6 +42,7 @@ def test_grids_and_storage_are_those_of_the_centres(whole):
         assert np.isfinite(values).all() and values.min() >= 0
 
 
+@pytest.mark.slow
 def test_one_centre_is_defaced_one_stripped_one_oblique(whole):
     zeros = {name: float((np.asarray(flair.dataobj) == 0).mean()) for name, (flair, _) in whole.items()}
     assert zeros["Alder"] < 0.05 and zeros["Birch"] > 0.5 and zeros["Cedar/S3T"] > 0.04
@@ -46,6 +50,7 @@ def test_one_centre_is_defaced_one_stripped_one_oblique(whole):
     assert np.abs(turned - np.diag(np.diag(turned))).max() > 0.05
 
 
+@pytest.mark.slow
 def test_lesion_loads_lie_inside_those_of_real_scans(whole):
     """Bounds: lesions, volume and density of 32 real masks, with their source in the comment below."""
     # Ljubljana MS (Lesjak et al. 2017) and routine clinical WMH (Zhu et al. 2022): 17-392 lesions, 0.32-52.2 ml,
@@ -61,11 +66,13 @@ def test_lesion_loads_lie_inside_those_of_real_scans(whole):
             assert 6 <= np.median(sizes) <= 118, (name, number)
 
 
+@pytest.mark.slow
 def test_other_pathology_occurs():
     labels = {int(np.asarray(phantom.subject(2020, "Cedar/S3T", n, scale=0.4)[1].dataobj).max()) for n in range(8)}
     assert labels == {1, 2}
 
 
+@pytest.mark.slow
 def test_cohort_is_read_by_the_real_loader_and_a_threshold_is_a_poor_segmenter(tmp_path):
     phantom.write_cohort(tmp_path, {"Alder": 3, "Birch": 3, "Cedar/S3T": 3, "Dover/P15T": 1}, seed=5, scale=0.5)
     cohort = assign_splits(read_challenge(tmp_path), None, 0, 0, seed=1)
@@ -91,21 +98,21 @@ def test_a_killed_run_is_completed_and_what_is_there_stays(tmp_path):
 
 def test_cohorts_are_never_mixed(tmp_path):
     phantom.write_cohort(tmp_path / "a", {"Alder": 1}, seed=5, scale=0.2)
-    with pytest.raises(ValueError, match=r"made with .*'seed': 5.*not .*'seed': 6"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "a", "'seed': 5", "'seed': 6")):
         phantom.write_cohort(tmp_path / "a", {"Alder": 1}, seed=6, scale=0.2)
     assert json.loads((tmp_path / "a/phantom.json").read_text())["seed"] == 5
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="not empty and holds no synthetic cohort"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "b")):
         phantom.write_cohort(tmp_path / "b", {"Alder": 1}, seed=5)
 
 
 def test_unknown_centres_and_counts_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no synthetic centre 'Utopia': choose among Alder"):
+    with pytest.raises(ValueError, match=naming("Utopia", *NAMES)):
         phantom.subject(1, "Utopia", 0)
-    with pytest.raises(ValueError, match="no synthetic centre 'Utopia'"):
+    with pytest.raises(ValueError, match=naming("Utopia")):
         phantom.write_cohort(tmp_path / "cohort", {"Alder": 1, "Utopia": 1}, seed=1)
-    with pytest.raises(ValueError, match="51 subjects are asked of synthetic centre Alder"):
+    with pytest.raises(ValueError, match=naming("51", "Alder")):
         phantom.write_cohort(tmp_path / "cohort", {"Alder": 51}, seed=1)
     assert not (tmp_path / "cohort").exists()
 
@@ -136,7 +143,7 @@ def test_the_bounds_above_are_those_of_the_facts():
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_subject(tmp_path):
-    with pytest.raises(OSError, match=r"cohort cannot be written \(File too large\)"), full_disk(5_000):
+    with pytest.raises(OSError, match=naming(tmp_path / "cohort", os.strerror(errno.EFBIG))), full_disk(5_000):
         phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, scale=0.25)
     assert not list((tmp_path / "cohort").rglob("*.nii.gz"))
     phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, scale=0.25)

@@ -1,15 +1,18 @@
 import errno
 import gzip
+import os
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from conftest import as_nobody, full_disk
+from conftest import as_nobody, full_disk, naming
 from nibabel import orientations
 
 from wmhlib import slices
 from wmhlib.cohort import assign_splits, read_challenge
+from wmhlib.generator import network_input
+from wmhlib.intake.scans import canonical, canonical_slice_count, read_flair, read_reference
 
 
 def scan(shape=(7, 8, 9), codes="RAS", dtype=np.float32) -> nibabel.Nifti1Image:
@@ -23,7 +26,7 @@ def scan(shape=(7, 8, 9), codes="RAS", dtype=np.float32) -> nibabel.Nifti1Image:
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
 def test_slices_go_back_to_the_scans_own_grid(codes):
     image = scan(codes=codes)
-    straight = slices.canonical(image)
+    straight = canonical(image)
     assert nibabel.aff2axcodes(straight.affine) == ("R", "A", "S") and straight.shape == (7, 8, 9)
     planes = np.moveaxis(np.asarray(straight.dataobj), 2, 0)
     assert np.allclose(slices.volume_of(planes, image), np.asarray(image.dataobj), atol=1e-3)
@@ -40,7 +43,7 @@ def test_the_head_is_cut_out_and_put_back(view):
     nothing = nibabel.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4))
     assert slices.box_of(nothing, "head") == ((0, 4), (0, 5)), "nothing there: everything is seen"
     image = nibabel.Nifti1Image(volume, np.diag([-1.0, -2.0, 3.0, 1.0]))  # stored to the left and to the back
-    straight = slices.canonical(image)
+    straight = canonical(image)
     box = slices.box_of(straight, view)
     seen = slices.cut_out(np.asarray(straight.dataobj), box)
     if view == "pad":
@@ -52,13 +55,13 @@ def test_the_head_is_cut_out_and_put_back(view):
 
 def test_flair_is_divided_by_its_maximum_and_negatives_go(tmp_path):
     values = np.array([-5, 0, 10, 40], np.int16).reshape(2, 2, 1)
-    volume = slices.read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()
+    volume = read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()
     assert volume.ravel().tolist() == [0, 0, 0.25, 1]
 
 
 def test_reference_keeps_label_one_only():
     values = np.array([0, 1, 2, 1], np.float32).reshape(2, 2, 1)
-    image = slices.read_reference(nibabel.Nifti1Image(values, np.eye(4)))
+    image = read_reference(nibabel.Nifti1Image(values, np.eye(4)))
     assert np.asarray(image.dataobj).ravel().tolist() == [0, 1, 0, 1]
 
 
@@ -76,7 +79,7 @@ def test_network_input_is_keras_vgg19_preprocessing():
 
     grey = np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)
     colour = np.repeat(grey[..., np.newaxis] * 255, 3, axis=-1)
-    assert np.allclose(slices.network_input(grey), preprocess_input(colour.copy()), atol=1e-4)
+    assert np.allclose(network_input(grey), preprocess_input(colour.copy()), atol=1e-4)
 
 
 def test_slices_on_disk_are_whole_or_absent(challenge, tmp_path):
@@ -91,10 +94,10 @@ def test_slices_on_disk_are_whole_or_absent(challenge, tmp_path):
 
     broken = cohort.copy()
     broken.iloc[-1, broken.columns.get_loc("reference")] = str(tmp_path / "nowhere.nii.gz")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "nowhere.nii.gz")):
         slices.write_slices(broken, tmp_path / "arrays", 16)
     assert np.array_equal(images, slices.open_slices(tmp_path / "arrays")[0]), "the old arrays are still there"
-    with pytest.raises(FileNotFoundError, match="run notebook 02"):
+    with pytest.raises(FileNotFoundError, match=naming(tmp_path / "elsewhere")):
         slices.open_slices(tmp_path / "elsewhere")
 
 
@@ -106,8 +109,8 @@ def test_a_full_disk_is_noticed_before_any_work_and_the_old_slices_stay(challeng
     cohort, folder = training(challenge), tmp_path / "arrays"
     slices.write_slices(cohort, folder, 16)
     before = slices.open_slices(folder)[0].copy()
-    monkeypatch.setattr(slices, "read_flair", lambda path: pytest.fail("work was begun"))
-    with pytest.raises(OSError, match=r"arrays cannot be written \(File too large\)"), full_disk(20_000):
+    monkeypatch.setattr(slices, "read_pair", lambda *paths: pytest.fail("work was begun"))
+    with pytest.raises(OSError, match=naming(folder, os.strerror(errno.EFBIG))), full_disk(20_000):
         slices.write_slices(cohort, folder, 32)
     assert np.array_equal(before, slices.open_slices(folder)[0]) and list(tmp_path.iterdir()) == [folder]
 
@@ -128,7 +131,7 @@ def test_slices_that_cannot_take_their_place_leave_the_old_ones(challenge, tmp_p
         return whole(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(PermissionError, match=r"arrays cannot be written .*: make the folder writable"):
+    with pytest.raises(PermissionError, match=naming(folder)):
         slices.write_slices(cohort, folder, 32)
     assert slices.open_slices(folder)[0].shape[1] == 16 and list(tmp_path.iterdir()) == [folder]
     monkeypatch.undo()
@@ -140,11 +143,8 @@ def test_a_scan_that_may_not_be_read_is_named(open_folder):
     path = open_folder / "FLAIR.nii.gz"
     nibabel.save(scan(), path)
     path.chmod(0o000)
-    for read in (slices.read_flair, slices.canonical_slice_count):
-        with (
-            as_nobody(),
-            pytest.raises(PermissionError, match=r"FLAIR\.nii\.gz may not be read: make the file readable"),
-        ):
+    for read in (read_flair, canonical_slice_count):
+        with as_nobody(), pytest.raises(PermissionError, match=naming(path)):
             read(path)
 
 
@@ -153,7 +153,7 @@ def test_reference_on_another_grid_names_both_files(challenge, tmp_path):
     other = tmp_path / "other.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 9), np.float32), np.eye(4)), other)
     cohort = cohort[cohort.split == "training"].assign(reference=str(other))
-    with pytest.raises(ValueError, match=r"FLAIR\.nii\.gz has shape .*other\.nii\.gz"):
+    with pytest.raises(ValueError, match=naming(cohort.flair.iloc[0], other)):
         slices.write_slices(cohort, tmp_path / "arrays", 16)
 
 
@@ -163,7 +163,7 @@ def test_a_reference_that_is_shifted_names_both_files(challenge, tmp_path):
     shifted = nibabel.affines.from_matvec(whole.affine[:3, :3], whole.affine[:3, 3] + [0, 0, 3])
     nibabel.save(nibabel.Nifti1Image(whole.dataobj, shifted), tmp_path / "other.nii.gz")
     cohort = cohort.assign(reference=str(tmp_path / "other.nii.gz"))
-    with pytest.raises(ValueError, match=r"FLAIR\.nii\.gz .*other\.nii\.gz .*affines differ by 3 mm"):
+    with pytest.raises(ValueError, match=naming(cohort.flair.iloc[0], tmp_path / "other.nii.gz", "3 mm")):
         slices.write_slices(cohort, tmp_path / "arrays", 16)
     assert not (tmp_path / "arrays").exists()
 
@@ -173,8 +173,8 @@ def test_unknown_labels_are_refused_by_name(tmp_path, value, shown):
     mask = np.zeros((4, 5, 6), np.float32)
     mask[1, 1, 1], mask[2, 2, 2] = 1, value
     nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "wmh.nii.gz")
-    with pytest.raises(ValueError, match=rf"wmh\.nii\.gz has labels \[{shown}\] beside 0, 1 and 2"):
-        slices.read_reference(tmp_path / "wmh.nii.gz")
+    with pytest.raises(ValueError, match=naming(tmp_path / "wmh.nii.gz", f"[{shown}]")):
+        read_reference(tmp_path / "wmh.nii.gz")
 
 
 @pytest.mark.parametrize(("side", "shown"), [(0, "0"), (-2, "-2"), (np.nan, "nan"), (np.inf, "inf")])
@@ -188,8 +188,8 @@ def test_voxels_without_a_size_are_refused(tmp_path, side, shown):
     for code in (252, 254):
         raw[code : code + 2] = b"\0\0"
     (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(bytes(raw)))
-    with pytest.raises(ValueError, match=rf"scan\.nii\.gz .*its header gives voxels of 1 x {shown} x 1 mm"):
-        slices.canonical(tmp_path / "scan.nii.gz")
+    with pytest.raises(ValueError, match=naming(tmp_path / "scan.nii.gz", f"1 x {shown} x 1 mm")):
+        canonical(tmp_path / "scan.nii.gz")
 
 
 def bad_files(folder):
@@ -211,19 +211,19 @@ def bad_files(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "shown"),
     [
-        ("short", "cannot be read"),
-        ("text", "cannot be read"),
-        ("flat", "2 dimensions"),
-        ("time", "4 dimensions"),
-        ("nan", "NaN or infinite"),
-        ("inf", "NaN or infinite"),
-        ("blank", "no voxel above zero"),
-        ("even", "7 everywhere"),
+        ("short", ""),
+        ("text", ""),
+        ("flat", "(4, 4)"),
+        ("time", "(3, 3, 3, 2)"),
+        ("nan", "27"),
+        ("inf", "27"),
+        ("blank", ""),
+        ("even", "7"),
     ],
 )
-def test_bad_scans_are_refused_by_name(tmp_path, name, message):
+def test_bad_scans_are_refused_by_name(tmp_path, name, shown):
     bad_files(tmp_path)
-    with pytest.raises(ValueError, match=rf"{name}\.nii\.gz.*{message}"):
-        slices.read_flair(tmp_path / f"{name}.nii.gz")
+    with pytest.raises(ValueError, match=naming(tmp_path / f"{name}.nii.gz", shown)):
+        read_flair(tmp_path / f"{name}.nii.gz")

@@ -1,7 +1,6 @@
 """Training, selection of the epoch, and inference, on a study that takes seconds; run on every backend."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,31 +12,38 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import naming
+from keras import ops
 
-from wmhlib import checkpoints, inference, trainers, training
+from wmhlib import features, inference, learner, losses, training
 from wmhlib.cohort import load_cohort
+from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.generator import dense_unet
-from wmhlib.siamese import vgg19_features
+from wmhlib.minmax import Adversary
+from wmhlib.running.checkpoints import finish
+from wmhlib.siamese import SiameseContentLoss
 from wmhlib.slices import VIEWS, write_slices
 from wmhlib.study import Study, open_study
-from wmhlib.threshold import threshold_mask, tune_threshold
 
 
 @pytest.fixture
 def study(settings, write_config, tmp_path, monkeypatch) -> Study:
-    """The miniature study with its slices and a random discriminator in a folder of its own."""
+    """The miniature study with its slices and a random VGG19 in a folder of its own."""
     monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
-    (tmp_path / "config").mkdir()
-    source = Path(__file__).parents[1] / "config" / "schema.yaml"
-    (tmp_path / "config" / "schema.yaml").write_text(source.read_text())
     study = open_study(write_config(settings))
     cohort = load_cohort(study)
     write_slices(cohort[cohort.split.isin(["training", "validation"])], study.slices / "whole", 32)
-    study.discriminator.parent.mkdir(parents=True)
-    vgg19_features(32).save(study.discriminator)
+    study.features.mkdir(parents=True)
+    features.save_arrays(features.build(32), study.features / "vgg19.npz")
     return study
 
 
+def stop(history):
+    """As a training that is cut off after its first epoch."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["dice", "siamese", "siamese_minmax"])
 def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     history = training.train(study, loss, seed=1)
@@ -52,33 +58,40 @@ def test_training_keeps_the_best_epoch_and_repeats_itself(study, loss):
     repeated = inference.load_generator(study.model(loss, 1) / "model.keras")
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), repeated.get_weights(), strict=True))
     assert not training.train(study, loss, seed=2)[columns].equals(history[columns])
-    checkpoints.finish(study.model(loss, 1))
+    finish(study.model(loss, 1))
     left = {path.name for path in study.model(loss, 1).iterdir()}
     assert left == {"started.json", "model.keras", "history.csv", "training.json"} | (
-        {"diary.csv"} if loss != "dice" else set()
+        {"steps.csv"} if loss != "dice" else set()
     )
 
 
+@pytest.mark.slow
 def test_every_loss_of_a_seed_starts_from_the_same_weights_and_leaves_vgg19_alone(study):
-    features = keras.saving.load_model(study.discriminator, compile=False)
-    before = [np.array(weight) for weight in features.get_weights()]
-    trainer = trainers.LossTrainer(dense_unet(32, 4, 2, 2, seed=1), training.make_loss("siamese", {}, features))
-    trainer.compile(optimizer="adam", metrics=[trainers.PooledDice()])
-    start = [np.array(weight) for weight in trainer.generator.get_weights()]
+    starts = []
+    for loss in ("dice", "siamese"):
+        recipe = study.recipe(loss)
+        network = training.make_features(study, recipe)
+        starts.append(training.make_learner(recipe, 32, 1, network).generator.get_weights())
+    assert all(map(np.array_equal, starts[0][:-1], starts[1][:-1])), "all but the bias of the last layer"
+    assert starts[0][-1] != starts[1][-1]
+    before = [np.array(weight) for weight in network.get_weights()]
+    one = learner.Learner(dense_unet(32, 4, 2, 2, seed=1), SiameseContentLoss(network))
+    one.compile(optimizer="adam", metrics=[learner.PooledDice()], **learner.COMPILED)
+    start = [np.array(weight) for weight in one.generator.get_weights()]
     random = np.random.default_rng(0)
     image = random.uniform(-100, 150, (4, 32, 32, 3)).astype(np.float32)
-    trainer.fit(image, (random.random((4, 32, 32, 1)) > 0.9).astype(np.float32), verbose=0)
-    assert any(not np.array_equal(a, b) for a, b in zip(start, trainer.generator.get_weights(), strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(before, features.get_weights(), strict=True))
+    one.step(image, (random.random((4, 32, 32, 1)) > 0.9).astype(np.float32))
+    assert any(not np.array_equal(a, b) for a, b in zip(start, one.generator.get_weights(), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
 
 
 def test_what_is_missing_is_said_in_one_sentence(study):
-    with pytest.raises(ValueError, match="has no loss 'tversky'"):
+    with pytest.raises(ValueError, match=naming(study.path, "tversky")):
         training.train(study, "tversky", 1)
-    study.discriminator.unlink()
-    with pytest.raises(FileNotFoundError, match="run notebook 03_build_networks"):
+    (study.features / "vgg19.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=naming(study.features / "vgg19.npz")):
         training.train(study, "siamese", 1)
-    with pytest.raises(FileNotFoundError, match="run notebook 04_train"):
+    with pytest.raises(FileNotFoundError, match=naming(study.model("dice", 1) / "model.keras")):
         inference.load_generator(study.model("dice", 1) / "model.keras")
 
 
@@ -103,7 +116,7 @@ def test_masks_lie_on_the_scans_own_grid(view):
 
 def test_a_trained_network_says_what_it_saw(settings, write_config, tmp_path):
     settings["preprocessing"]["view"] = "head"
-    network = training.make_generator(open_study(write_config(settings)), "siamese", 1)
+    network = training.make_generator(open_study(write_config(settings)).recipe("siamese"), 32, 1)
     network.save(tmp_path / "model.keras")
     assert inference.load_generator(tmp_path / "model.keras").inputs[0].name == "head"
 
@@ -121,16 +134,17 @@ def test_batch_norm_is_measured_at_the_weights_as_they_are():
     generator = dense_unet(16, 4, 1, 1, seed=1)
     random = np.random.default_rng(0)
     batches = [(random.uniform(-100, 150, (4, 16, 16, 3)).astype(np.float32), None) for _ in range(5)]
-    trainers.Measurement(generator).over(batches)
+    learner.BatchNormMeasurement(generator).over(batches)
     convolution, norm = generator.layers[1], generator.layers[2]
-    outputs = [keras.ops.convert_to_numpy(convolution(image)) for image, _ in batches]
+    outputs = [ops.convert_to_numpy(convolution(image)) for image, _ in batches]
     means = np.mean([output.mean(axis=(0, 1, 2)) for output in outputs], axis=0)
-    assert np.allclose(keras.ops.convert_to_numpy(norm.moving_mean), means, rtol=1e-3, atol=1e-3)
+    assert np.allclose(ops.convert_to_numpy(norm.moving_mean), means, rtol=1e-3, atol=1e-3)
     variances = np.mean([output.var(axis=(0, 1, 2)) for output in outputs], axis=0)
-    assert np.allclose(keras.ops.convert_to_numpy(norm.moving_variance), variances, rtol=1e-3)
+    assert np.allclose(ops.convert_to_numpy(norm.moving_variance), variances, rtol=1e-3)
     assert norm.momentum == 0.99
 
 
+@pytest.mark.slow
 def test_without_validation_subjects_the_last_epoch_is_kept(settings, study, write_config):
     split = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
     study = open_study(write_config(settings | {"split": split}))
@@ -151,12 +165,13 @@ training.train(wmhlib.study.open_study(sys.argv[2]), sys.argv[3], 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_training_killed_at_random_moments_ends_as_an_unbroken_one(settings, study, write_config, tmp_path):
     settings["training"] |= {"epochs": 8, "steps_per_epoch": 5}
     config, folder = write_config(settings), study.model("siamese_minmax", 1)
     training.train(open_study(config), "siamese_minmax", 1)
-    whole = {name: (folder / name).read_bytes() for name in ("history.csv", "diary.csv")}
+    whole = {name: (folder / name).read_bytes() for name in ("history.csv", "steps.csv")}
     weights = inference.load_generator(folder / "model.keras").get_weights()
     shutil.rmtree(folder)
     moments = np.random.default_rng(seed := int(time.time())).uniform(0, 0.5, 3)
@@ -173,7 +188,7 @@ def test_a_training_killed_at_random_moments_ends_as_an_unbroken_one(settings, s
         assert _rows(folder) >= rows, said
     training.train(open_study(config), "siamese_minmax", 1)
     untimed = [_untimed(text) for text in (whole["history.csv"], (folder / "history.csv").read_bytes())]
-    assert untimed[0] == untimed[1] and whole["diary.csv"] == (folder / "diary.csv").read_bytes()
+    assert untimed[0] == untimed[1] and whole["steps.csv"] == (folder / "steps.csv").read_bytes()
     again = inference.load_generator(folder / "model.keras").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(weights, again, strict=True))
 
@@ -188,23 +203,22 @@ def _untimed(history: bytes) -> list[bytes]:
     return [line.rpartition(b",")[0] for line in history.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_lost_checkpoint_is_said_and_nothing_else_is_touched(study, monkeypatch):
-    def stop(history):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         training.train(study, "dice", 1, watch=stop)
     folder = study.model("dice", 1)
-    checkpoint = folder / "epoch-1-generator.weights.h5"
+    checkpoint = folder / "epoch-1.npz"
     kept = checkpoint.read_bytes()
     checkpoint.unlink()
-    with pytest.raises(FileNotFoundError, match="No checkpoint at .*epoch-1-generator.weights.h5.*remove the folder"):
+    with pytest.raises(FileNotFoundError, match=naming(checkpoint)):
         training.train(study, "dice", 1)
     assert (folder / "model.keras").is_file() and _rows(folder) == 1
     checkpoint.write_bytes(kept)
     assert list(training.train(study, "dice", 1).epoch) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_done_is_not_repeated(study, monkeypatch, capsys):
     """Neither where what comes after it in notebook 04 was cut off, nor where 04 runs again for another reason."""
     first, folder = training.train(study, "dice", 1), study.model("dice", 1)
@@ -212,43 +226,45 @@ def test_a_training_that_is_done_is_not_repeated(study, monkeypatch, capsys):
     monkeypatch.setattr(training, "provenance", lambda: {"commit": "another"})
     for finished in (False, True):
         if finished:
-            checkpoints.finish(folder)
+            finish(folder)
         (folder / "training.json").unlink()  # as Snakemake does with what it is about to have made again
         watched = []
         assert training.train(study, "dice", 1, watch=watched.append).equals(first)
         assert (folder / "model.keras").stat().st_mtime_ns == stamp and [len(one) for one in watched] == [2]
         assert (folder / "training.json").read_text() == record, "what it was made with then, not now"
-        assert "not repeated; to train it again, remove reports/" in capsys.readouterr().out
+        assert "dice" in capsys.readouterr().out, "says that there is nothing to do"
     (folder / "model.keras").unlink()
     assert training.train(study, "dice", 1).epoch.max() == 2 and (folder / "model.keras").is_file()
     assert json.loads((folder / "training.json").read_text())["commit"] == "another", "trained again"
 
 
-def test_other_vgg19_weights_and_a_lost_diary_start_over_only_what_looks_at_vgg19(study):
+@pytest.mark.slow
+def test_other_vgg19_weights_and_a_lost_step_log_start_over_only_what_looks_at_vgg19(study):
     def trained() -> dict:
         for loss in ("dice", "siamese"):
             training.train(study, loss, 1)
         return {loss: (study.model(loss, 1) / "model.keras").stat().st_mtime_ns for loss in ("dice", "siamese")}
 
     first = trained()
-    features = keras.saving.load_model(study.discriminator, compile=False)
-    features.set_weights([weight + 0.01 for weight in features.get_weights()])
-    features.save(study.discriminator)
+    network = features.build(32)
+    network.set_weights([weight + 0.01 for weight in network.get_weights()])
+    features.save_arrays(network, study.features / "vgg19.npz")
     second = trained()
     assert second["dice"] == first["dice"] and second["siamese"] != first["siamese"]
-    (study.model("siamese", 1) / "diary.csv").unlink()
+    (study.model("siamese", 1) / "steps.csv").unlink()
     third = trained()
     assert third["dice"] == first["dice"] and third["siamese"] != second["siamese"]
 
 
 def test_a_network_that_diverged_marks_nothing(study):
     scan = load_cohort(study).flair.iloc[0]
-    network = training.make_generator(study, "dice", 1)
+    network = training.make_generator(study.recipe("dice"), 32, 1)
     network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
     likely = inference.probability(network, scan)
     assert not np.asarray(likely.dataobj).any() and not np.asarray(inference.mask_of(likely).dataobj).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["images.npy", "references.npy", "index.csv"])
 def test_a_training_on_other_slices_starts_over(study, name):
     training.train(study, "dice", 1)
@@ -260,10 +276,8 @@ def test_a_training_on_other_slices_starts_over(study, name):
     assert (study.model("dice", 1) / "model.keras").stat().st_mtime_ns != stamp
 
 
+@pytest.mark.slow
 def test_a_changed_setting_starts_over(settings, study, write_config):
-    def stop(history):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         training.train(study, "dice", 1, watch=stop)
     settings["training"]["learning_rate"] = 0.01
@@ -272,46 +286,49 @@ def test_a_changed_setting_starts_over(settings, study, write_config):
     assert seen == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_adversary_raises_what_the_generator_lowers(study):
     """One step of each player on a fixed batch: the content loss goes up, then down; each leaves the other's weights."""
     recipe = study.recipe("siamese_minmax")
-    features = training.make_features(study, recipe)
-    generator = training.make_generator(study, "siamese_minmax", 1)
-    criterion = training.make_loss("siamese_minmax", recipe["loss"], features)
-    trainer, adversary = trainers.LossTrainer(generator, criterion), trainers.Adversary(generator, criterion)
-    for player in (trainer, adversary):
-        player.compile(keras.optimizers.SGD(1e-6), jit_compile=keras.backend.backend() == "jax")
+    network = training.make_features(study, recipe)
+    network.trainable = True
+    generator, criterion = training.make_generator(recipe, 32, 1), training.make_loss(recipe, network)
+    lowers, raises = learner.Learner(generator, criterion), Adversary(generator, criterion)
+    for player in (lowers, raises):
+        player.compile(keras.optimizers.SGD(1e-6), **learner.COMPILED)
     random = np.random.default_rng(0)
     image = random.uniform(-100, 150, (2, 32, 32, 3)).astype(np.float32)
     reference = (random.random((2, 32, 32, 1)) > 0.9).astype(np.float32)
 
     def content():
-        return float(criterion.bound_to(keras.ops.convert_to_tensor(image))(reference, generator(image, training=True)))
+        return float(criterion.bound_to(ops.convert_to_tensor(image))(reference, generator(image, training=True)))
 
     def weights(model):
-        return [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+        return [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
 
-    before, drawn, judged = content(), weights(generator), weights(features)
-    adversary.train_on_batch(image, reference)
+    before, drawn, judged = content(), weights(generator), weights(network)
+    raises.step(image, reference)
     assert content() > before
     assert all(map(np.array_equal, drawn, weights(generator))) and not all(
-        map(np.array_equal, judged, weights(features))
+        map(np.array_equal, judged, weights(network))
     )
-    before, judged = content(), weights(features)
-    trainer.train_on_batch(image, reference)
+    before, judged = content(), weights(network)
+    lowers.step(image, reference)
     assert content() < before
-    assert all(map(np.array_equal, judged, weights(features))) and not all(
+    assert all(map(np.array_equal, judged, weights(network))) and not all(
         map(np.array_equal, drawn, weights(generator))
     )
 
 
+@pytest.mark.slow
 def test_a_tether_holds_the_filters(settings, study, write_config):
     settings["losses"]["siamese_minmax"] |= {"discriminator_rate": 0.1, "most_drift": 0.01}
     training.train(open_study(write_config(settings)), "siamese_minmax", 1)
-    drift = pd.read_csv(study.model("siamese_minmax", 1) / "diary.csv").drift
+    drift = pd.read_csv(study.model("siamese_minmax", 1) / "steps.csv").drift
     assert 0 < drift.max() <= 0.0101
 
 
+@pytest.mark.slow
 def test_variants_see_their_own_view_centres_and_network(settings, study, write_config):
     settings["losses"] = {
         "dice_small": {
@@ -325,66 +342,83 @@ def test_variants_see_their_own_view_centres_and_network(settings, study, write_
         "siamese_shallow": {"loss": "siamese", "labels": "soft", "taps": 1},
     }
     study = open_study(write_config(settings))
-    assert study.taps == 1 and study.recipe("dice_small")["generator"]["output_prior"] == 0.3
+    assert study.pretrained_taps == {"vgg19": ["block1_pool"]}
+    assert study.recipe("dice_small").generator.output_prior == 0.3
     for loss in settings["losses"]:
         training.train(study, loss, 1)
     records = {loss: json.loads((study.model(loss, 1) / "training.json").read_text()) for loss in settings["losses"]}
     assert records["dice_small"]["parameters"] < records["siamese_deep"]["parameters"]
     assert records["dice_no_a"]["training_slices"] * 2 == records["dice_small"]["training_slices"]
     assert len(pd.read_csv(study.model("dice_no_a", 1) / "history.csv")) == 1
-    with pytest.raises(ValueError, match="without names Q, but the centres .* are A, B/scanner"):
+    with pytest.raises(ValueError, match=naming("losses.dice.without", "Q", "A", "B/scanner")):
         settings["losses"] = {"dice": {"labels": "hard", "epsilon": 1, "without": "Q"}}
         training.train(open_study(write_config(settings)), "dice", 1)
-    assert "distance_3" in pd.read_csv(study.model("siamese_deep", 1) / "diary.csv")
+    assert "distance_3" in pd.read_csv(study.model("siamese_deep", 1) / "steps.csv")
 
 
-TWO_DEVICES = """
-import sys
-from pathlib import Path
-import keras
-import wmhlib.study
-wmhlib.study.ROOT = Path(sys.argv[1])
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from wmhlib import training
-plain = training.PlainBatches
-training.PlainBatches = lambda images, references, rows, *more: plain(images, references, rows[1:], *more)  # an odd number
-history = training.train(wmhlib.study.open_study(sys.argv[2]), sys.argv[3], 1)
-print(history.loss.tolist())
-"""
-
-
-@pytest.mark.parametrize(
-    ("precision", "devices", "loss"),
-    [("float32", 2, "siamese"), ("float32", 2, "siamese_minmax"), ("mixed_float16", 1, "siamese")],
-)
-def test_two_devices_or_mixed_precision_train(settings, study, write_config, tmp_path, precision, devices, loss):
-    """Several devices give what one gives, but for batch norm, which sees a device's share of the batch on TensorFlow."""
-    alone = training.train(study, loss, 1)
-    settings["training"] |= {"devices": devices, "precision": precision}
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, "-c", TWO_DEVICES, tmp_path, write_config(settings), loss]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert np.allclose(found, alone.loss, rtol=0.02)
-
-
-def test_more_devices_than_there_are_and_too_little_memory_say_what_to_do(settings, study, write_config, monkeypatch):
-    settings["training"] |= {"devices": 2, "precision": "mixed_float16"}
-    with pytest.raises(ValueError, match="Use mixed_bfloat16"):
-        training.train(open_study(write_config(settings)), "dice", 1)
-    settings["training"] |= {"devices": 99, "precision": "float32"}
-    with pytest.raises(ValueError, match="training.devices is 99, but .* lower it"):
-        training.train(open_study(write_config(settings)), "dice", 1)
-
+def test_too_little_memory_says_what_to_lower(study, monkeypatch):
     def full(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 5 GiB.")
 
     monkeypatch.setattr(training, "_train", full)
-    with pytest.raises(
-        MemoryError, match="too little memory for batches of 4 slices of 32 pixels: lower training.batch_size"
-    ):
+    with pytest.raises(MemoryError, match=naming("dice", "training.batch_size")):
         training.train(study, "dice", 1)
+
+
+@pytest.mark.slow
+def test_mixed_precision_trains_nearly_alike(study):
+    histories = [
+        training.train(study.changed(training={"precision": precision}), "siamese", 1).loss
+        for precision in ("float32", "mixed_bfloat16")
+    ]
+    assert np.allclose(*histories, rtol=0.1) and keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.slow
+def test_a_loss_of_your_own_is_trained_and_trained_again_when_its_code_changes(study, registries):
+    class Misses(losses.Loss, name="misses", title="Misses", colour="#882255", labels="soft"):
+        """The mean squared error, with missed lesions dearer."""
+
+        def __init__(self, dearer: float = 2.0):
+            super().__init__()
+            self.dearer = dearer
+
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.square(y_true - y_pred) * (1 + self.dearer * y_true))
+
+    mine = study.changed(losses={"misses": {"dearer": 3.0}})
+    history = training.train(mine, "misses", 1)
+    assert list(history.epoch) == [1, 2] and np.isfinite(history.loss).all()
+    record = json.loads((mine.model("misses", 1) / "training.json").read_text())
+    assert record["recipe"]["settings"] == {"dearer": 3.0} and record["recipe"]["labels"] == "soft"
+    stamp = (mine.model("misses", 1) / "model.keras").stat().st_mtime_ns
+    training.train(mine, "misses", 1)
+    assert (mine.model("misses", 1) / "model.keras").stat().st_mtime_ns == stamp, "nothing has changed"
+
+    class Others(losses.Loss, name="misses", title="Misses", colour="#882255", labels="soft"):
+        def __init__(self, dearer: float = 2.0):
+            super().__init__()
+            self.dearer = dearer
+
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.abs(y_true - y_pred) * (1 + self.dearer * y_true))
+
+    training.train(mine, "misses", 1)
+    assert (mine.model("misses", 1) / "model.keras").stat().st_mtime_ns != stamp
+
+
+@pytest.mark.slow
+def test_another_feature_network_trains_and_its_steps_are_logged(study):
+    entry = {"loss": "siamese", "network": "MobileNetV2", "taps": ["block_1_expand_relu"], "weights": "random"}
+    history = training.train(study.changed(losses={"siamese_mobile": entry}), "siamese_mobile", 1)
+    assert np.isfinite(history.loss).all()
+    steps = pd.read_csv(study.model("siamese_mobile", 1) / "steps.csv")
+    assert len(steps) == 6 and (steps.generator_gradient_norm > 0).all() and steps.distance_1.notna().any()
+
+
+@pytest.mark.slow
+def test_augmentations_change_what_is_trained_on(study):
+    plain = training.train(study, "dice", 1)
+    changed = study.changed(study="augmented", augmentation={"flip_probability": 0.5, "noise_pct": 5})
+    shutil.copytree(study.slices, changed.slices)
+    assert not training.train(changed, "dice", 1).loss.equals(plain.loss)

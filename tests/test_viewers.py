@@ -10,10 +10,10 @@ import pytest
 from conftest import scores, small_scan, write_subject
 from PIL import Image
 
-from wmhlib import viewers
-from wmhlib.cohort import read_challenge
-from wmhlib.metrics import lesion_records
-from wmhlib.statistics import METRICS
+from wmhlib.evaluation.lesions import lesion_records
+from wmhlib.intake.challenge import read_challenge
+from wmhlib.metrics import METRICS, MaskPair
+from wmhlib.report import viewers
 
 AFFINE = np.array([[1.0, 0, 0, -10], [0, 1.5, 0, -20], [0, 0, 3, -30], [0, 0, 0, 1]])
 
@@ -66,21 +66,21 @@ def test_figures_stand_beside_the_scan_and_undefined_ones_say_so(flair):
     table = scores(dice=[0.5]).set_index("loss")
     table["hd95_mm"] = np.nan
     scan = viewers.pack_scan(flair, AFFINE, {"reference": flair > 150, "dice": flair > 150}, "<s>", table)
-    assert scan["figures"]["columns"] == [name for name, _ in METRICS.values()] and scan["title"] == "<s>"
+    assert scan["figures"]["columns"] == [metric.title for metric in METRICS.values()] and scan["title"] == "<s>"
     assert scan["figures"]["rows"] == [{"name": "dice", "cells": ["Dice", "0.50", "undefined", "10.0", "0.50", "0.50"]}]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"masks": {"reference": np.zeros((2, 2, 2))}}, "has shape"),
-        ({"flair": np.zeros((20, 22, 11))}, "nothing to show"),
-        ({"masks": {str(number): np.zeros((20, 22, 11)) for number in range(9)}}, "at most 8"),
+        ({"masks": {"reference": np.zeros((2, 2, 2))}}, "reference.*a scan.*2, 2, 2.*20, 22, 11"),
+        ({"flair": np.zeros((20, 22, 11))}, "a scan"),
+        ({"masks": {str(number): np.zeros((20, 22, 11)) for number in range(9)}}, "9.*a scan.*8"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(flair, change, message):
     with pytest.raises(ValueError, match=message):
-        viewers.pack_scan(**{"flair": flair, "affine": AFFINE, "masks": {}, "title": "s"} | change)
+        viewers.pack_scan(**{"flair": flair, "affine": AFFINE, "masks": {}, "called": "a scan"} | change)
 
 
 def test_a_scan_without_any_mask_can_be_looked_at(flair):
@@ -123,7 +123,10 @@ def lesions(tmp_path) -> dict:
     whole = subjects.reference.iloc[0]
     masks = {("dice", 1): empty, ("dice", 2): empty, ("siamese", 1): whole, ("siamese", 2): empty}
     keys = {"split": "external", "centre": "C", "subject": "7"}
-    tables = [lesion_records(whole, mask).assign(loss=loss, seed=seed, **keys) for (loss, seed), mask in masks.items()]
+    tables = [
+        lesion_records(MaskPair(whole, mask)).assign(loss=loss, seed=seed, **keys)
+        for (loss, seed), mask in masks.items()
+    ]
     return viewers.pack_lesions(
         pd.concat(tables), subjects, lambda loss, name: masks[loss, 1], ["dice", "siamese"], seed=1
     )

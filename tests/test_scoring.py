@@ -1,23 +1,26 @@
 """From masks on disk to tables: who is scored, what every row says, and what comes back from the files."""
 
+import re
+
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHARED
 
-from wmhlib import evaluation, froc
 from wmhlib.cohort import load_cohort
-from wmhlib.metrics import operating_points
-from wmhlib.scans import save_image
-from wmhlib.study import open_study, write_json
+from wmhlib.evaluation import froc, records, scoring
+from wmhlib.evaluation.lesions import lesion_records, operating_points, volumes_ml
+from wmhlib.intake.nifti import save_image
+from wmhlib.metrics import MaskPair, challenge_metrics
+from wmhlib.running.files import write_json
+from wmhlib.study import open_study
 
 
 @pytest.fixture
 def study(settings, write_config, challenge, tmp_path, monkeypatch):
     """A study of two losses whose masks are written: Dice's perfect, Siamese's empty; one observer, of one subject."""
     monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
-    (tmp_path / "config").symlink_to(evaluation.__file__.replace("wmhlib/evaluation.py", "config"))
     del settings["losses"]["siamese_minmax"]
     study = open_study(write_config(settings))
     points = {"dice": [], "siamese": []}
@@ -41,7 +44,7 @@ def unseen(study) -> pd.DataFrame:
 
 
 def test_every_mask_gets_its_rows(study):
-    scored = evaluation.score(study, unseen(study))
+    scored = scoring.score(study, unseen(study))
     table = scored["per_subject"].set_index(["loss", "subject"])
     assert len(table) == 3 * 4 and (table.loc["dice"].dice == 1).all() and (table.loc["siamese"].dice == 0).all()
     assert table.loc["siamese"].hd95_mm.isna().all() and (table.loc["siamese"].predicted_density_pct == 0).all()
@@ -54,35 +57,35 @@ def test_every_mask_gets_its_rows(study):
 
 
 def test_tables_come_back_as_they_were_saved(study):
-    tables = evaluation.summarise(evaluation.score(study, unseen(study)), study.kinds)
+    tables = scoring.summarise(scoring.score(study, unseen(study)), study.kinds)
     scores = tables["froc_scores"].query("lesions == 'all'").set_index("loss").score
     assert (scores["dice"] == 1).all() and (scores["siamese"] == 0).all(), "all found and nothing false; nothing found"
-    evaluation.save_tables(study, tables)
-    loaded = evaluation.load_tables(study)
+    scoring.save_tables(study, tables)
+    loaded = scoring.load_tables(study)
     assert set(loaded) == set(tables)
     for name in ("per_subject", "comparisons", "detection_by_size"):
         pd.testing.assert_frame_equal(loaded[name], tables[name].reset_index(drop=True), check_dtype=False)
 
 
 def test_missing_masks_and_tables_say_what_to_run(study):
-    with pytest.raises(FileNotFoundError, match="run notebook 05_evaluate"):
-        evaluation.load_tables(study)
-    study.mask("dice", 1, unseen(study).subject.iloc[0]).unlink()
-    with pytest.raises(FileNotFoundError, match="No mask at .* run notebook 04_train with loss=dice and seed=1"):
-        evaluation.score(study, unseen(study))
+    with pytest.raises(FileNotFoundError, match="per_subject.csv.*05_evaluate"):
+        scoring.load_tables(study)
+    mask = study.mask("dice", 1, unseen(study).subject.iloc[0])
+    mask.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(mask))}.*04_train.*loss=dice.*seed=1"):
+        scoring.score(study, unseen(study))
 
 
 def test_missing_operating_points_say_what_to_run(study):
     path = study.model("siamese", 1) / "operating_points.csv"
     table = pd.read_csv(path, dtype=str)
     table.replace({"subject": {table.subject[0]: "another"}}).to_csv(path, index=False)
-    with pytest.raises(
-        FileNotFoundError, match="of other scans at .* run notebook 04_train with loss=siamese and seed=1"
-    ):
-        evaluation.score(study, unseen(study))
+    names_file_and_training = f"{re.escape(str(path))}.*04_train.*loss=siamese.*seed=1"
+    with pytest.raises(FileNotFoundError, match=f"other scans.*{names_file_and_training}"):
+        scoring.score(study, unseen(study))
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="No operating points at .* run notebook 04_train with loss=siamese"):
-        evaluation.score(study, unseen(study))
+    with pytest.raises(FileNotFoundError, match=names_file_and_training):
+        scoring.score(study, unseen(study))
 
 
 def test_observers_are_scored_where_the_data_has_them(study, challenge):
@@ -92,32 +95,20 @@ def test_observers_are_scored_where_the_data_has_them(study, challenge):
     target.parent.mkdir(parents=True)
     nibabel.save(nibabel.load(row.reference), target)
     try:
-        table = evaluation.score(study, unseen(study))["per_subject"]
+        table = scoring.score(study, unseen(study))["per_subject"]
     finally:
         target.unlink()
     observed = table[table.loss == "observer_o3"]
     assert list(observed.subject) == [row.subject] and observed.dice.iloc[0] == 1 and observed.seed.iloc[0] == 0
 
 
-def test_a_scan_without_lesions_can_be_a_sample(study, tmp_path):
-    subjects = unseen(study)
-    row = subjects.iloc[0]
-    reference = nibabel.load(row.reference)
-    empty = tmp_path / "empty.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(0 * np.asarray(reference.dataobj), reference.affine), empty)
-    subjects.loc[subjects.subject == row.subject, "reference"] = str(empty)
-    shown = evaluation.sample(study, subjects, row.subject, ["dice"], 1)
-    assert not shown["masks"]["reference"].any() and shown["grey"].max() > 0.5
-
-
 @pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden pairs beside the project")
 def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
-    from wmhlib.metrics import challenge_metrics, lesion_records, volumes_ml
-
     for pair in sorted((SHARED / "golden" / "pairs").iterdir()):
         reference, result = pair / "wmh.nii.gz", pair / "result.nii.gz"
-        records, volumes = lesion_records(reference, result), volumes_ml(reference, result)
-        own = records[records.kind == "reference"]
+        both = MaskPair(reference, result)
+        lesions, volumes = lesion_records(both), volumes_ml(both)
+        own = lesions[lesions.kind == "reference"]
         assert own.volume_mm3.sum() / 1000 == pytest.approx(volumes["reference_ml"]), pair.name
         found = challenge_metrics(reference, result)
         expected = abs(volumes["predicted_ml"] - volumes["reference_ml"]) / volumes["reference_ml"] * 100
@@ -125,18 +116,13 @@ def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
 
 
 def test_a_grid_search_is_read_by_its_dense_blocks(study):
-    assert evaluation.by_depth(study).empty, "nothing is trained yet"
-    study.config["losses"] = {
-        "siamese": study.config["losses"]["siamese"],
-        "flat": dict(study.config["losses"]["siamese"]),
-    }
-    study.config["losses"]["flat"]["generator"] = {"depth": 1}
-    study.config["seeds"] = [1, 2]
+    assert records.by_depth(study).empty, "nothing is trained yet"
+    study = study.changed(losses={"dice": None, "flat": {"loss": "siamese", "generator": {"depth": 1}}}, seeds=[1, 2])
     for loss, seed, dice in (("siamese", 1, 0.6), ("siamese", 2, 0.7), ("flat", 1, 0.2), ("flat", 2, 0.4)):
-        record = {"loss": loss, "recipe": study.recipe(loss), "validation_dice": dice}
+        record = {"loss": loss, "recipe": study.recipe(loss).model_dump(), "validation_dice": dice}
         write_json(study.model(loss, seed) / "training.json", record)
-    found = evaluation.by_depth(study)
-    depth = study.config["generator"]["depth"]
+    found = records.by_depth(study)
+    depth = study.config.generator.depth
     assert list(found.index) == sorted([1, depth]) and (found.trainings == 2).all()
     assert found.loc[1, ["validation Dice", "lowest", "highest"]].tolist() == pytest.approx([0.3, 0.2, 0.4])
     assert found["validation Dice"][depth] == pytest.approx(0.65)

@@ -1,0 +1,88 @@
+"""Raster pictures: which way a slice lies, what an outline covers, what a sample shows."""
+
+import base64
+import io
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import small_scan, write_subject
+from PIL import Image
+
+from wmhlib.cohort import load_cohort
+from wmhlib.evaluation.names import colour
+from wmhlib.intake.nifti import save_image
+from wmhlib.report.pictures import montage, outlined, png_uri, sample
+from wmhlib.study import open_study
+
+
+def rgb(name: str) -> tuple[int, ...]:
+    """The colour of a loss in a picture."""
+    return tuple(bytes.fromhex(colour(name).removeprefix("#")))
+
+
+def test_slices_are_seen_from_the_feet_with_anterior_up():
+    grey = np.zeros((8, 12))
+    grey[7, 11] = 1  # the patient's right, anterior
+    picture = outlined(grey, {}, side=12)
+    assert picture.shape == (12, 8, 3)
+    assert np.unravel_index(picture[..., 0].argmax(), (12, 8)) == (0, 0), "right of the patient is left in the picture"
+
+
+def test_an_outline_has_the_losss_colour_and_an_open_inside():
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    picture = outlined(np.zeros((20, 20)), {"siamese": mask}, side=40)
+    assert tuple(picture[10, 20]) == rgb("siamese") and tuple(picture[20, 20]) == (0, 0, 0)
+
+
+def test_a_picture_survives_its_address():
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    kind, _, encoded = png_uri(picture).partition(",")
+    assert kind == "data:image/png;base64"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))), picture)
+
+
+def test_a_montage_has_a_row_a_scan_and_a_column_a_mask():
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    row = {"grey": np.zeros((20, 20)), "masks": {"reference": mask, "siamese": 0 * mask}}
+    drawn = np.asarray(montage([row, row], side=200))
+    assert drawn.shape[1] == 400 and drawn.shape[0] > 400
+    tiles = drawn[-400:].reshape(2, 200, 2, 200, 3).transpose(0, 2, 1, 3, 4)  # (scan, mask, rows, columns, 3)
+    coloured = (np.ptp(tiles.astype(int), axis=-1) > 50).any(axis=(2, 3))
+    assert coloured.tolist() == [[True, False], [True, False]]
+
+
+@pytest.fixture
+def study(settings, write_config, tmp_path, monkeypatch):
+    """A study of one loss over two subjects, of whom the external one, `e`, is segmented: its reference, moved by a voxel."""
+    monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
+    for place in ("training/A/t", "test/C/e"):
+        write_subject(tmp_path / "scans" / place, *small_scan(np.random.default_rng(0), (17, 18, 9)))
+    settings["data"]["root"] = str(tmp_path / "scans")
+    settings |= {"losses": {"dice": {}}, "split": {"training": 1, "validation": 0, "holdout": 0, "seed": 1}}
+    study = open_study(write_config(settings))
+    reference = nibabel.load(tmp_path / "scans" / "test" / "C" / "e" / "wmh.nii.gz")
+    moved = np.roll(np.asarray(reference.dataobj), 1, axis=0).astype(np.uint8)
+    save_image(nibabel.Nifti1Image(moved, reference.affine), study.mask("dice", 1, "e"))
+    return study
+
+
+def test_a_sample_is_the_slice_with_most_lesion_cut_to_the_head(study):
+    shown = sample(study, load_cohort(study), "e", ["dice"], 1)
+    assert list(shown["masks"]) == ["reference", "dice"]
+    assert shown["masks"]["reference"].sum() == 9, "a block of three by three voxels"
+    assert {mask.shape for mask in shown["masks"].values()} == {shown["grey"].shape}
+    assert shown["grey"].shape < (17, 18) and 0 <= shown["grey"].min() and shown["grey"].max() <= 1
+    apart = np.argwhere(shown["masks"]["dice"]).mean(axis=0) - np.argwhere(shown["masks"]["reference"]).mean(axis=0)
+    assert np.abs(apart).tolist() == [1, 0]
+
+
+def test_a_scan_without_lesions_can_be_a_sample(study):
+    subjects = load_cohort(study)
+    path = subjects.set_index("subject").reference["e"]
+    reference = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(0 * np.asarray(reference.dataobj), reference.affine), path)
+    shown = sample(study, subjects, "e", ["dice"], 1)
+    assert not shown["masks"]["reference"].any() and shown["grey"].max() > 0.5
