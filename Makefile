@@ -8,18 +8,22 @@ OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report rerun test lab data check lock sync
+.PHONY: setup report rerun test test-fast lab data check schema lock sync
 
 WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
-	$(BIN)/python -m wmhlib.study "$(CONFIG)" $(WHERE) $(OPTIONS)
+	$(BIN)/python -m wmhlib.running.command "$(CONFIG)" $(WHERE) $(OPTIONS)
 
 # A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
 rerun: setup
-	$(BIN)/python -m wmhlib.rerun "$(RUN)" $(WHERE)
+	$(BIN)/python -m wmhlib.running.rerun "$(RUN)" $(WHERE)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests that take a few seconds each at most, for while you work.
+test-fast: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
@@ -27,7 +31,7 @@ lab: setup
 # The public data sets, each into its folder of data/; again to go on.
 # OPTIONS: wmh-challenge ljubljana-ms (default: both) --t1 --orig --root DIR --workers N
 data: setup
-	$(BIN)/python -m wmhlib.download $(OPTIONS)
+	$(BIN)/python -m wmhlib.intake.download $(OPTIONS)
 
 setup: .venv/installed
 
@@ -42,11 +46,20 @@ setup: .venv/installed
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow/Snakefile
+	$(BIN)/codespell
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/notebook_pairs.py --check
+	$(SCHEMA) | diff --brief - config/schema.json || { echo "config/schema.json is not in step with wmhlib: run make schema."; exit 1; }
 	$(BIN)/python tests/lock_in_step.py
 
-# For maintainers: remake the lock after a change to pyproject.toml; bring every notebook in step with its script.
+# For maintainers: remake the schema of configurations after a change to a setting; remake the lock after a change to
+# pyproject.toml; bring every notebook in step with its script.
+SCHEMA = $(BIN)/python -m wmhlib.running.schema
+schema: setup
+	$(SCHEMA) > config/schema.json
+
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
 lock: setup
 	$(LOCK) -o requirements.lock
