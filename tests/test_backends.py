@@ -62,7 +62,7 @@ def test_tensorflow_and_jax_agree_on_every_loss_and_its_first_gradient(tmp_path)
         assert run.returncode == 0, run.stderr
         with np.load(path, allow_pickle=False) as file:
             found[backend] = dict(file)
-    assert len(found["tensorflow"]) == 14
+    assert found["tensorflow"].keys() == found["jax"].keys() and len(found["jax"]) >= 14
     for name, ours in found["tensorflow"].items():
         apart = np.linalg.norm(ours - found["jax"][name]) / np.linalg.norm(ours)
         assert np.linalg.norm(ours) > 0 and apart < 1e-4, f"{name}: {apart:.1e} apart"

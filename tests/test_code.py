@@ -104,6 +104,7 @@ def test_words_about_the_code_change_no_digest(package, digests):
         ("siamese.py", "MinMaxLoss.__init__", {"siamese_minmax"}),
         ("minmax.py", "Tether.__call__", {"siamese_minmax"}),
         ("features.py", "VGG19.build", {"siamese", "siamese_minmax"}),
+        ("features.py", "Application.build", set()),
         ("augmentations.py", "flip_probability", {"dice_flipped"}),
         ("augmentations.py", "noise_pct", set()),
         ("augmentations.py", "turned", "all"),

@@ -6,7 +6,7 @@ import pytest
 from conftest import scores
 
 from wmhlib.evaluation import statistics, tables
-from wmhlib.evaluation.names import OTHERS, colour, title
+from wmhlib.evaluation.names import OTHERS, colour, measured_in, title
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report import figures, training_figures
@@ -52,14 +52,14 @@ def lines(figure, panel: int = 1) -> list[float]:
 
 def test_every_loss_has_one_colour_of_its_own():
     names = [name for name, loss in LOSSES.items() if loss.__module__.startswith("wmhlib")] + list(OTHERS)
-    assert len(names) == 12 and len({colour(name) for name in names}) == len({title(name) for name in names}) == 12
+    assert len({colour(name) for name in names}) == len({title(name) for name in names}) == len(names) >= 12
 
 
 def test_metric_panels_have_every_subject_under_every_loss(table):
     drawn = points(figures.metric_panels(table, "external"))
     dice = drawn[drawn.panel == 1]
     assert dice.y[dice.name == "Siamese"].tolist() == [0.5, 0.6, 0.7] and len(dice) == 9
-    assert drawn.panel.nunique() == len(METRICS)
+    assert drawn.panel.nunique() == len(measured_in(table)) >= 5
 
 
 def test_figure_5_counts_subjects_per_bin(table):

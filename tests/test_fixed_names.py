@@ -44,7 +44,7 @@ def test_every_fixed_name_is_there_and_is_called_as_before(name, arguments):
 
 
 def test_the_losses_have_their_names():
-    assert list(LOSSES)[:5] == ["dice", "tversky", "generalized_dice", "siamese", "siamese_minmax"]
+    assert {"dice", "tversky", "generalized_dice", "siamese", "siamese_minmax"} <= set(LOSSES)
 
 
 def test_losses_are_keras_losses_called_on_reference_and_prediction():

@@ -371,7 +371,7 @@ def test_a_metric_of_your_own_is_measured_with_the_others(registries):
 
     masks = volume((1, 1, 1), (5, 5, 5)), volume((1, 1, 1), (3, 6, 7), (4, 6, 7))
     got = measured(MaskPair(*masks))
-    assert list(got) == [*FIGURES, "too_many"] and got["too_many"] == 2
+    assert list(got)[:5] == FIGURES and list(got)[-1] == "too_many" and got["too_many"] == 2
     assert list(challenge_metrics(*masks)) == FIGURES, "the challenge's five stay five"
     entry = METRICS["too_many"]
     assert (entry.title, entry.higher_is_better, entry.digits) == ("Oversegmentation (voxels)", False, 0)

@@ -214,7 +214,11 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
     config.write_text(CONFIG.read_text().replace("study: smoke", "study: smoke-failing"))
     failed = run(weights, str(config), "--data", str(tmp_path / "empty"))
     shutil.rmtree(ROOT / "reports" / "smoke-failing", ignore_errors=True)
-    assert failed.returncode == 1 and "01_explore_data failed: " in failed.stdout and str(tmp_path / "empty") in failed.stdout
+    assert (
+        failed.returncode == 1
+        and "01_explore_data failed: " in failed.stdout
+        and str(tmp_path / "empty") in failed.stdout
+    )
 
 
 @pytest.mark.skipif("WMH_KILLS" not in os.environ, reason="takes minutes: WMH_KILLS=20 kills the study twenty times")

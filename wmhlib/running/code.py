@@ -23,7 +23,7 @@ Place = tuple[str, str]
 
 
 def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -> str:
-    """A digest of everything that these places, classes or functions use; modules that begin with `leave_out` are not followed."""
+    """A digest of everything that these places, classes or functions use; what begins with `leave_out`, a module or `module.name`, is not followed."""
     texts: set[str] = set()
     places: list[Place] = []
     for root in roots:
@@ -121,7 +121,7 @@ def _followed(places: list[Place], leave_out: tuple[str, ...]) -> Iterator[tuple
     waiting, seen = list(places), set()
     while waiting:
         place = waiting.pop()
-        if place in seen or place[0].startswith(leave_out or ("\0",)):
+        if place in seen or ".".join(place).startswith(leave_out or ("\0",)):
             continue
         seen.add(place)
         definitions, imports = _module(place[0])

@@ -45,11 +45,12 @@ def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed
 
 def code_of(recipe: Recipe) -> str:
     """A digest of the code that a training uses: `fit`, batches, its loss, its feature network, its augmentations, its adversary."""
-    loss = LOSSES[recipe.loss]
+    loss, elsewhere = LOSSES[recipe.loss], ELSEWHERE
     parts: list = [*ROOTS, loss, *(AUGMENTATIONS[name] for name in recipe.augmentation)]
     if recipe.features:
-        parts += [("wmhlib.training", "make_features"), type(features.find(recipe.features["network"]))]
-        parts += [("wmhlib.minmax", "StepLog")]
+        network = type(features.find(recipe.features["network"]))
+        parts += [("wmhlib.training", "make_features"), ("wmhlib.minmax", "StepLog"), network]
+        elsewhere += () if network is features.Application else ("wmhlib.features.Application",)
     if issubclass(loss, MinMaxLoss):
         parts += [("wmhlib.minmax", "make_adversary")]
-    return code.digest(parts, ELSEWHERE)
+    return code.digest(parts, elsewhere)
