@@ -67,17 +67,21 @@ def compared(study: Study, loss: str, steps: int, rounds: int) -> tuple[np.ndarr
     seconds, logged = np.zeros((rounds, 2)), [np.nan, np.nan]
     with ReadAhead(batches) as ours, ReadAhead(batches) as theirs:
         for turn in range(rounds):
-            moments = [time.perf_counter()]
-            logs = training.run_epoch(Players(learner, adversary), ours, range(turn * steps, (turn + 1) * steps))
-            moments.append(time.perf_counter())
-            fitted.begin_epoch()
+            learner.begin_epoch(), fitted.begin_epoch()
             callbacks = [Ascent(opponent, theirs, turn * steps)] if opponent else []
-            history = fitted.fit(
-                Numbered(theirs, turn * steps), steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks
-            )
-            moments.append(time.perf_counter())
-            seconds[turn] = np.diff(moments)
-            logged = [float(logs["loss"]), float(history.history["loss"][-1])]
+            options = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0, "callbacks": callbacks}
+            calls = {
+                0: lambda: training.run_epoch(
+                    Players(learner, adversary),
+                    ours,
+                    range(turn * steps, (turn + 1) * steps),  # noqa: B023
+                )["loss"],
+                1: lambda: fitted.fit(Numbered(theirs, turn * steps), **options).history["loss"][-1],  # noqa: B023
+            }
+            for which in sorted(calls, reverse=turn % 2 == 1):  # each is first every other time
+                started = time.perf_counter()
+                logged[which] = float(calls[which]())
+                seconds[turn, which] = time.perf_counter() - started
     return seconds[1:], logged
 
 

@@ -105,9 +105,11 @@ def test_a_network_of_your_own_is_known_to_configurations(settings, write_config
             return keras.Model(image, layer(image))
 
     study = open_study(write_config(settings))
-    changed = study.changed(losses={"siamese_edges": {"loss": "siamese", "network": "edges", "taps": ["edges"]}})
-    assert changed.recipe("siamese_edges").features == {"network": "edges", "taps": ["edges"], "weights": "imagenet"}
-    assert changed.pretrained_taps == study.pretrained_taps | {"edges": ["edges"]}
+    changed = study.changed(
+        losses={"siamese_edges": {"loss": "siamese", "network": "edges", "taps": ["edges"], "weights": "random"}}
+    )
+    assert changed.recipe("siamese_edges").features == {"network": "edges", "taps": ["edges"], "weights": "random"}
+    assert changed.pretrained_taps == study.pretrained_taps, "it has no pretrained weights"
     model, origin = features.load(32, ["edges"], "edges")
     assert origin["weights"] == "random" and "edges" in origin["source"]
     image, reference, drawn = masks()
