@@ -33,7 +33,7 @@ from keras import ops
 from wmhlib import augmentations, cohort, inference, losses, slices, training
 from wmhlib.apply import suitability
 from wmhlib.evaluation import records, scoring
-from wmhlib.evaluation.names import title
+from wmhlib.evaluation.names import SPLITS, title
 from wmhlib.generator import network_input
 from wmhlib.report import figures, training_figures
 from wmhlib.report.pictures import outlined, picture_row
@@ -42,7 +42,7 @@ from wmhlib.study import open_study
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
-unseen = subjects[subjects.split.isin(["holdout", "external"])]
+unseen = subjects[subjects.split.isin(SPLITS)]
 recipe = study.recipe(loss)
 images, references, index = slices.open_slices(study.slices / recipe.view)
 print(f"{title(loss)}, seed {seed}")

@@ -25,7 +25,7 @@ from IPython.display import Markdown, display
 
 from wmhlib import cohort
 from wmhlib.evaluation import froc, published, records, scoring
-from wmhlib.evaluation.names import present, title
+from wmhlib.evaluation.names import SPLITS, present, title
 from wmhlib.metrics import METRICS
 from wmhlib.report import captions, figures, findings, training_figures, viewers
 from wmhlib.report.pictures import prediction_samples, sample
@@ -33,7 +33,7 @@ from wmhlib.study import open_study
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
-unseen = subjects[subjects.split.isin(["holdout", "external"])]
+unseen = subjects[subjects.split.isin(SPLITS)]
 
 # %% [markdown]
 # ## The floor: one threshold for everything

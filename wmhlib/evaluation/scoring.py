@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from wmhlib.evaluation import froc, published, tables
 from wmhlib.evaluation.lesions import lesion_records, operating_points, volumes_ml
-from wmhlib.evaluation.names import OBSERVERS
+from wmhlib.evaluation.names import OBSERVERS, SPLITS
 from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.inference import load_generator, mask_of, probability
 from wmhlib.intake.masks import in_memory
@@ -34,7 +34,7 @@ def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, 
     Returns the level, as a share of each volume's maximum, and its mean Dice on the training subjects.
     """
     level, dice = tune_threshold(subjects[subjects.split == "training"])
-    for row in subjects[subjects.split.isin(["holdout", "external"])].itertuples():
+    for row in subjects[subjects.split.isin(SPLITS)].itertuples():
         mask = threshold_mask(row.flair, level)
         save_image(mask, study.mask("global_threshold", NO_SEED, row.subject))
     return level, dice

@@ -173,7 +173,7 @@ def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
 
 
 def false_detections(per_lesion: pd.DataFrame, per_subject: pd.DataFrame) -> pd.DataFrame:
-    """False detections a scan, per split and loss: `split, loss, per_scan, low, high, volume_ml` (their volume a scan)."""
+    """False positives per scan, by split and loss: `split, loss, per_scan, low, high, volume_ml` (their volume per scan)."""
     keys = ["split", "loss", "seed", "subject"]
     false = per_lesion[per_lesion.kind == "false detection"]
     found = false.groupby(keys).volume_mm3.agg(["size", "sum"]).reset_index()

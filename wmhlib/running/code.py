@@ -1,7 +1,8 @@
 """Which code a result follows from: a digest of the definitions that it uses, whatever they are called from.
 
 Definitions are functions, classes and constants of `wmhlib`, followed from one to the next by the names they use. Docstrings,
-comments, annotations, formatting and the module that holds a definition are left out, so that only a change of meaning changes a digest.
+comments, annotations, formatting and the module that holds a definition are left out, so that only a change of meaning
+changes a digest.
 A class or function from a notebook's cell is followed as well. Files are read as they are on the disk; nothing is
 imported to find out.
 """
@@ -23,7 +24,10 @@ Place = tuple[str, str]
 
 
 def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -> str:
-    """A digest of everything that these places, classes or functions use; what begins with `leave_out`, a module or `module.name`, is not followed."""
+    """A digest of everything that these places, classes or functions use.
+
+    What begins with one of `leave_out`, a module or `module.name`, is not followed.
+    """
     texts: set[str] = set()
     places: list[Place] = []
     for root in roots:
@@ -33,8 +37,7 @@ def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -
             found, own = _of_object(root)
             places += found
             texts |= own
-    texts |= {ast.unparse(node) for _, node in _followed(places, leave_out)}
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
+    return _hashed(texts, places, leave_out)
 
 
 def script_digest(script: Path, leave_out: tuple[str, ...] = ()) -> str:
@@ -42,7 +45,12 @@ def script_digest(script: Path, leave_out: tuple[str, ...] = ()) -> str:
     tree = _bare(ast.parse(script.read_text(encoding="utf-8")))
     imports = dict(_imports(tree))
     places = [place for node in tree.body for place in _used(node, imports, None)]
-    texts = {ast.unparse(node) for _, node in _followed(places, leave_out)} | {ast.unparse(tree)}
+    return _hashed({ast.unparse(tree)}, places, leave_out)
+
+
+def _hashed(texts: set[str], places: list[Place], leave_out: tuple[str, ...]) -> str:
+    """A digest of texts and of every definition that these places use, in an order that does not count."""
+    texts = texts | {ast.unparse(node) for _, node in _followed(places, leave_out)}
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
