@@ -1,10 +1,10 @@
-"""Which share of the lesions is found at how many false detections: free-response ROC (FROC) curves.
+"""Fraction of lesions detected by number of false positives: free-response ROC (FROC) curves.
 
-A loss that finds more lesions may merely mark more. In flow `operating_points.csv`, what every scan's probabilities find at
-each cut (`wmhlib.evaluation.lesions.operating_points`); out flow curves (Bunch et al. 1978, J Appl Photogr Eng 4:166) and one score:
-the share found, averaged over fixed numbers of false detections a scan, as in the LUNA16 challenge (Setio et al. 2017,
-doi:10.1016/j.media.2017.06.015). Shares are of the lesions of all subjects together, scores are averaged over seeds. Intervals
-draw subjects and seeds as everywhere in the study (D-018); D-038 says why the score stands beside the figures at one half.
+A loss that detects more lesions may merely mark more. Input: `operating_points.csv`, what every scan's probabilities detect at
+each threshold (`wmhlib.evaluation.lesions.operating_points`). Output: curves (Bunch et al. 1978, J Appl Photogr Eng 4:166) and
+one score, the fraction detected, averaged over fixed numbers of false positives per scan, as in the LUNA16 challenge (Setio et
+al. 2017, doi:10.1016/j.media.2017.06.015). Fractions are of the lesions of all subjects together, scores are averaged over
+seeds. Intervals draw subjects and seeds as everywhere in the study (D-018); D-038 explains the score beside the threshold 0.5.
 """
 
 import itertools

@@ -1,11 +1,11 @@
 """Public data sets, fetched file by file into the layout `wmhlib.cohort` reads.
 
-The WMH Challenge's one archive of everything (8.8 GB) times out, and a study needs a fraction of it. In flow a server's
-listing, read by `wmhlib.intake.sources`, and the files themselves; out flow the wanted ones, each with its listed SHA-1, and
-`manifest.json`, which says what came from where. An unfinished file lies in `<file>.part` and goes on from there; a
+The WMH Challenge's one archive of everything (8.8 GB) times out, and a study needs a fraction of it. Input: a server's
+listing, read by `wmhlib.intake.sources`, and the files themselves. Output: the wanted ones, each with its listed SHA-1, and
+`manifest.json`, which says what came from where. An unfinished file is kept as `<file>.part` and resumes from there; a
 finished one is never fetched again.
 
-Going on in the middle of a file: RFC 9110, section 14. The SHA-1 of git's blob: Pro Git, 10.2.
+Resuming in the middle of a file: RFC 9110, section 14. The SHA-1 of git's blob: Pro Git, 10.2.
 """
 
 import argparse
