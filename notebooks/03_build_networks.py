@@ -39,7 +39,7 @@ size = study.config.preprocessing.size_px
 #
 # Each step is convolution, batch norm, leaky ReLU (slope 0.1). In a dense block each convolution sees the block's input
 # and everything the block made before. Max pools halve the picture and double the filters; transposed convolutions
-# bring it back, with skip connections across. The last layer starts near the background's label, so training does not begin
+# (`doubled`: a 1 × 1 convolution and a reshape) bring it back, with skip connections across. The last layer starts near the background's label, so training does not begin
 # with half the brain as false positives.
 
 # %%
@@ -54,7 +54,7 @@ shapes = pd.DataFrame(
     [
         {"layer": layer.name, "output": " × ".join(map(str, layer.output.shape[1:])), "weights": layer.count_params()}
         for layer in generator.layers
-        if layer.__class__.__name__ in ("Conv2D", "Conv2DTranspose", "MaxPooling2D")
+        if layer.__class__.__name__ in ("Conv2D", "MaxPooling2D", "Reshape") and len(layer.output.shape) == 4
     ]
 )
 print(f"{generator.count_params():,} weights")

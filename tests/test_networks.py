@@ -13,7 +13,7 @@ from conftest import SHARED, gradient, naming
 from keras import ops
 
 from wmhlib import features, losses, siamese
-from wmhlib.generator import dense_unet
+from wmhlib.generator import Seeds, dense_unet, doubled
 from wmhlib.intake import weights
 from wmhlib.learner import PooledDice
 
@@ -36,10 +36,22 @@ def test_generator_shapes_and_its_quiet_start():
 def test_generator_doubles_its_filters_at_every_pool():
     network = dense_unet(32, filters=4, depth=2, convolutions=2)
     widths = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert widths == [4, 4, 8, 8, 16, 16, 8, 8, 4, 4, 1]
-    transposed = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
-    assert transposed == [8, 4]
+    assert widths == [4, 4, 8, 8, 16, 16, 4 * 8, 8, 8, 4 * 4, 4, 4, 1], "a doubling has four kernels of its width"
     assert {layer.negative_slope for layer in network.layers if isinstance(layer, keras.layers.LeakyReLU)} == {0.1}
+
+
+def test_a_doubling_is_a_transposed_convolution_that_starts_as_keras_starts_it():
+    image = keras.Input((6, 6, 5))
+    network = keras.Model(image, doubled(image, 3, Seeds(1)))
+    (kernel,) = network.get_weights()
+    transposed = keras.layers.Conv2DTranspose(3, 2, strides=2, use_bias=False)
+    x = np.random.default_rng(0).standard_normal((2, 6, 6, 5)).astype(np.float32)
+    transposed(x)
+    limit = np.abs(transposed.get_weights()[0]).max()
+    assert 0.8 < np.abs(kernel).max() / limit < 1.25
+    transposed.set_weights([kernel.reshape(5, 2, 2, 3).transpose(1, 2, 3, 0)])
+    expected, found = (ops.convert_to_numpy(both(x)) for both in (transposed, network))
+    assert found.shape == (2, 12, 12, 3) and np.allclose(found, expected, atol=1e-5)
 
 
 def test_generator_weights_follow_from_the_seed():
