@@ -13,6 +13,7 @@ The core reads like the paper (Mac, Moody and Khademi, MIDL 2020). In reading or
     learner     a network with the loss it learns from
     minmax      the adversary of the min-max game (5)
     training    one `fit` for every loss (3.2.2)
+    gpu         the same on a GPU: slices stay there, many steps a call
     inference   a scan in, a mask on the scan's own grid out
     metrics     the metrics of the WMH Challenge (3.2.3)
 

@@ -8,7 +8,7 @@ was, and every loss of one seed sees the same slices, augmented alike.
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -23,13 +23,17 @@ Pair = tuple[np.ndarray, np.ndarray]
 """An image and its reference: of one slice, or of a batch."""
 
 
+LABEL_VALUES = {"hard": (0.0, 1.0), "soft": (SOFT_BACKGROUND, SOFT_LESION)}
+"""Background and lesion as training targets (paper 3.2.2; D-002)."""
+
+
 def label_values(reference: np.ndarray, labels: str) -> np.ndarray:
-    """A boolean mask as training target, float32: `hard` 0/1, or `soft` 0.1/0.9 (paper 3.2.2; D-002)."""
-    low, high = {"hard": (0, 1), "soft": (SOFT_BACKGROUND, SOFT_LESION)}[labels]
+    """A boolean mask as training target, float32; `labels` is one of `LABEL_VALUES`."""
+    low, high = LABEL_VALUES[labels]
     return np.where(reference, high, low).astype(np.float32)
 
 
-def chosen_augmentations(settings: Mapping[str, float]) -> list[Callable]:
+def chosen_augmentations(settings: Mapping[str, float]) -> list[functools.partial]:
     """The functions of (image, reference, random) that a configuration names, in its order; amounts of 0 are left out."""
     return [functools.partial(AUGMENTATIONS[name], most=amount) for name, amount in settings.items() if amount]
 
@@ -59,23 +63,30 @@ class TrainingBatches(_Batches):
         rows: np.ndarray,
         labels: str,
         batch_size: int,
-        augmentations: Sequence[Callable],
+        augmentations: Sequence[functools.partial],
         seed: int,
     ):
         super().__init__(images, references, rows, labels, batch_size)
         self.augmentations, self.seed = augmentations, seed
 
     def __getitem__(self, number: int) -> Pair:
+        pairs = [(self.images[row], self.references[row]) for row in self.rows_of(number)]
+        for position, augmentation in enumerate(self.augmentations, start=1):
+            random = self.random(position, number)
+            pairs = [augmentation(image, reference, random) for image, reference in pairs]
+        return self._pair(*map(np.stack, zip(*pairs, strict=True)))
+
+    def rows_of(self, number: int) -> list[int]:
+        """The rows of the slices in batch `number`."""
         rounds, places = np.divmod(np.arange(number * self.batch_size, (number + 1) * self.batch_size), len(self.rows))
         orders = {
             turn: np.random.default_rng([self.seed, 0, turn]).permutation(self.rows) for turn in np.unique(rounds)
         }
-        rows = [orders[turn][place] for turn, place in zip(rounds, places, strict=True)]
-        pairs = [(self.images[row], self.references[row]) for row in rows]
-        for position, augmentation in enumerate(self.augmentations, start=1):
-            random = np.random.default_rng([self.seed, position, number])
-            pairs = [augmentation(image, reference, random) for image, reference in pairs]
-        return self._pair(*map(np.stack, zip(*pairs, strict=True)))
+        return [orders[turn][place] for turn, place in zip(rounds, places, strict=True)]
+
+    def random(self, position: int, number: int) -> np.random.Generator:
+        """The random numbers of the augmentation at this position, from 1, for batch `number`."""
+        return np.random.default_rng([self.seed, position, number])
 
 
 class PlainBatches(_Batches):

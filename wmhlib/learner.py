@@ -127,6 +127,11 @@ class BatchNormMeasurement(keras.Model):
     def norms(self) -> list[keras.layers.BatchNormalization]:
         return [layer for layer in self.generator.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
+    @property
+    def running(self) -> list[keras.Variable]:
+        """The running means and variances of every batch norm."""
+        return [variable for norm in self.norms for variable in (norm.moving_mean, norm.moving_variance)]
+
     def call(self, image):
         usual = [norm.momentum for norm in self.norms]
         for norm in self.norms:
@@ -139,12 +144,11 @@ class BatchNormMeasurement(keras.Model):
 
     def over(self, batches: Iterable[Pair]) -> None:
         """Measure over batches `(image, reference)`; none leave the statistics as they are."""
-        running = [variable for norm in self.norms for variable in (norm.moving_mean, norm.moving_variance)]
         measured = []
         for image, _ in batches:
             self.predict_on_batch(image)
-            measured.append([ops.convert_to_numpy(variable) for variable in running])
-        for variable, values in zip(running, zip(*measured, strict=True), strict=False):
+            measured.append([ops.convert_to_numpy(variable) for variable in self.running])
+        for variable, values in zip(self.running, zip(*measured, strict=True), strict=False):
             variable.assign(np.mean(values, axis=0))
 
 

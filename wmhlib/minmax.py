@@ -77,11 +77,15 @@ class StepLog:
         self.start = [ops.convert_to_numpy(weight) for weight in learner.features.weights]
         self.look = ProbeLook(learner)
 
-    def add(self) -> None:
-        """Record the step that was just taken."""
-        row: dict = {"step": len(self.rows) + 1, "generator_gradient_norm": self.learner.gradient_norm}
-        row["discriminator_gradient_norm"] = self.adversary.gradient_norm if self.adversary else np.nan
-        if row["step"] == 1 or row["step"] % self.every == 0:
+    def looks(self, step: int) -> bool:
+        """Whether the probe is looked at after this step, counted from 1."""
+        return step == 1 or step % self.every == 0
+
+    def add(self, generator_gradient_norm: float, discriminator_gradient_norm: float = np.nan) -> None:
+        """Record the next step; where it looks at the probe, the networks must be as that step left them."""
+        row: dict = {"step": len(self.rows) + 1, "generator_gradient_norm": generator_gradient_norm}
+        row["discriminator_gradient_norm"] = discriminator_gradient_norm
+        if self.looks(row["step"]):
             row |= self.look.at(self.learner, *self.probe) | {"drift": self._drift()}
         self.rows.append(row)
 

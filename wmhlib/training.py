@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wmhlib import features
+from wmhlib import features, gpu
 from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches, chosen_augmentations
 from wmhlib.generator import dense_unet
 from wmhlib.learner import COMPILED, BatchNormMeasurement, Learner, PooledDice, WatchedAdam, pooled_dice, precision
@@ -124,23 +124,53 @@ def make_data(recipe: Recipe, images, references, rows, validation_rows, seed: i
 def fit(
     players: Players, data: Data, settings: Training, checkpoints: Checkpoints, watch: Callable | None = None
 ) -> None:
-    """Train to the last epoch, from wherever the checkpoints are; measure batch norm, validate and save after each epoch."""
-    learner, steps, variables = players.learner, settings.steps_per_epoch, players.variables()
+    """Train to the last epoch, from wherever the checkpoints are; after each epoch measure batch norm and validate.
+
+    Saves after each epoch; where epochs take less time than saving, every `OnDevice.save_every_s`.
+    """
+    way = (gpu.OnDevice if gpu.suits(data.training.batches) else OnHost)(players, data)
+    steps, variables = settings.steps_per_epoch, players.variables()
     if checkpoints.epochs:
         checkpoints.restore(variables)
-    measurement = BatchNormMeasurement(learner.generator)
     started = time.monotonic() - (checkpoints.history[-1]["seconds"] if checkpoints.history else 0)
+    saved = time.monotonic()
     name = f"{checkpoints.folder.parent.name} {checkpoints.folder.name}"
     for epoch in tqdm(range(checkpoints.epochs, settings.epochs), name, unit="epoch"):
-        logs = run_epoch(players, data.training, range(epoch * steps, (epoch + 1) * steps))
-        measurement.over(data.measuring[number] for number in range(settings.batch_norm_batches))
-        dice = pooled_dice(learner, data.validation) if len(data.validation) else math.nan
+        logs = way.run_epoch(range(epoch * steps, (epoch + 1) * steps))
+        way.measure()
+        dice = way.validation_dice() if len(data.validation) else math.nan
         best = max((row["validation_dice"] for row in checkpoints.history if row["kept"]), default=-1.0)
         row = {"epoch": epoch + 1, "loss": float(logs["loss"]), "dice": float(logs["dice"]), "validation_dice": dice}
         row |= {"kept": not len(data.validation) or dice > best, "seconds": round(time.monotonic() - started, 1)}
-        checkpoints.save(row, learner.generator, variables)
+        checkpoints.add(row, players.learner.generator)
+        if epoch + 1 < settings.epochs and time.monotonic() - saved < way.save_every_s:
+            continue
+        checkpoints.save(players.learner.generator, variables)
+        saved = time.monotonic()
         if watch:
             watch(pd.DataFrame(checkpoints.history))
+
+
+class OnHost:
+    """Epochs step by step, with batches read ahead in threads: on every backend."""
+
+    save_every_s = 0.0
+
+    def __init__(self, players: Players, data: Data):
+        self.players, self.data = players, data
+        self.measurement = BatchNormMeasurement(players.learner.generator)
+
+    def run_epoch(self, steps: range) -> dict:
+        """As the function of this name."""
+        return run_epoch(self.players, self.data.training, steps)
+
+    def measure(self) -> None:
+        """Batch norm's statistics at the current weights."""
+        self.measurement.over(self.data.measuring[number] for number in range(self.data.measuring.end or 0))
+
+    def validation_dice(self) -> float:
+        """Pooled Dice of the validation slices."""
+        return pooled_dice(self.players.learner, self.data.validation)
 
 
 def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
@@ -155,7 +185,7 @@ def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
             adversary.step(image, reference)  # raises the content loss: the filters of the features move
         logs = learner.step(image, reference)  # lowers the loss: the generator's weights move
         if players.log:
-            players.log.add()
+            players.log.add(*(player.gradient_norm for player in (learner, adversary) if player))
     return logs
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves after every epoch, how an interrupted one resumes, and how a finished one is recognised.
+"""What a training leaves after its epochs, how an interrupted one resumes, and how a finished one is recognised.
 
 Output, in the folder of a training: `started.json` (what the training follows from), `model.keras` (the best epoch so far),
 `history.csv`, `steps.csv` and, until the training is finished, `epoch-<n>.npz` (the state of all players and optimizers).
@@ -24,6 +24,7 @@ class Checkpoints:
         self.folder = folder
         self.history: list[dict] = []
         self.steps: list[dict] = []
+        self.best: list[np.ndarray] | None = None  # the weights of the best epoch, where they are not written yet
 
     @property
     def epochs(self) -> int:
@@ -74,18 +75,28 @@ class Checkpoints:
             for number, variable in enumerate(variables):
                 variable.assign(arrays[str(number)])
 
-    def save(self, row: dict, generator: keras.Model, variables: list) -> None:
-        """Keep an epoch: the generator where `row` says that it is the best so far, the state, the logs."""
+    def add(self, row: dict, generator: keras.Model) -> None:
+        """Note an epoch, and the weights of the generator where `row` says that it is the best so far."""
+        self.history.append(row)
         if row["kept"]:
+            self.best = generator.get_weights()
+
+    def save(self, generator: keras.Model, variables: list) -> None:
+        """Write what was noted: the generator of the best epoch, the state, the logs."""
+        if self.best is not None:
+            current = generator.get_weights()
+            generator.set_weights(self.best)
             with replacing(self.folder / "model.keras") as temporary:
                 generator.save(temporary)
-        self.history.append(row)
+            generator.set_weights(current)
+            self.best = None
         with replacing(self.state(self.epochs)) as temporary:
             np.savez(temporary, **{str(n): ops.convert_to_numpy(value) for n, value in enumerate(variables)})
         if self.steps:
             write_table(self.folder / "steps.csv", pd.DataFrame(self.steps))
         write_table(self.folder / "history.csv", pd.DataFrame(self.history))
-        self.state(self.epochs - 1).unlink(missing_ok=True)
+        for earlier in set(self.folder.glob("epoch-*.npz")) - {self.state(self.epochs)}:
+            earlier.unlink()
 
 
 def finish(folder: Path) -> None:
