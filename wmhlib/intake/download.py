@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from wmhlib.intake import web
-from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source, read_dataverse, read_table, wanted_challenge
-from wmhlib.running.files import ROOT, alone, write_json
+from wmhlib.intake import sources, web
+from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source
+from wmhlib.running.files import ROOT, alone, write_json, writing
 
 if TYPE_CHECKING:  # brings Keras, which takes seconds
     from wmhlib.study import Study
@@ -43,7 +43,7 @@ def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = Fal
         The answer is not the listing expected, or one of which nothing should be fetched.
     """
     if source.table:
-        return read_table(source, servers)
+        return sources.read_table(source, servers)
     url = servers[source.server] + source.address
     print(f"Reading what {url} lists …", flush=True)
     web.reach(url)
@@ -55,9 +55,10 @@ def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = Fal
 
         content = web.persist(read, url, attempts=3)
     try:
-        return wanted_challenge(read_dataverse(json.loads(content), servers[source.server]), t1, orig)
+        files = sources.read_dataverse(json.loads(content), servers[source.server])
+        return sources.wanted_challenge(files, t1, orig)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = error if type(error) is ValueError else "it is not what a Dataverse lists"
+        said = error if isinstance(error, sources.NoListing) else "it is not what a Dataverse lists"
         raise ValueError(f"{url} gave no listing of {source.name}, {said}: check the server's address.") from None
 
 
@@ -76,13 +77,13 @@ def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4)
     Raises
     ------
     OSError
-        The server does not answer, the disk has no room, or another process is fetching into the folder.
+        The server does not answer, the disk has no room, or the folder cannot be written or is being fetched into.
     """
     terms = f"{source.licence}: no commercial use" if "-NC" in source.licence else source.licence
     print(f"{source.title} ({source.origin}) is licensed {terms}; cite\n{source.citation}.", flush=True)
     root = Path(root).expanduser().resolve()
     ended: dict[str, str] = {}  # path to problem, empty where there was none
-    with alone(root):
+    with writing(root), alone(root):
         rows, _ = _manifest(root)
         here = {file.path: _verified(file, root, rows.pop(file.path, {})) for file in files}
         rows |= {path: row for path, row in here.items() if row}
@@ -99,7 +100,7 @@ def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4)
                 write_json(root / "manifest.json", manifest | {"files": [rows[path] for path in sorted(rows)]})
     problems = [problem for problem in ended.values() if problem]
     if untried := len(missing) - len(ended):
-        problems.append(f"{untried} more files were not tried, since {GIVE_UP_AFTER} failed in a row.")
+        problems.append(f"{untried} more files were not fetched, since {GIVE_UP_AFTER} failed in a row.")
         print(problems[-1], file=sys.stderr, flush=True)
     return problems
 

@@ -43,8 +43,9 @@ def is_page(answer: requests.Response) -> bool:
 def refusal(answer: requests.Response) -> Failure:
     """What a server answered instead of data, with its own words."""
     status, words, asked_s = answer.status_code, _words(answer), 0.0
-    what = f"{urlsplit(answer.url).netloc} answered {status} {_plain(answer.reason or '')}".rstrip()
-    what += " with a web page, not data" * is_page(answer) + f" ({words})" * bool(words)
+    reason = _plain(answer.reason or "")
+    what = f"{urlsplit(answer.url).netloc} answered {status} {reason}".rstrip()
+    what += " with a web page, not data" * is_page(answer) + f" ({words})" * (words not in ("", reason))
     if status in (408, 425, 429) or status >= 500:
         try:
             asked_s = urllib3.Retry().get_retry_after(answer.raw) or 0.0

@@ -20,6 +20,10 @@ SERVERS = {"dataverse": "https://dataverse.nl", "github": "https://raw.githubuse
 LISTINGS = Path(__file__).with_name("listings")
 
 
+class NoListing(ValueError):
+    """What is wrong with a listing of which nothing should be fetched."""
+
+
 class File(NamedTuple):
     """A file of a data set.
 
@@ -77,7 +81,7 @@ def read_dataverse(answer: Any, server: str) -> list[File]:
 
     Raises
     ------
-    ValueError
+    NoListing
         A path could lead outside the folder or stands twice, or a file has no SHA-1.
     """
     version = answer["data"]["latestVersion"]
@@ -89,11 +93,11 @@ def read_dataverse(answer: Any, server: str) -> list[File]:
         listed = data.get("checksum") or {}
         checksum = f"{listed.get('type')}:{listed.get('value')}"
         if re.search(r"[\\:\0]", path) or {"", ".", ".."} & set(path.split("/")):
-            raise ValueError(f"it lists the path {path!r}, expected one inside the folder")
+            raise NoListing(f"it lists the path {path!r}, expected one inside the folder")
         if path in files:
-            raise ValueError(f"it lists {path} twice")
+            raise NoListing(f"it lists {path} twice")
         if not re.fullmatch("SHA-1:[0-9a-f]{40}", checksum):
-            raise ValueError(f"it lists {path} with the checksum {checksum}, expected a SHA-1 to verify it by")
+            raise NoListing(f"it lists {path} with the checksum {checksum}, expected a SHA-1 to verify it by")
         url = f"{server}/api/access/datafile/{int(data['id'])}"
         files[path] = File(path, url, int(data["filesize"]), checksum, number)
     return list(files.values())
@@ -106,7 +110,7 @@ def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) ->
 
     Raises
     ------
-    ValueError
+    NoListing
         None of the files is one of these.
     """
     folders, images = "pre|orig" if orig else "pre", "FLAIR|T1" if t1 else "FLAIR"
@@ -114,7 +118,7 @@ def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) ->
     observer = r"additional_annotations/observer_o[34]/.+/result\.nii\.gz"
     chosen = [file for file in files if re.fullmatch(f"{scan}|{observer}", file.path)]
     if not chosen:
-        raise ValueError(f"none of {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask")
+        raise NoListing(f"none of {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask")
     return chosen
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from wmhlib.intake.refusals import LATER, NETWORK, Failure, explained, is_page, refusal
 from wmhlib.running.files import writing
 
-REACH_S = 6  # for any answer at all, with the name looked up and the certificate checked
+REACH_S = 5  # for any answer at all, with the name looked up and the certificate checked
 CONNECT_S = 4  # for each address of a server
 SILENCE_S = 20  # without a byte, after which a connection counts as broken
 ATTEMPTS = 5

@@ -39,7 +39,7 @@ def vgg19_file() -> tuple[Path | None, str]:
     try:
         if not (target.is_file() and web.digest(target, checksum) == checksum):
             web.reach(VGG19_URL)
-            print(f"Fetching VGG19's weights from {VGG19_URL}, once …", flush=True)
+            print(f"Fetching VGG19's weights (80 MB) from {VGG19_URL}, once …", flush=True)
             with web.open_session() as session, tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
                 web.receive(session, VGG19_URL, target, checksum, advance=bar.update)
     except OSError as error:
