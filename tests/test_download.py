@@ -539,7 +539,7 @@ def test_killed_and_resumed_no_byte_is_sent_twice(server, dataverse, tmp_path, w
     process.send_signal(with_signal)
     began = time.monotonic()
     said = process.communicate(timeout=20)[1]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "less than a second, where the machine is not busy"
     assert process.returncode == (-signal.SIGKILL if with_signal == signal.SIGKILL else 1)
     assert "Traceback" not in said
     if with_signal == signal.SIGINT:
@@ -684,7 +684,9 @@ def test_a_name_that_is_looked_up_without_end_counts_as_no_answer(monkeypatch):
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 def test_an_unknown_certificate_is_not_tried_again(dataverse, quick, tmp_path, capsys):
     key = tmp_path / "key.pem"
-    line = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {key}.crt -days 2 -subj /CN=127.0.0.1"
+    line = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {key} -out {key}.crt -subj /CN=x"
+    )
     subprocess.run(line.split(), check=True, capture_output=True)
     key.write_text(key.read_text() + Path(f"{key}.crt").read_text())
     with serving(dataverse, key) as address, pytest.raises(OSError, match=naming("127.0.0.1", "REQUESTS_CA_BUNDLE")):
