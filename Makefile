@@ -29,7 +29,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks
 
 # The public data sets, each into its folder of data/; again to go on.
-# OPTIONS: wmh-challenge ljubljana-ms (default: both) --t1 --orig --root DIR --workers N
+# OPTIONS: wmh-challenge ljubljana-ms (default: both) head-label-maps --t1 --orig --root DIR --workers N
 data: setup
 	$(BIN)/python -m wmhlib.intake.download $(OPTIONS)
 

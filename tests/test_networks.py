@@ -14,7 +14,7 @@ from keras import ops
 
 from wmhlib import features, losses, siamese
 from wmhlib.generator import Seeds, dense_unet, doubled
-from wmhlib.intake import weights
+from wmhlib.intake import web, weights
 from wmhlib.learner import PooledDice
 
 WEIGHTS = SHARED / "weights" / "vgg19_imagenet_blocks1-3_notop.h5"
@@ -231,7 +231,7 @@ def test_a_silent_network_is_noticed_within_seconds(monkeypatch, empty_cache):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         monkeypatch.setattr(weights, "VGG19_URL", f"http://127.0.0.1:{listener.getsockname()[1]}/vgg19.h5")
-        monkeypatch.setattr(weights, "TIMEOUT_S", 1)
+        monkeypatch.setattr(web, "REACH_S", 1)
         started = time.monotonic()
         assert features.load(32)[1]["weights"] == "random"
         assert time.monotonic() - started < 6

@@ -20,6 +20,7 @@ from keras import ops
 from pydantic import Field, PositiveInt
 
 from wmhlib.generator import IMAGENET_MEANS
+from wmhlib.intake import web
 from wmhlib.intake import weights as files
 from wmhlib.running.registry import register
 
@@ -108,10 +109,9 @@ class Application(FeatureNetwork):
     def pretrained(self, model: keras.Model) -> dict:
         kept = [path.name.lower().replace("_", "") for path in (files.keras_home() / "models").glob("*")]
         cached = any(name.startswith(f"{self.key.lower()}weights") for name in kept)
-        problem = "" if cached else files.unreachable(files.VGG19_URL)  # all of Keras's weights are kept on one server
         try:
-            if problem:
-                raise OSError(problem)
+            if not cached:
+                web.reach(files.VGG19_URL)  # all of Keras's weights are kept on one server
             whole = self.build(model.input_shape[1], "imagenet")
         except Exception as error:  # Keras raises a bare Exception where a download fails
             return {"weights": "random", "source": f"He-normal random features, since {error}"}

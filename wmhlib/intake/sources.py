@@ -1,47 +1,48 @@
-"""The public data sets that `wmhlib.intake.download` can fetch: where each is listed, which files are wanted, on what terms.
+"""The public data sets that `wmhlib.intake.download` can fetch: where they are, which files are wanted, on what terms.
 
-In flows a server's listing, read as JSON; out flow `File`s, each with the path it gets in the WMH Challenge's layout,
-its address, size and checksum. Nothing here asks a server.
+Input: a table of this package (`listings/<name>.csv`) or a server's listing, read as JSON. Output: `File`s. Nothing here
+asks a server.
 
 WMH Challenge: Kuijf et al., doi:10.34894/AECRSD, listed by Dataverse's Native API, files by its Data Access API.
-Ljubljana MS: Lesjak et al., doi:10.1007/s12021-017-9348-7, as mirrored in a git repository on GitHub, listed by the
-REST API's git trees. The commit's id pins the content: every file's SHA-1 follows from it.
+Ljubljana MS (Lesjak et al., doi:10.1007/s12021-017-9348-7) and SynthSeg's label maps (Billot et al.,
+doi:10.1016/j.media.2023.102789) come from git repositories on GitHub, each at one commit, whose id pins every file's SHA-1.
 """
 
+import csv
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-SERVERS = {
-    "dataverse": "https://dataverse.nl",
-    "github_api": "https://api.github.com",
-    "github_raw": "https://raw.githubusercontent.com",
-}
-REPOSITORY = "muschellij2/open_ms_data"
-COMMIT = "ab6737647be9665e5448d18be2d715e0a89f7170"
-PATIENTS = 30  # of the Ljubljana MS set
+SERVERS = {"dataverse": "https://dataverse.nl", "github": "https://raw.githubusercontent.com"}
+LISTINGS = Path(__file__).with_name("listings")
+
+
+class NoListing(ValueError):
+    """What is wrong with a listing of which nothing should be fetched."""
 
 
 class File(NamedTuple):
     """A file of a data set.
 
-    `path` lies below the data set's folder, with forward slashes; `size` is in bytes; `checksum` is `SHA-1:` and the
-    content's, or `git SHA-1:` and that of git's blob, in hexadecimal; `version` is the data set's, or its commit.
+    `path` lies below the data set's folder, with forward slashes; `size` is in bytes, None where it is not listed;
+    `checksum` is as in `wmhlib.intake.web.digest`; `version` is the data set's, or its commit.
     """
 
     path: str
     url: str
-    size: int
+    size: int | None
     checksum: str
     version: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set; its name is that of its folder, and `listing` an address with the `SERVERS`' names in braces.
+    """A data set: its name, which is that of its folder, the terms, and its `address` on one of `SERVERS`.
 
-    `read` takes the listing's JSON and the servers to every file listed, `wanted` takes these to those a study needs.
+    The address is that of the server's listing or, where this package has the listing, what the listed paths are below.
     """
 
     name: str
@@ -49,64 +50,57 @@ class Source:
     origin: str
     licence: str
     citation: str
-    listing: str
-    read: Callable[[Any, Mapping[str, str]], list[File]]
-    wanted: Callable[..., list[File]]
+    server: str
+    address: str
+
+    @property
+    def table(self) -> Path | None:
+        """The package's own listing; None where the server is asked for it."""
+        table = LISTINGS / f"{self.name}.csv"
+        return table if table.exists() else None
 
 
-def read_dataverse(answer: Any, servers: Mapping[str, str]) -> list[File]:
-    """Every file of the newest published version, in the server's order; KeyError and the like for another answer."""
-    version, files = answer["data"]["latestVersion"], []
+def read_table(source: Source, servers: Mapping[str, str]) -> list[File]:
+    """Every file of a data set whose listing is in this package; the last part of its address is the commit."""
+    assert source.table is not None
+    with source.table.open(newline="", encoding="utf-8") as rows:
+        return [
+            File(
+                row["path"],
+                f"{servers[source.server]}{source.address}/{quote(row['listed'])}",
+                int(row["bytes"]) if row["bytes"] else None,
+                f"git SHA-1:{row['git_sha1']}",
+                source.address.rpartition("/")[2],
+            )
+            for row in csv.DictReader(rows)
+        ]
+
+
+def read_dataverse(answer: Any, server: str) -> list[File]:
+    """Every file of the newest published version, in the server's order; KeyError and the like for another answer.
+
+    Raises
+    ------
+    NoListing
+        A path could lead outside the folder or stands twice, or a file has no SHA-1.
+    """
+    version = answer["data"]["latestVersion"]
     number = f"{version['versionNumber']}.{version['versionMinorNumber']}"
+    files: dict[str, File] = {}
     for entry in version["files"]:
         folder, data = entry.get("directoryLabel"), entry["dataFile"]
         path = f"{folder}/{data['filename']}" if folder else str(data["filename"])
-        url = f"{servers['dataverse']}/api/access/datafile/{int(data['id'])}"
-        checksum = data.get("checksum") or {}
-        files.append(File(path, url, int(data["filesize"]), f"{checksum.get('type')}:{checksum.get('value')}", number))
-    return files
-
-
-def read_git_tree(answer: Any, servers: Mapping[str, str]) -> list[File]:
-    """Every file of the commit, by its path in the repository; KeyError and the like for another answer.
-
-    Raises
-    ------
-    ValueError
-        The server left files out.
-    """
-    if answer["truncated"] is not False:
-        raise ValueError("it is truncated, expected the whole tree")
-    address = f"{servers['github_raw']}/{REPOSITORY}/{COMMIT}"
-    return [
-        File(str(entry["path"]), f"{address}/{entry['path']}", int(entry["size"]), f"git SHA-1:{entry['sha']}", COMMIT)
-        for entry in answer["tree"]
-        if entry["type"] == "blob"
-    ]
-
-
-def check(files: list[File], url: str) -> None:
-    """Refuse a listing, read at `url`, of which nothing should be fetched.
-
-    Raises
-    ------
-    ValueError
-        A path could lead outside the folder or stands twice, or a file has no SHA-1.
-    """
-    seen = set()
-    for file in files:
-        if re.search(r"[\\:\0]", file.path) or {"", ".", ".."} & set(file.path.split("/")):
-            raise ValueError(
-                f"{url} lists the path {file.path!r}, expected one inside the folder: do not use this server."
-            )
-        if file.path in seen:
-            raise ValueError(f"{url} lists {file.path} twice, expected once: tell the dataset's keepers.")
-        if not re.fullmatch("(git )?SHA-1:[0-9a-f]{40}", file.checksum):
-            raise ValueError(
-                f"{file.path}: the checksum listed is {file.checksum}, expected one of type SHA-1, without which the "
-                "file cannot be verified: tell the dataset's keepers."
-            )
-        seen.add(file.path)
+        listed = data.get("checksum") or {}
+        checksum = f"{listed.get('type')}:{listed.get('value')}"
+        if re.search(r"[\\:\0]", path) or {"", ".", ".."} & set(path.split("/")):
+            raise NoListing(f"it lists the path {path!r}, expected one inside the folder")
+        if path in files:
+            raise NoListing(f"it lists {path} twice")
+        if not re.fullmatch("SHA-1:[0-9a-f]{40}", checksum):
+            raise NoListing(f"it lists {path} with the checksum {checksum}, expected a SHA-1 to verify it by")
+        url = f"{server}/api/access/datafile/{int(data['id'])}"
+        files[path] = File(path, url, int(data["filesize"]), checksum, number)
+    return list(files.values())
 
 
 def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) -> list[File]:
@@ -116,7 +110,7 @@ def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) ->
 
     Raises
     ------
-    ValueError
+    NoListing
         None of the files is one of these.
     """
     folders, images = "pre|orig" if orig else "pre", "FLAIR|T1" if t1 else "FLAIR"
@@ -124,33 +118,7 @@ def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) ->
     observer = r"additional_annotations/observer_o[34]/.+/result\.nii\.gz"
     chosen = [file for file in files if re.fullmatch(f"{scan}|{observer}", file.path)]
     if not chosen:
-        raise ValueError(
-            f"None of {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask: check the server's address."
-        )
-    return chosen
-
-
-def wanted_ljubljana(files: list[File], t1: bool = False, orig: bool = False) -> list[File]:
-    """FLAIR (coregistered, bias-corrected) and consensus mask of every patient, as external subjects `patientNN`.
-
-    The challenge's subjects are plain numbers, so that the names do not meet. There is nothing more for the options.
-
-    Raises
-    ------
-    ValueError
-        A patient's FLAIR or mask is not listed, or stands under both of its names.
-    """
-    chosen = []
-    for patient in (f"patient{number:02}" for number in range(1, PATIENTS + 1)):
-        for listed, name in (("FLAIR", "pre/FLAIR"), ("consensus_gt", "wmh")):
-            pattern = rf"cross_sectional/coregistered/{patient}/({patient}_)?{listed}\.nii\.gz"
-            found = [file for file in files if re.fullmatch(pattern, file.path)]
-            if len(found) != 1:
-                raise ValueError(
-                    f"The listing of {REPOSITORY} has {len(found)} files cross_sectional/coregistered/{patient}/"
-                    f"[{patient}_]{listed}.nii.gz, expected one: check the server's address."
-                )
-            chosen.append(found[0]._replace(path=f"test/Ljubljana/{patient}/{name}.nii.gz"))
+        raise NoListing(f"none of {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask")
     return chosen
 
 
@@ -165,20 +133,30 @@ SOURCES = {
             citation="Kuijf et al. 2019, Standardized Assessment of Automatic Segmentation of White Matter "
             "Hyperintensities and Results of the WMH Segmentation Challenge, IEEE Transactions on Medical Imaging, "
             "doi:10.1109/TMI.2019.2905770",
-            listing="{dataverse}/api/datasets/:persistentId/?persistentId=doi:10.34894/AECRSD",
-            read=read_dataverse,
-            wanted=wanted_challenge,
+            server="dataverse",
+            address="/api/datasets/:persistentId/?persistentId=doi:10.34894/AECRSD",
         ),
         Source(
             name="ljubljana-ms",
             title="The Ljubljana MS data set",
-            origin=f"github.com/{REPOSITORY}",
+            origin="github.com/muschellij2/open_ms_data",
             licence="CC BY",
             citation="Lesjak et al. 2017, A Novel Public MR Image Dataset of Multiple Sclerosis Patients With Lesion "
             "Segmentations Based on Multi-rater Consensus, Neuroinformatics, doi:10.1007/s12021-017-9348-7",
-            listing=f"{{github_api}}/repos/{REPOSITORY}/git/trees/{COMMIT}?recursive=1",
-            read=read_git_tree,
-            wanted=wanted_ljubljana,
+            server="github",
+            address="/muschellij2/open_ms_data/ab6737647be9665e5448d18be2d715e0a89f7170",
+        ),
+        Source(
+            name="head-label-maps",
+            title="SynthSeg's label maps of twenty heads",
+            origin="github.com/BBillot/SynthSeg",
+            licence="Apache-2.0",
+            citation="Billot et al. 2023, SynthSeg: Segmentation of Brain MRI Scans of Any Contrast and Resolution "
+            "Without Retraining, Medical Image Analysis, doi:10.1016/j.media.2023.102789",
+            server="github",
+            address="/BBillot/SynthSeg/66342c1f05e520f3729a6d7ca1042eb7f01b6266",
         ),
     )
 }
+DEFAULT = ("wmh-challenge", "ljubljana-ms")
+"""What `make data` fetches where it is not told."""

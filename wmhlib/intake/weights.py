@@ -1,25 +1,24 @@
-"""VGG19's ImageNet weights: a named local file, else Keras's own file, downloaded once.
+"""VGG19's ImageNet weights: a named local file, else Keras's own file, fetched once to where Keras keeps it.
 
 `WMH_VGG19_WEIGHTS` names a local file. A file asked for by name is never silently replaced by random weights.
 """
 
 import os
-import socket
-import threading
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
+from tqdm import tqdm
+
+from wmhlib.intake import web
 
 VGG19_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 VGG19_MD5 = "253f8cb515780f3b799900260a226db6"  # as Keras itself checks it
-TIMEOUT_S = 8  # after which a silent network counts as none
 
 
 def vgg19_file() -> tuple[Path | None, str]:
@@ -35,18 +34,17 @@ def vgg19_file() -> tuple[Path | None, str]:
         if not path.is_file():
             raise FileNotFoundError(f"WMH_VGG19_WEIGHTS names {path}, where no file is: correct it, or unset it.")
         return path, f"the file {path.name} named by WMH_VGG19_WEIGHTS"
-    name = Path(urllib.parse.urlparse(VGG19_URL).path).name
-    if not (keras_home() / "models" / name).is_file() and (problem := unreachable(VGG19_URL)):
-        return None, problem
-    limit = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)
+    target = keras_home() / "models" / Path(urllib.parse.urlparse(VGG19_URL).path).name
+    checksum = f"MD5:{VGG19_MD5}"
     try:
-        options = {"cache_dir": keras_home(), "cache_subdir": "models", "file_hash": VGG19_MD5}
-        return Path(keras.utils.get_file(name, VGG19_URL, **options)), "Keras's ImageNet weights"
-    except Exception as error:  # get_file raises a bare Exception for every failure
-        return None, f"the download failed ({error})"
-    finally:
-        socket.setdefaulttimeout(limit)
+        if not (target.is_file() and web.digest(target, checksum) == checksum):
+            web.reach(VGG19_URL)
+            print(f"Fetching VGG19's weights (80 MB) from {VGG19_URL}, once …", flush=True)
+            with web.open_session() as session, tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
+                web.receive(session, VGG19_URL, target, checksum, advance=bar.update)
+    except OSError as error:
+        return None, f"VGG19's weights could not be fetched: {error}"
+    return target, "Keras's ImageNet weights"
 
 
 def load_by_name(model: keras.Model, path: Path) -> None:
@@ -71,22 +69,3 @@ def load_by_name(model: keras.Model, path: Path) -> None:
 def keras_home() -> Path:
     """The folder where Keras keeps what it downloads."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-
-
-def unreachable(url: str) -> str:
-    """Why a server does not answer within `TIMEOUT_S`; empty where it does."""
-    answer = {}
-
-    def ask() -> None:  # in a thread of its own: looking a name up cannot be given a time limit
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S):
-                answer["reached"] = True
-        except OSError as error:
-            answer["problem"] = str(getattr(error, "reason", error))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT_S)
-    if "reached" in answer:
-        return ""
-    return f"the download server could not be reached ({answer.get('problem', 'no answer')})"
