@@ -27,12 +27,12 @@ ORDER += "recording chunk seg res den label desc".split()
 """The entities of a file's name behind the subject, in the order of BIDS."""
 
 
-def is_bids(root: str | Path) -> bool:
+def is_bids(root: PathLike) -> bool:
     """Whether a folder is the root of a BIDS data set."""
     return os.path.isfile(Path(root) / "dataset_description.json")
 
 
-def read_bids(root: str | Path) -> pd.DataFrame:
+def read_bids(root: PathLike) -> pd.DataFrame:
     """List every FLAIR of a BIDS data set that has a lesion mask, as `wmhlib.cohort.read_challenge` lists a challenge folder.
 
     `participants.tsv` may say more of a participant: `centre` (also `site`; else the data set's name) and `split`

@@ -14,6 +14,8 @@ import h5py
 import keras
 import numpy as np
 
+from wmhlib.running.files import PathLike
+
 VGG19_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -49,7 +51,7 @@ def vgg19_file() -> tuple[Path | None, str]:
         socket.setdefaulttimeout(limit)
 
 
-def load_by_name(model: keras.Model, path: Path) -> None:
+def load_by_name(model: keras.Model, path: PathLike) -> None:
     """Load the layers of a VGG19 from an HDF5 file of weights in Keras's layout.
 
     Raises

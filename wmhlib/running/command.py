@@ -84,7 +84,7 @@ def main() -> None:
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 
-def run_snakemake(study: Study, profile: Path, arguments: argparse.Namespace, lock) -> int:
+def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace, lock) -> int:
     """Run the workflow and return its exit status. Every step inherits the lock as its standard input, so one that outlives
     this process still holds it."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]

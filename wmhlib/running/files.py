@@ -47,7 +47,10 @@ def writing(path: PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        target, place = Path(path).absolute(), Path(str(error.filename or path)).absolute()  # writes as such name no file
+        target, place = (
+            Path(path).absolute(),
+            Path(str(error.filename or path)).absolute(),
+        )  # writes as such name no file
         if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
             raise
         raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
