@@ -24,7 +24,17 @@ from PIL import Image, ImageDraw
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib.apply.find import RESULTS, read_record, read_records, safe_names, take_name
+from wmhlib.apply.results import (
+    COLUMNS,
+    RESULTS,
+    read_record,
+    read_records,
+    read_rows,
+    safe_names,
+    sha256,
+    take_name,
+    without_rows_of,
+)
 from wmhlib.apply.suitability import about_range, range_warnings
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
@@ -33,8 +43,6 @@ from wmhlib.intake.scans import read_flair
 from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
 from wmhlib.slices import TISSUE
-
-COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "warnings", "mask", "network"]
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
@@ -168,17 +176,14 @@ def segment_scans(
     -------
     DataFrame
         One row per scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in one sentence, and no results.
-        `volumes.csv` holds these rows behind those of other scans and networks whose results are in the folder.
+        In `volumes.csv` these rows come behind those of other scans and networks.
 
     Raises
     ------
     ValueError
-        A scan lies in the folder itself, where results could take the place of what is there, or the folder's
-        `volumes.csv` is another table.
-    BlockingIOError
-        Another process writes into the folder.
-    OSError
-        The folder cannot be made.
+        A scan lies in the folder itself, or the folder's `volumes.csv` is another table: something would be replaced.
+    BlockingIOError, OSError
+        Another process writes into the folder, or it cannot be made.
     """
     out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
@@ -187,46 +192,32 @@ def segment_scans(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
-    made_with = {"network": str(model), "network_sha256": _digest(network)}
+    made_with = {"network": str(model), "network_sha256": _digest(network, model)}
     made_with["wmhlib"] = importlib.metadata.version("wmhlib")
     with alone(out / "volumes.csv"):
-        records, earlier, rows = read_records(out), _earlier_rows(out / "volumes.csv"), []
+        records, earlier, rows = read_records(out), read_rows(out / "volumes.csv"), []
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), safe_names(scans), strict=True):
-            row = dict.fromkeys(COLUMNS) | {"scan": str(path), "status": "done", "network": str(model)}
-            name = ""
+            name, row = "", {"scan": str(path), "status": "done", "network": str(model)}
             try:
                 open_scan(path)
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                of = {"scan": os.path.abspath(path), "scan_sha256": content}
-                name = take_name(out, wanted, {key: _readable(text) for key, text in (of | made_with).items()}, records)
+                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
+                name = take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
                 row |= segment_scan(network, path, name, out, trained_on)
             except Exception as error:  # whatever is wrong with one scan, the others are segmented
                 row |= {"status": "failed", "reason": _sentence(error)}
                 for suffix in RESULTS.values() if name else ():
                     (out / f"{name}{suffix}").unlink(missing_ok=True)
             rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
-            failed = (earlier.status == "failed") & (earlier.scan == rows[-1]["scan"])
-            earlier = earlier[~failed & ~earlier["mask"].str.endswith(f"{os.sep}{name}{RESULTS['mask']}", na=False)]
+            earlier = without_rows_of(earlier, rows[-1]["scan"], name)
             table = pd.DataFrame(rows, columns=COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
     return table
 
 
-def _earlier_rows(path: Path) -> pd.DataFrame:
-    """The rows of a `volumes.csv` as text, so that they are written as they were; none where there is no file."""
-    try:
-        found = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
-    except FileNotFoundError:
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
-    except ValueError:  # among them those of pandas and of UTF-8
-        found = pd.DataFrame()
-    if not {"scan", "status", "mask"} <= set(found.columns):
-        raise ValueError(f"{path} is not a table of this notebook: move it away, or name another folder as out.")
-    return found
-
-
-def _digest(network: keras.Model) -> str:
+def _digest(network: keras.Model, model: PathLike) -> str:
+    """SHA-256 of a network's file; where there is none, of its layers and weights."""
+    if Path(model).is_file():
+        return sha256(model)
     content = hashlib.sha256(network.to_json().encode())
     for weight in network.get_weights():
         content.update(weight.tobytes())

@@ -56,20 +56,24 @@ def check(**values: Any) -> None:
 
 
 def _assigned(known: dict) -> list[str]:
-    """The names that the cells of parameters run just before this one assign and do not use themselves."""
+    """The names that the cell of parameters run just before this one, and the one that papermill put behind it, assign and
+    do not use themselves."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     names: list[str] = []
-    for cell in reversed(shell.user_ns["In"][:-1] if shell else []):
+    for cell in reversed(shell.user_ns["In"][-3:-1] if shell else []):
         try:
             statements = ast.parse(cell).body
         except SyntaxError:
             break
         parts = [part for one in statements if isinstance(one, ast.Assign | ast.AnnAssign) for part in ast.walk(one)]
         stored = [part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
-        if not (cell.startswith("# Parameters") or known.keys() & stored):
+        injected = cell.startswith("# Parameters")
+        if not (injected or known.keys() & stored):
             break
         used = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
         names += [name for name in stored if name not in used]
+        if not injected:
+            break
     return names
 
 
