@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -133,3 +134,13 @@ def sha256(path: PathLike) -> str:
     """The checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_sha256(network: Any, model: PathLike) -> str:
+    """The checksum of a Keras model's file; where there is none, of its layers and weights."""
+    if Path(model).is_file():
+        return sha256(model)
+    content = hashlib.sha256(network.to_json().encode())
+    for weight in network.get_weights():
+        content.update(weight.tobytes())
+    return content.hexdigest()

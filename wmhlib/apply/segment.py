@@ -7,7 +7,6 @@ component, as in `wmhlib.metrics`; volumes are in ml, spacings in mm. A scan unl
 segmented all the same, and its row says what differs.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -24,17 +23,8 @@ from PIL import Image, ImageDraw
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib.apply.results import (
-    COLUMNS,
-    RESULTS,
-    read_record,
-    read_records,
-    read_rows,
-    safe_names,
-    sha256,
-    take_name,
-    without_rows_of,
-)
+from wmhlib.apply import results
+from wmhlib.apply.results import RESULTS
 from wmhlib.apply.suitability import about_range, range_warnings
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
@@ -192,36 +182,26 @@ def segment_scans(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
-    made_with = {"network": str(model), "network_sha256": _digest(network, model)}
+    made_with = {"network": str(model), "network_sha256": results.network_sha256(network, model)}
     made_with["wmhlib"] = importlib.metadata.version("wmhlib")
     with alone(out / "volumes.csv"):
-        records, earlier, rows = read_records(out), read_rows(out / "volumes.csv"), []
-        for path, wanted in zip(tqdm(scans, "segment", unit="scan"), safe_names(scans), strict=True):
+        records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
+        for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
             name, row = "", {"scan": str(path), "status": "done", "network": str(model)}
             try:
                 open_scan(path)
-                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
-                name = take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
+                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": results.sha256(path)}
+                name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
                 row |= segment_scan(network, path, name, out, trained_on)
             except Exception as error:  # whatever is wrong with one scan, the others are segmented
                 row |= {"status": "failed", "reason": _sentence(error)}
                 for suffix in RESULTS.values() if name else ():
                     (out / f"{name}{suffix}").unlink(missing_ok=True)
             rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
-            earlier = without_rows_of(earlier, rows[-1]["scan"], name)
-            table = pd.DataFrame(rows, columns=COLUMNS).astype({"lesions": "Int64"})
+            earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
+            table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
     return table
-
-
-def _digest(network: keras.Model, model: PathLike) -> str:
-    """SHA-256 of a network's file; where there is none, of its layers and weights."""
-    if Path(model).is_file():
-        return sha256(model)
-    content = hashlib.sha256(network.to_json().encode())
-    for weight in network.get_weights():
-        content.update(weight.tobytes())
-    return content.hexdigest()
 
 
 def write_bids(table: pd.DataFrame, root: PathLike, model: PathLike) -> list[str]:
@@ -238,7 +218,7 @@ def write_bids(table: pd.DataFrame, root: PathLike, model: PathLike) -> list[str
     for row in table[table.status == "done"].itertuples():
         scan, mask = Path(row.scan).name, Path(row.mask)
         name = mask.name.removesuffix(RESULTS["mask"])
-        record = read_record(mask.with_name(f"{name}{RESULTS['record']}"))
+        record = results.read_record(mask.with_name(f"{name}{RESULTS['record']}"))
         named = re.search(r"(?<![0-9a-zA-Z])sub-([0-9a-zA-Z]+(_[a-z]+-[0-9a-zA-Z]+)*)", scan)
         try:
             subject = named[1] if named else re.sub("[^0-9a-zA-Z]", "", name)
