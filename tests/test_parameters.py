@@ -147,6 +147,7 @@ def test_papermill_ends_with_the_sentence(tmp_path):
         assert [cell.execution_count for cell in cells[:4]] == [1, 2, 3, None], "nothing was imported"
 
 
+@pytest.mark.slow
 def test_a_step_of_the_workflow_takes_text_as_text(tmp_path):
     """`workflow/notebook.py`: a folder may be called 007."""
     command = [sys.executable, "workflow/notebook.py", "07_segment_scan", tmp_path / "out.ipynb"]

@@ -182,12 +182,13 @@ def segment_scans(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
-    made_with = {"network": str(model), "network_sha256": results.network_sha256(network, model)}
+    model = os.path.abspath(model) if str(model) else ""
+    made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
     made_with["wmhlib"] = importlib.metadata.version("wmhlib")
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
-            name, row = "", {"scan": str(path), "status": "done", "network": str(model)}
+            name, row = "", {"scan": str(path), "status": "done", "network": model}
             try:
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": results.sha256(path)}
