@@ -21,6 +21,11 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
+from wmhlib.running import parameters
+
+parameters.check(config=config, data=data)
+
+# %%
 from functools import partial
 
 import nibabel

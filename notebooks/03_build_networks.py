@@ -19,6 +19,11 @@ config = "config/demo.yaml"  # the study; paths are relative to the project's fo
 data = ""  # another folder in the challenge's layout; empty: the one the study names
 
 # %%
+from wmhlib.running import parameters
+
+parameters.check(config=config, data=data)
+
+# %%
 import numpy as np
 import pandas as pd
 from keras import ops

@@ -23,6 +23,11 @@ seed = 1
 your_own = False  # True: also train the loss that is defined in the last section, and compare it with the others
 
 # %%
+from wmhlib.running import parameters
+
+parameters.check(config=config, data=data, loss=loss, seed=seed, your_own=your_own)
+
+# %%
 import json
 
 import numpy as np

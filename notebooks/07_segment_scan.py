@@ -21,7 +21,12 @@
 scans = ""  # a FLAIR file, a folder, a pattern such as "scans/*.nii.gz", or several of these with ":" between
 model = ""  # a model.keras; empty: the first one trained with the Siamese loss, in any study
 out = ""  # the folder for the results, relative to the project's; empty: data/segmented
-bids = ""  # a folder where the masks are written as a BIDS derivative as well; empty: nowhere
+bids = ""  # a folder, relative to the project's, for the masks as a BIDS derivative as well; empty: nowhere
+
+# %%
+from wmhlib.running import parameters
+
+parameters.check(scans=scans, model=model, out=out, bids=bids)
 
 # %%
 import pandas as pd
@@ -51,25 +56,29 @@ print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_
 # One scan at a time, so memory does not grow with their number. Each is brought to the network's slices as in
 # training (notebook 2); the probabilities are brought back to the scan's own grid and cut at one half there. A scan
 # that cannot be read or segmented is reported and does not stop the others.
+#
+# A result is replaced only by one of the same scan and network. Scans of one name in different folders, or the masks of
+# two networks, get names of their own, and `<name>.json` says which scan and network a mask is of.
 
 # %%
-table = segment.segment_scans(network, chosen, out, trained_on)
+table = segment.segment_scans(network, chosen, out, trained_on, path)
 assert len(table) == len(chosen), "every scan has its row, whatever became of it"
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
 print(f"{(table.status == 'done').sum()} of {len(table)} scans segmented; volumes.csv lies with the results.")
-if bids:
-    segment.write_bids(table, bids, path)
+for problem in segment.write_bids(table, bids, path) if bids else ():
+    print(f"Not in {bids}: {problem}")
 
 # %% [markdown]
 # ## How many lesions, how much?
 #
-# A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. The same table is `volumes.csv`.
+# A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has the
+# same rows, and those of earlier results in the folder.
 # The mask is 0 or 1 and the probability map 0 to 1, both on the scan's own grid, so they overlay it in any viewer.
 
 # %%
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
-    display(table.drop(columns="mask").round(3).astype(object).where(table.notna(), ""))
+    display(table.drop(columns=["mask", "network"]).round(3).astype(object).where(table.notna(), ""))
 
 # %% [markdown]
 # ## Look at each

@@ -1,6 +1,7 @@
 """Scans that a network has never seen: results that overlay them, a row for each, and a word on what is unlike."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import keras
 import nbformat
@@ -15,15 +17,17 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED, small_scan
+from conftest import SHARED, naming, small_scan
 from nibabel import orientations
 from PIL import Image
+from test_bids import errors as bids_errors
 
 from wmhlib.apply import segment, suitability
-from wmhlib.apply.find import RESULTS, find_scans, safe_names
+from wmhlib.apply.find import find_scans
+from wmhlib.apply.results import COLUMNS, LONGEST, RESULTS, safe_names
 from wmhlib.generator import dense_unet
 from wmhlib.intake.scans import read_flair
-from wmhlib.running.files import ROOT, write_json
+from wmhlib.running.files import ROOT, alone, write_json
 
 SHAPE = (17, 18, 9)
 OBLIQUE = nibabel.affines.from_matvec(
@@ -136,6 +140,10 @@ def test_lesions_are_counted_with_corners(bright, tmp_path):
     assert row.lesions == 2 and np.isclose(row.volume_ml, 0.12) and np.isclose(row.largest_lesion_ml, 0.072)
 
 
+def visible(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def bad_scans(folder):
     path = folder / "short_FLAIR.nii.gz"
     noise = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
@@ -152,11 +160,11 @@ def test_a_failing_scan_does_not_stop_the_rest(untrained, tmp_path):
     folder, out = write(tmp_path / "in", "a_FLAIR.nii.gz", "z_FLAIR.nii.gz"), tmp_path / "out"
     bad_scans(folder)
     out.mkdir()
-    (out / "nan_FLAIR_mask.nii.gz").write_bytes(b"of an earlier run")
+    (out / "nan_FLAIR_mask.nii.gz").write_bytes(b"of someone else")
     found = find_scans(f"{folder}{os.pathsep}{tmp_path / 'nowhere.nii'}")
     table = segment.segment_scans(untrained, found, out, {})
     read = pd.read_csv(out / "volumes.csv")
-    assert list(read.columns) == ["scan", "status", "reason", *segment.COLUMNS[3:]]
+    assert list(read.columns) == ["scan", "status", "reason", *COLUMNS[3:]]
     assert list(read.scan) == list(table.scan) == list(map(str, found))
     reasons = {row.scan.split("/")[-1]: row.reason for row in read.itertuples() if row.status == "failed"}
     assert set(reasons) == {
@@ -172,9 +180,10 @@ def test_a_failing_scan_does_not_stop_the_rest(untrained, tmp_path):
     assert list(read[read.status == "done"].scan) == [str(folder / f"{name}_FLAIR.nii.gz") for name in "az"]
     failed = read[read.status == "failed"]
     assert failed[["lesions", "volume_ml", "mask"]].isna().all(axis=None)
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["volumes.csv", *(f"{name}_FLAIR{end}" for name in "az" for end in RESULTS.values())]
-    ), "no half a result, and none of an earlier run"
+    assert (out / "nan_FLAIR_mask.nii.gz").read_bytes() == b"of someone else"
+    assert visible(out) == sorted(
+        ["volumes.csv", "nan_FLAIR_mask.nii.gz", *(f"{name}_FLAIR{end}" for name in "az" for end in RESULTS.values())]
+    ), "no half a result, and nothing of another is touched"
     assert segment.pictures(table) == [out / "a_FLAIR.png", out / "z_FLAIR.png"]
     assert segment.pictures(table, most=1) == [out / "a_FLAIR.png"]
 
@@ -253,9 +262,9 @@ def test_names_of_results_are_safe(untrained, tmp_path):
     assert len({name.lower() for name in names}) == len(names)
     for name in names:
         assert not set("<>/\\&\"' \n,:=") & set(name) and ".." not in name and not name.startswith((".", "-"))
-        assert len(name) <= 53 and (out / f"{name}_mask.nii.gz").is_file() and (out / f"{name}.png").is_file()
+        assert len(name) <= LONGEST + 3 and (out / f"{name}_mask.nii.gz").is_file() and (out / f"{name}.png").is_file()
     assert names[5:7] == ["A_B", "a_b-2"], "collisions are numbered, in whichever case"
-    assert len(list(out.iterdir())) == 3 * len(HOSTILE) + 1 and sorted(tmp_path.iterdir()) == [folder, out]
+    assert len(visible(out)) == len(RESULTS) * len(HOSTILE) + 1 and sorted(tmp_path.iterdir()) == [folder, out]
     assert len(pd.read_csv(out / "volumes.csv")) == len(HOSTILE)
     json.dumps(table.to_dict(), default=str).encode("utf-8")
 
@@ -263,6 +272,139 @@ def test_names_of_results_are_safe(untrained, tmp_path):
 def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path):
     scans = [tmp_path / "A" / "1" / "FLAIR.nii.gz", tmp_path / "A" / "2" / "FLAIR.nii.gz", tmp_path / "other.nii"]
     assert safe_names(scans) == ["A_1_FLAIR", "A_2_FLAIR", "other"]
+
+
+def test_names_keep_every_entity_and_differ_by_more_than_case(tmp_path):
+    long = "sub-0001_ses-baseline_acq-highres_ce-none_rec-moco_run-01_echo-1_part-mag_FLAIR"
+    assert safe_names([f"{long}.nii.gz", f"{long.replace('run-01', 'run-02')}.nii.gz"]) == [
+        long,
+        long.replace("run-01", "run-02"),
+    ]
+    composed, taken_apart = "caf\u00e9.nii", "CAFE\u0301.nii"  # one name on a Mac
+    for pair in (["FLAIR.nii", "flair.NII"], ["a.nii", "a.nii.gz"], [composed, taken_apart]):
+        names = safe_names([tmp_path / name for name in pair])
+        assert names[1].casefold() == f"{names[0]}-2".casefold()
+
+
+def segment_all(network, out, *scans, model="model.keras") -> pd.DataFrame:
+    """Each scan in a call of its own."""
+    tables = [segment.segment_scans(network, [scan], out, {}, model) for scan in scans]
+    return pd.concat(tables, ignore_index=True)
+
+
+def check_results(out, table) -> None:
+    """Every row's mask is there with its own record, and `volumes.csv` has them all."""
+    assert table.status.eq("done").all(), table.reason.tolist()
+    assert table["mask"].nunique() == len(table) and set(pd.read_csv(out / "volumes.csv")["mask"]) == set(table["mask"])
+    assert len(visible(out)) == len(RESULTS) * len(table) + 1
+    for row in table.itertuples():
+        record = json.loads(Path(row.mask.replace(RESULTS["mask"], RESULTS["record"])).read_text())
+        assert record["scan"] == row.scan and record["network"] == row.network
+        assert record["scan_sha256"] == hashlib.sha256(Path(row.scan).read_bytes()).hexdigest()
+        assert np.array_equal(nibabel.load(row.mask).affine, nibabel.load(row.scan).affine)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/FLAIR.nii.gz", "b/FLAIR.nii.gz", "c/b_FLAIR.nii.gz"),
+        ("0/pre/FLAIR.nii.gz", "1/pre/FLAIR.nii.gz", "2/pre/FLAIR.nii.gz"),
+        ("sub-1_ses-1_FLAIR.nii.gz", "sub-1_ses-2_FLAIR.nii.gz", "sub-1_ses-2_acq-b_FLAIR.nii.gz"),
+        ("sub-1_run-1_FLAIR.nii.gz", "sub-1_run-2_FLAIR.nii.gz", "other/sub-1_run-1_FLAIR.nii.gz"),
+        ("x.nii", "x.nii.gz", "X.nii"),
+        ("a b.nii", "a_b.nii", "a?b.nii"),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_no_scan_takes_the_place_of_another(untrained, tmp_path, names, together):
+    scans, out = [tmp_path / "in" / name for name in names], tmp_path / "out"
+    for number, scan in enumerate(scans):
+        scan.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(stored(seed=number, affine=np.diag([1, 1, 3 + number / 10, 1])), scan)
+    run = segment.segment_scans if together else None
+    table = run(untrained, scans, out, {}, "model.keras") if run else segment_all(untrained, out, *scans)
+    check_results(out, table)
+    before = {name: (out / name).stat().st_mtime_ns for name in visible(out)}
+    again = segment_all(untrained, out, *reversed(scans))
+    assert sorted(again["mask"]) == sorted(table["mask"]), "the same names, in whichever order"
+    check_results(out, again)
+    assert visible(out) == list(before) and all((out / name).stat().st_mtime_ns > before[name] for name in before)
+
+
+def test_scans_of_one_name_are_told_apart_by_their_folders_in_later_calls(untrained, tmp_path):
+    for number in "012":
+        (tmp_path / number).mkdir()
+        write(tmp_path / number / "pre", "FLAIR.nii.gz", affine=np.diag([1, 1, 3 + int(number) / 10, 1]))
+    scans = [tmp_path / number / "pre" / "FLAIR.nii.gz" for number in "012"]
+    names = [Path(mask).name for mask in segment_all(untrained, tmp_path / "out", *scans)["mask"]]
+    assert names == ["FLAIR_mask.nii.gz", "1_pre_FLAIR_mask.nii.gz", "2_pre_FLAIR_mask.nii.gz"]
+
+
+def test_another_network_or_content_takes_the_place_of_nothing(untrained, bright, tmp_path):
+    scan, out = write(tmp_path / "in", "x.nii") / "x.nii", tmp_path / "out"
+    first = segment_all(untrained, out, scan, model="a.keras")
+    second = segment_all(bright, out, scan, model="b.keras")
+    check_results(out, pd.concat([first, second], ignore_index=True))
+    mask = Path(first["mask"][0])
+    before = mask.read_bytes()
+    nibabel.save(stored(seed=7), scan)  # another patient's, of the same name in the same place
+    third = segment_all(untrained, out, scan, model="a.keras")
+    assert third["mask"].nunique() == 1 and third["mask"][0] not in {*first["mask"], *second["mask"]}
+    assert mask.read_bytes() == before and len(pd.read_csv(out / "volumes.csv")) == 3
+
+
+def test_rows_of_earlier_scans_stay_as_they_were_written(untrained, tmp_path):
+    folder, out = write(tmp_path / "in", "NA.nii", "b.nii", "c.nii"), tmp_path / "out"
+    (folder / "bad.nii").write_bytes(b"no scan")
+    segment_all(untrained, out, folder / "NA.nii", folder / "bad.nii", folder / "b.nii")
+    lines = (out / "volumes.csv").read_text().splitlines()
+    segment_all(untrained, out, folder / "c.nii")
+    assert (out / "volumes.csv").read_text().splitlines()[:-1] == lines and len(lines) == 4
+    segment_all(untrained, out, folder / "bad.nii", folder / "NA.nii")
+    assert len(pd.read_csv(out / "volumes.csv")) == 4, "one row per scan, that of a failed one as well"
+    (out / "volumes.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(ValueError, match=naming(out / "volumes.csv")):
+        segment_all(untrained, out, folder / "c.nii")
+    assert (out / "volumes.csv").read_text() == "a;b\n1;2\n"
+
+
+def test_a_scan_that_fails_the_second_time_leaves_nothing_of_the_first(untrained, tmp_path, monkeypatch):
+    folder, out = write(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
+    segment_all(untrained, out, folder / "a.nii", folder / "b.nii")
+    monkeypatch.setattr(segment, "quality_picture", lambda *_: 1 / 0)
+    assert segment_all(untrained, out, folder / "a.nii").status[0] == "failed"
+    assert visible(out) == sorted([*(f"b{end}" for end in RESULTS.values()), "volumes.csv"])
+    assert list(pd.read_csv(out / "volumes.csv").status) == ["done", "failed"]
+
+
+def test_two_processes_do_not_write_into_one_folder(untrained, tmp_path):
+    folder, out = write(tmp_path / "in", "a.nii"), tmp_path / "out"
+    with alone(out / "volumes.csv"), pytest.raises(BlockingIOError, match=naming(out)):
+        segment_all(untrained, out, folder / "a.nii")
+
+
+def test_a_bids_derivative_has_a_mask_for_every_scan(untrained, bright, tmp_path):
+    names = ["sub-1_FLAIR", "sub-1_run-1_FLAIR", "sub-1_run-2_FLAIR", "sub-1_ses-2_acq-a_rec-b_run-1_FLAIR"]
+    folder = write(tmp_path / "in", *(f"{name}.nii" for name in [*names, "my scan", "sub-2_space-T1w_FLAIR"]))
+    out, root = tmp_path / "out", tmp_path / "bids"
+    table = segment.segment_scans(untrained, find_scans(f"{folder}/*"), out, {})
+    for _ in range(2):
+        assert segment.write_bids(table, root, "model.keras") == []
+        assert sorted(path.name for path in root.rglob("*_mask.nii.gz")) == [
+            "sub-1_run-1_space-orig_label-WMH_mask.nii.gz",
+            "sub-1_run-2_space-orig_label-WMH_mask.nii.gz",
+            "sub-1_ses-2_acq-a_rec-b_run-1_space-orig_label-WMH_mask.nii.gz",
+            "sub-1_space-orig_label-WMH_mask.nii.gz",
+            "sub-2_space-T1w_label-WMH_mask.nii.gz",
+            "sub-myscan_space-orig_label-WMH_mask.nii.gz",
+        ]
+    assert bids_errors(root) == []
+    masks = {path: path.read_bytes() for path in root.rglob("*_mask.nii.gz")}
+    for network, scans in ((bright, folder), (untrained, write(tmp_path / "others", "sub-1_FLAIR.nii", codes="LPS"))):
+        other = segment.segment_scans(network, find_scans(f"{scans}/sub-1_FLAIR.nii"), out, {})
+        [problem] = segment.write_bids(other, root, "model.keras")
+        assert str(root / "sub-1" / "anat" / "sub-1_space-orig_label-WMH_mask.nii.gz") in problem
+    assert {path: path.read_bytes() for path in root.rglob("*_mask.nii.gz")} == masks
 
 
 def test_results_never_land_among_the_scans(untrained, tmp_path):
@@ -454,4 +596,4 @@ def test_a_real_scan_comes_back_on_its_own_grid(untrained, tmp_path):
         assert result.shape == scan.shape and np.array_equal(result.affine, scan.affine)
         assert all(result.header[field] == scan.header[field] for field in ("sform_code", "qform_code"))
         assert np.array_equal(result.header.get_zooms(), scan.header.get_zooms())
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(visible(tmp_path)) == 5

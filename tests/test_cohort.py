@@ -174,6 +174,15 @@ def test_a_study_without_training_or_unseen_subjects_is_refused(challenge, setti
         load_cohort(open_study(write_config(settings), tmp_path / "two"))
 
 
+def test_subjects_whose_names_differ_only_in_case_are_refused(settings, write_config, tmp_path):
+    """On many disks, the mask of one would take the place of the other's."""
+    for number, name in enumerate(("a1", "A1", "a2")):
+        write_subject(tmp_path / "scans" / "training" / str(number) / name, *small_scan(np.random.default_rng(number)))
+    settings["data"]["root"] = str(tmp_path / "scans")
+    with pytest.raises(ValueError, match=naming(tmp_path / "scans") + "(?i:.*a1)"):
+        load_cohort(open_study(write_config(settings)))
+
+
 def test_the_papers_protocol_on_the_release_and_the_external_set():
     """Counts of the challenge's release: three centres train, two scanners and the Ljubljana set are unseen."""
     places = [("Utrecht", 20, 30), ("Singapore", 20, 30), ("Amsterdam/GE3T", 20, 30)]

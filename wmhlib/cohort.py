@@ -7,7 +7,6 @@ split, flair, reference`. Whatever lies under `test/` is `external`: never train
 import hashlib
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from wmhlib.intake.bids import is_bids, read_bids
 from wmhlib.intake.challenge import read_challenge
 from wmhlib.intake.phantom import write_cohort
+from wmhlib.running.files import PathLike
 from wmhlib.study import Study
 
 LONGEST_NAME = 200
@@ -93,10 +93,12 @@ def load_cohort(study: Study) -> pd.DataFrame:
     for folder in study.external:
         tables.append(read_folder(folder).assign(split="external"))
     cohort = pd.concat(tables, ignore_index=True)
-    repeated = cohort.subject[cohort.subject.duplicated()]
+    repeated = cohort.subject[cohort.subject.str.casefold().duplicated()]  # masks are files of these names
     if len(repeated):
         folders = ", ".join(map(str, (study.data, *study.external)))
-        raise ValueError(f"Subject {repeated.iloc[0]} stands in two of the folders {folders}: rename one of them.")
+        raise ValueError(
+            f"Subject {repeated.iloc[0]} stands twice in {folders}, where upper and lower case are the same: rename one."
+        )
     cohort = assign_splits(cohort, **study.config.split.model_dump())
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
@@ -118,7 +120,7 @@ def fingerprint(cohort: pd.DataFrame) -> str:
     return whole.hexdigest()
 
 
-def read_folder(root: Path) -> pd.DataFrame:
+def read_folder(root: PathLike) -> pd.DataFrame:
     """List the subjects of a folder, be it a BIDS data set or in the challenge's layout.
 
     Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read, and

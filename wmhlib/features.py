@@ -11,7 +11,6 @@ VGG19: Simonyan and Zisserman 2014, arXiv:1409.1556.
 import hashlib
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import keras
@@ -22,6 +21,7 @@ from pydantic import Field, PositiveInt
 from wmhlib.generator import IMAGENET_MEANS
 from wmhlib.intake import web
 from wmhlib.intake import weights as files
+from wmhlib.running.files import PathLike
 from wmhlib.running.registry import register
 
 FEATURES: dict[str, type["FeatureNetwork"]] = {}
@@ -195,12 +195,12 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
-def save_arrays(model: keras.Model, path: Path) -> None:
+def save_arrays(model: keras.Model, path: PathLike) -> None:
     """Keep a network's weights as plain arrays, `<layer>/<number>`, so that other taps of it can be read back."""
     np.savez(path, **{f"{layer.name}/{n}": w for layer in model.layers for n, w in enumerate(layer.get_weights())})
 
 
-def load_arrays(model: keras.Model, path: Path) -> None:
+def load_arrays(model: keras.Model, path: PathLike) -> None:
     """Read back what `save_arrays` kept, layer by layer; FileNotFoundError where a layer was not kept."""
     with np.load(path, allow_pickle=False) as arrays:
         if missing := [layer.name for layer in model.layers if layer.weights and f"{layer.name}/0" not in arrays.files]:

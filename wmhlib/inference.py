@@ -14,6 +14,7 @@ import numpy as np
 from wmhlib.generator import network_input
 from wmhlib.intake.nifti import open_scan
 from wmhlib.intake.scans import read_flair
+from wmhlib.running.files import PathLike
 from wmhlib.slices import axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
@@ -22,7 +23,7 @@ THRESHOLD = 0.5
 Flair = str | Path | nibabel.Nifti1Image
 
 
-def load_generator(path: str | Path) -> keras.Model:
+def load_generator(path: PathLike) -> keras.Model:
     """A trained generator, loaded in Keras's safe mode (no code from the file is run).
 
     Raises

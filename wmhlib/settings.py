@@ -7,17 +7,17 @@ a loss, a feature network or an augmentation are the arguments of its own constr
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS, amount
 from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
+from wmhlib.running.configuration import merged
+from wmhlib.running.files import PathLike
 from wmhlib.siamese import MinMaxLoss  # noqa: F401  its module registers the content losses
 
 RESERVED = ("global_threshold", "observer_", "reference", "found", "missed", "false")
@@ -115,7 +115,7 @@ class Configuration(Settings):
     seeds: Annotated[list[Annotated[int, Field(ge=1, le=2**32 - 1)]], Field(min_length=1)]  # 0 marks what has no seed
 
 
-def checked(settings: dict, path: Path) -> tuple[Configuration, dict[str, Recipe]]:
+def checked(settings: dict, path: PathLike) -> tuple[Configuration, dict[str, Recipe]]:
     """Settings as a configuration and the recipe of every entry below `losses`; `path` is their file, for messages.
 
     Raises
@@ -136,7 +136,7 @@ def checked(settings: dict, path: Path) -> tuple[Configuration, dict[str, Recipe
     return config, recipes
 
 
-def _recipe(name: str, entry: dict, settings: dict, path: Path) -> Recipe:
+def _recipe(name: str, entry: dict, settings: dict, path: PathLike) -> Recipe:
     """The recipe of an entry below `losses`: keys that are the study's stay, the others are the loss's own settings."""
     own = {"loss": name} | entry
     kind = LOSSES[_one_of(LOSSES, own.pop("loss"), path, f"losses.{name}.loss")]
@@ -168,7 +168,7 @@ def _recipe(name: str, entry: dict, settings: dict, path: Path) -> Recipe:
     return _validated(Recipe, own, path, "losses", name)
 
 
-def _check_augmentation(settings: Any, path: Path, *where: str) -> None:
+def _check_augmentation(settings: Any, path: PathLike, *where: str) -> None:
     """Refuse an augmentation that there is not, or an amount beyond its limits."""
     _validated(dict[str, float], settings, path, *where)
     for name, most in settings.items():
@@ -193,7 +193,7 @@ def model_of(function: Callable) -> type[Settings]:
         ) from None
 
 
-def _validated(kind: Any, value: Any, path: Path, *where: str) -> Any:
+def _validated(kind: Any, value: Any, path: PathLike, *where: str) -> Any:
     """A value as this type, or a ValueError in one sentence that names the file, the key and what was found there."""
     try:
         return pydantic.TypeAdapter(kind).validate_python(value, strict=True)
@@ -204,28 +204,7 @@ def _validated(kind: Any, value: Any, path: Path, *where: str) -> Any:
         raise ValueError(f"{path}, at {key}: {problem}, found {str(first['input'])[:80]!r}.") from None
 
 
-def _one_of(registry: dict, name: Any, path: Path, key: str) -> str:
+def _one_of(registry: dict, name: Any, path: PathLike, key: str) -> str:
     if name not in registry:
         raise ValueError(f"{path}, at {key}: there is no {name!r}; choose among {', '.join(registry)}.")
     return name
-
-
-def read_yaml(path: Path) -> dict:
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path} cannot be read (it is a pipe or a device): name a YAML file that you may read.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML raises them all
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct that line.") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds {type(settings).__name__}, not keys with values: see config/demo.yaml.")
-    return settings
-
-
-def merged(below: Any, above: Any) -> Any:
-    """Settings over those below them: a dict key by key, anything else as a whole."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return below | {key: merged(below.get(key), value) for key, value in above.items()}

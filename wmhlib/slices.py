@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from wmhlib.intake.nifti import MOST_VOXELS
 from wmhlib.intake.scans import canonical_slice_count, read_pair
-from wmhlib.running.files import read_table, writing
+from wmhlib.running.files import PathLike, read_table, writing
 
 TISSUE = 0.05
 """What is brighter than this share of the volume's maximum counts as tissue, darker as air."""
@@ -138,7 +138,7 @@ def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
 
 
-def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "whole") -> None:
+def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, view: str = "whole") -> None:
     """Preprocess every subject of a cohort into `folder`, all or nothing; `view` is one of `VIEWS`.
 
     Raises
@@ -148,6 +148,7 @@ def write_slices(cohort: pd.DataFrame, folder: Path, size: int, view: str = "who
     OSError
         The disk has no room, or the folder cannot be written; as `wmhlib.running.files.writing`.
     """
+    folder = Path(folder)
     unfinished, earlier = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "earlier"))
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(earlier, ignore_errors=True)
@@ -193,7 +194,7 @@ def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+def open_slices(folder: PathLike) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """The memory-mapped images and references, and their index, of a preprocessed cohort.
 
     Raises
@@ -201,6 +202,7 @@ def open_slices(folder: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     FileNotFoundError
         Nothing was preprocessed yet; the message says what to run.
     """
+    folder = Path(folder)
     if not (folder / "index.csv").is_file():
         raise FileNotFoundError(f"No slices at {folder}: run notebook 02_preprocess of this study first.")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)

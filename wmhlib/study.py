@@ -11,8 +11,9 @@ import itertools
 from functools import cached_property
 from pathlib import Path
 
-from wmhlib.running.files import ROOT
-from wmhlib.settings import Configuration, Recipe, checked, merged, read_yaml
+from wmhlib.running.configuration import merged, read_settings
+from wmhlib.running.files import ROOT, PathLike, find
+from wmhlib.settings import Configuration, Recipe, checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Study:
         return _study(merged(self.raw, settings), self.path)
 
 
-def open_study(config: str | Path, data: str | Path = "") -> Study:
+def open_study(config: PathLike, data: PathLike = "") -> Study:
     """Read and check a configuration; where it has a key `base`, its settings are merged over that file's (beside it).
 
     Parameters
@@ -117,11 +118,7 @@ def open_study(config: str | Path, data: str | Path = "") -> Study:
     ValueError
         A key is unknown or missing, or a value is of the wrong type or impossible; the message names the key.
     """
-    path = find(config, "configuration")
-    settings = read_yaml(path)
-    if "base" in settings:
-        base = find(path.parent / str(settings.pop("base")), "configuration to build on")
-        settings = merged(read_yaml(base), settings)
+    path, settings = read_settings(config)
     if str(data):
         settings["data"] = {"root": str(find(data, "data folder"))}
     return _study(settings, path)
@@ -134,11 +131,3 @@ def _study(settings: dict, path: Path) -> Study:
     config, recipes = checked(settings, path)
     root, *external = (ROOT / Path(folder).expanduser() for folder in (config.data.root, *config.data.external))
     return Study(config.study, settings, config, recipes, path, root, tuple(external))
-
-
-def find(name: str | Path, what: str) -> Path:
-    """A path as the caller sees it, else as the project sees it; FileNotFoundError where neither is there."""
-    for path in (Path(name).expanduser(), ROOT / name):
-        if path.exists():
-            return path.resolve()
-    raise FileNotFoundError(f"No {what} at {name} (looked in {Path.cwd()} and {ROOT}): check the path.")

@@ -29,16 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", help="such as 04_train")
     parser.add_argument("output", type=Path, help="the executed copy")
-    parser.add_argument("--config", required=True)
+    parser.add_argument("--config", default="")
     parser.add_argument("--data", default="")
     parser.add_argument("--threads", help="that TensorFlow may use; all cores where not given")
     parser.add_argument("--light", action="store_true", help="nothing is trained: start Keras without TensorFlow")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
-    words = {"True": True, "False": False}
+    words = {"True": True, "False": False}  # anything else but the seed is text: a folder may be called 007
     parameters = {
-        name: int(value) if value.isdigit() else words.get(value, value) for name, value in arguments.parameters
+        name: int(value) if name == "seed" and value.isdecimal() else words.get(value, value)
+        for name, value in arguments.parameters
     }
+    study = {name: value for name in ("config", "data") if (value := getattr(arguments, name))}
     started = time.monotonic()
     label = " ".join([arguments.notebook, *(f"{name}={value}" for name, value in parameters.items())])
     print(f"  {time.strftime('%H:%M:%S')}  {label} …", flush=True)
@@ -57,7 +59,7 @@ def main() -> None:
             papermill.execute_notebook(
                 literal(ROOT / "notebooks" / f"{arguments.notebook}.ipynb"),
                 literal(arguments.output),
-                {"config": arguments.config, "data": arguments.data, **parameters},
+                study | parameters,
                 cwd=ROOT,
                 progress_bar=False,
             )

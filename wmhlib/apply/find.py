@@ -1,17 +1,14 @@
-"""Which scans are meant, and a name for the results of each."""
+"""Which scans are meant: a file, a folder, a pattern, or several of these."""
 
 import glob
 import os
-import re
 from pathlib import Path
 
-from wmhlib.running.files import ROOT
-
-RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png"}
-"""What a scan's name is followed by in its results; a search for scans leaves the first two out."""
+from wmhlib.apply.results import RESULTS
+from wmhlib.running.files import ROOT, PathLike
 
 
-def find_scans(scans: str | Path) -> list[Path]:
+def find_scans(scans: PathLike) -> list[Path]:
     """A file, a folder, a glob, or several of these separated by `os.pathsep`, as files in order, each once.
 
     A folder or glob stands for the NIfTI files in it or below it, but for hidden files and earlier results
@@ -46,24 +43,5 @@ def find_scans(scans: str | Path) -> list[Path]:
 def _search(pattern: str) -> list[Path]:
     paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
     own = (RESULTS["mask"], RESULTS["probability"])
-    scans = [path for path in paths if path.name.endswith((".nii", ".nii.gz")) and path.is_file()]
+    scans = [path for path in paths if path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()]
     return [path for path in scans if not path.name.endswith(own)]
-
-
-def safe_names(scans: list[Path]) -> list[str]:
-    """A name for each scan's results: letters, digits, `_`, `-` and single dots, at most 50 characters, none twice.
-
-    It is the file's name; where several scans share that, the folders that tell them apart stand before it; where this
-    is not enough, a number stands behind it.
-    """
-    stems = [re.sub(r"\.nii(\.gz)?$", "", path.name) for path in scans]
-    places = [os.path.abspath(path.parent) for path in scans]
-    top, names = os.path.commonpath(places), []
-    for stem, place in zip(stems, places, strict=True):
-        text = os.path.join(os.path.relpath(place, top), stem) if stems.count(stem) > 1 else stem
-        base = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", text))[-50:].strip("._-") or "scan"
-        name, number = base, 2
-        while name.lower() in map(str.lower, names):
-            name, number = f"{base}-{number}", number + 1
-        names.append(name)
-    return names

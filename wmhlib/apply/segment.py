@@ -1,13 +1,17 @@
 """Scans of your own through a trained network, one at a time, with whatever a person needs to trust or discard each mask.
 
 Input: NIfTI files and a `model.keras`. Output, per scan: `<name>_mask.nii.gz` (uint8 0/1) and `<name>_probability.nii.gz`
-(float32 0-1) on the scan's own grid, `<name>.png` to look at, and a row of `volumes.csv`. A lesion is a 26-connected
+(float32 0-1) on the scan's own grid, `<name>.png` to look at, `<name>.json` which says what scan and network they are of, and
+a row of `volumes.csv`. Results are replaced by those of the same scan and network only. A lesion is a 26-connected
 component, as in `wmhlib.metrics`; volumes are in ml, spacings in mm. A scan unlike those the network was trained on is
 segmented all the same, and its row says what differs.
 """
 
+import importlib.metadata
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import cc3d
@@ -19,20 +23,19 @@ from PIL import Image, ImageDraw
 from skimage.transform import resize
 from tqdm import tqdm
 
-from wmhlib.apply.find import RESULTS, safe_names
+from wmhlib.apply import results
+from wmhlib.apply.results import RESULTS
 from wmhlib.apply.suitability import about_range, range_warnings
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import open_scan, read_scan, save_image
 from wmhlib.intake.scans import read_flair
 from wmhlib.report.pictures import outlined
-from wmhlib.running.files import ROOT, replacing, write_table
+from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
 from wmhlib.slices import TISSUE
 
-COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "warnings", "mask"]
 
-
-def open_network(model: str | Path = "") -> tuple[Path, keras.Model, dict]:
+def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
     """Where the network is, the network, and the range of its training scans (empty where none lies beside it).
 
     Parameters
@@ -124,12 +127,12 @@ def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, si
     return picture
 
 
-def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained_on: dict) -> dict:
+def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike, trained_on: dict) -> dict:
     """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
 
     Errors as in `read_flair`.
     """
-    flair, scan = read_flair(path), open_scan(path)
+    out, flair, scan = Path(out), read_flair(path), open_scan(path)
     warnings = range_warnings(flair, trained_on)
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
@@ -151,57 +154,79 @@ def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained
     }
 
 
-def segment_scans(network: keras.Model, scans: list[Path], out: str | Path, trained_on: dict) -> pd.DataFrame:
-    """Segment scans one after another into a folder and write `volumes.csv` there after each.
+def segment_scans(
+    network: keras.Model, scans: Iterable[PathLike], out: PathLike, trained_on: dict, model: PathLike = ""
+) -> pd.DataFrame:
+    """Segment scans one after another into a folder and update its `volumes.csv` after each.
 
-    `out` is relative to the project's folder; empty: `data/segmented`. Nothing of a scan is kept but its row.
+    `out` is relative to the project's folder; empty: `data/segmented`. `model` is where the network was read from, for the
+    records. Nothing of a scan is kept in memory but its row.
 
     Returns
     -------
     DataFrame
-        What `volumes.csv` holds: one row a scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in
-        one sentence, and no results, not even those of an earlier run.
+        One row per scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in one sentence, and no results.
+        In `volumes.csv` these rows come behind those of other scans and networks.
 
     Raises
     ------
     ValueError
-        A scan lies in the folder itself, where results could take the place of what is there.
-    OSError
-        The folder cannot be made.
+        A scan lies in the folder itself, or the folder's `volumes.csv` is another table: something would be replaced.
+    BlockingIOError, OSError
+        Another process writes into the folder, or it cannot be made.
     """
-    out = ROOT / Path(out or "data/segmented").expanduser()
+    out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
         raise ValueError(f"Scans lie in {out}, where results would be written beside them: name another folder as out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
-    rows, names = [], safe_names(scans)
-    for path, name in zip(tqdm(scans, "segment", unit="scan"), names, strict=True):
-        row = dict.fromkeys(COLUMNS) | {"scan": str(path), "status": "done"}
-        try:
-            row |= segment_scan(network, path, name, out, trained_on)
-        except Exception as error:  # whatever is wrong with one scan, the others are segmented
-            row |= {"status": "failed", "reason": _sentence(error)}
-            for suffix in RESULTS.values():
-                (out / f"{name}{suffix}").unlink(missing_ok=True)
-        rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
-        table = pd.DataFrame(rows, columns=COLUMNS).astype({"lesions": "Int64"})
-        write_table(out / "volumes.csv", table)
+    model = os.path.abspath(model) if str(model) else ""
+    made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
+    made_with["wmhlib"] = importlib.metadata.version("wmhlib")
+    with alone(out / "volumes.csv"):
+        records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
+        for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
+            name, row = "", {"scan": str(path), "status": "done", "network": model}
+            try:
+                open_scan(path)
+                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": results.sha256(path)}
+                name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
+                row |= segment_scan(network, path, name, out, trained_on)
+            except Exception as error:  # whatever is wrong with one scan, the others are segmented
+                row |= {"status": "failed", "reason": _sentence(error)}
+                for suffix in RESULTS.values() if name else ():
+                    (out / f"{name}{suffix}").unlink(missing_ok=True)
+            rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
+            earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
+            table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
+            write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
     return table
 
 
-def write_bids(table: pd.DataFrame, root: str | Path, model: Path) -> None:
-    """Write the masks of a table of `segment_scans` into a BIDS derivative at `root`.
+def write_bids(table: pd.DataFrame, root: PathLike, model: PathLike) -> list[str]:
+    """Write the masks of a table of `segment_scans` into a BIDS derivative at `root`, relative to the project's folder.
 
-    A scan called `sub-<label>[_ses-<label>]…` keeps its labels; any other becomes a subject of its results' name.
-    Errors as in `wmhlib.intake.bids.write_derivative`.
+    A scan called `sub-<label>_…` keeps all its entities; any other becomes a subject of its results' name.
+
+    Returns
+    -------
+    list
+        Of each mask that was not written, a sentence: for example, another scan's or network's is there already.
     """
+    root, problems = ROOT / Path(root).expanduser(), []
     for row in table[table.status == "done"].itertuples():
-        named = re.search(r"sub-([0-9a-zA-Z]+)(?:_ses-([0-9a-zA-Z]+))?", Path(row.scan).name)
-        name = Path(row.mask).name.removesuffix(RESULTS["mask"])
-        subject = "_ses-".join(filter(None, named.groups())) if named else name
-        write_derivative(Path(root), subject, read_scan(row.mask), Path(row.scan).name, f"the network {model.name}")
+        scan, mask = Path(row.scan).name, Path(row.mask)
+        name = mask.name.removesuffix(RESULTS["mask"])
+        record = results.read_record(mask.with_name(f"{name}{RESULTS['record']}"))
+        named = re.search(r"(?<![0-9a-zA-Z])sub-([0-9a-zA-Z]+(_[a-z]+-[0-9a-zA-Z]+)*)", scan)
+        try:
+            subject = named[1] if named else re.sub("[^0-9a-zA-Z]", "", name)
+            write_derivative(root, subject, read_scan(mask), scan, f"the network {Path(model).name}", record)
+        except (OSError, ValueError) as error:
+            problems.append(_sentence(error))
+    return problems
 
 
 def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
@@ -214,7 +239,7 @@ def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     return (
         text
-        if type(error) in (ValueError, FileNotFoundError, PermissionError, OSError)
+        if type(error) in (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
         else f"{type(error).__name__}: {text}"
     )
 

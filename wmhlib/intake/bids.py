@@ -13,21 +13,26 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import pandas as pd
 
-from wmhlib.running.files import refuse_unreadable, replacing, write_json
+from wmhlib.running.files import PathLike, refuse_unreadable, replacing, write_json
 
 LABELS = ("WMH", "lesion")
 
+ORDER = "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
+ORDER += "recording chunk seg res den label desc".split()
+"""The entities of a file's name behind the subject, in the order of BIDS."""
 
-def is_bids(root: str | Path) -> bool:
+
+def is_bids(root: PathLike) -> bool:
     """Whether a folder is the root of a BIDS data set."""
     return os.path.isfile(Path(root) / "dataset_description.json")
 
 
-def read_bids(root: str | Path) -> pd.DataFrame:
+def read_bids(root: PathLike) -> pd.DataFrame:
     """List every FLAIR of a BIDS data set that has a lesion mask, as `wmhlib.cohort.read_challenge` lists a challenge folder.
 
     `participants.tsv` may say more of a participant: `centre` (also `site`; else the data set's name) and `split`
@@ -113,27 +118,49 @@ def _participants(root: Path) -> list[dict]:
     return table.replace("n/a", "").to_dict("records")
 
 
-def write_derivative(root: Path, subject: str, mask: nibabel.Nifti1Image, source: str, model: str) -> Path:
+def write_derivative(
+    root: PathLike, subject: str, mask: nibabel.Nifti1Image, source: str, model: str, record: dict | None = None
+) -> Path:
     """Write one predicted mask into a BIDS derivative at `root`, which is begun where it is not there yet.
 
     Parameters
     ----------
     subject
-        The participant, with its session if any (`01_ses-2`); what BIDS does not allow in a label is left out.
+        The participant, with its further entities if any (`01_ses-2_run-1`), all of which stay in the name; what BIDS does
+        not allow in a label is left out.
     mask
         uint8 0/1 on the scan's own grid.
     source, model
         What it was made from, in words that name no person: the scan, and the network.
+    record
+        Checksums of both, `scan_sha256` and `network_sha256`, where they are known.
 
     Returns
     -------
     Path
-        Of the mask; beside it stands its JSON sidecar.
+        Of the mask; its JSON sidecar is next to it.
+
+    Raises
+    ------
+    FileExistsError
+        The place holds a mask made from something else, by the sidecar: nothing is replaced.
+    ValueError
+        Nothing of the subject can be in a label.
     """
-    name, _, session = subject.partition("_ses-")
-    name, session = (re.sub(r"[^0-9a-zA-Z]", "", part) for part in (name, session))
-    if not name:
+    root = Path(root)
+    name, *others = re.split(rf"_(?=(?:{'|'.join(ORDER)})-)", subject)
+    pairs = {"sub": name, "space": "orig"} | dict(part.split("-", 1) for part in others) | {"label": "WMH"}
+    entities = {key: re.sub(r"[^0-9a-zA-Z]", "", value) for key, value in pairs.items()}
+    if not entities["sub"]:
         raise ValueError(f"Subject {subject!r} has no letter or digit for a BIDS label: rename it.")
+    folder = root / f"sub-{entities['sub']}" / (f"ses-{entities['ses']}" if "ses" in entities else "") / "anat"
+    stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ORDER) if entities.get(key))
+    path, beside = folder / f"{stem}_mask.nii.gz", folder / f"{stem}_mask.json"
+    checksums = {key: (record or {}).get(key) for key in ("scan_sha256", "network_sha256")}
+    sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
+    sidecar |= {key: value for key, value in checksums.items() if value}
+    if path.exists() and _read_json(beside) != sidecar:
+        raise FileExistsError(f"{path} holds the mask of another scan or network: name another folder for these masks.")
     description = root / "dataset_description.json"
     if not description.is_file():
         made_by = {"Name": "wmhlib", "Version": importlib.metadata.version("wmhlib")}
@@ -146,11 +173,14 @@ def write_derivative(root: Path, subject: str, mask: nibabel.Nifti1Image, source
                 "GeneratedBy": [made_by],
             },
         )
-    stem = f"sub-{name}" + (f"_ses-{session}" if session else "")
-    folder = root / f"sub-{name}" / (f"ses-{session}" if session else "") / "anat"
-    path = folder / f"{stem}_space-orig_label-WMH_mask.nii.gz"
+    write_json(beside, sidecar)
     with replacing(path) as temporary:
         nibabel.save(mask, temporary)
-    sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
-    write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
     return path
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

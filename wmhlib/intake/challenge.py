@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from wmhlib.running.files import refuse_unreadable
+from wmhlib.running.files import PathLike, refuse_unreadable
 
 COLUMNS = ["subject", "centre", "split", "flair", "reference"]
 ALIASES = {
@@ -23,7 +23,7 @@ ALIASES = {
 Windows drops."""
 
 
-def read_challenge(root: str | Path) -> pd.DataFrame:
+def read_challenge(root: PathLike) -> pd.DataFrame:
     """List every subject of a challenge folder, sorted by centre and subject.
 
     Returns

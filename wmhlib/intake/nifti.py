@@ -160,7 +160,7 @@ def _image(kind: type, values, header: nibabel.Nifti1Header, path: str | Path) -
     return image
 
 
-def save_image(image: nibabel.Nifti1Image, path: Path) -> None:
+def save_image(image: nibabel.Nifti1Image, path: str | Path) -> None:
     """Write a NIfTI file, all or nothing."""
     with replacing(path) as temporary:
         nibabel.save(image, temporary)

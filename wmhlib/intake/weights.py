@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from wmhlib.intake import web
 
+from wmhlib.running.files import PathLike
+
 VGG19_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -47,7 +49,7 @@ def vgg19_file() -> tuple[Path | None, str]:
     return target, "Keras's ImageNet weights"
 
 
-def load_by_name(model: keras.Model, path: Path) -> None:
+def load_by_name(model: keras.Model, path: PathLike) -> None:
     """Load the layers of a VGG19 from an HDF5 file of weights in Keras's layout.
 
     Raises

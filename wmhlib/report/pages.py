@@ -26,7 +26,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from wmhlib.report.viewers import MIME
-from wmhlib.running.files import replacing
+from wmhlib.running.files import PathLike, replacing
 
 PLOTLY = "application/vnd.plotly.v1+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -51,7 +51,7 @@ templates = jinja2.Environment(
 
 
 def export_page(
-    notebook: Path, page: Path, title: str, pages: list[tuple[str, str]], banner: str | None = None
+    notebook: PathLike, page: PathLike, title: str, pages: list[tuple[str, str]], banner: str | None = None
 ) -> None:
     """Write an executed notebook as one self-contained HTML file.
 
@@ -86,7 +86,7 @@ def export_page(
 
 
 def write_index(
-    page: Path,
+    page: PathLike,
     title: str,
     question: str,
     findings: list[str],
@@ -116,7 +116,7 @@ def write_index(
     write("index.html.j2", page, bool(pictures), viewers=False, pictures=pictures, **content)
 
 
-def write(template: str, page: Path, figures: bool, **content) -> None:
+def write(template: str, page: PathLike, figures: bool, **content) -> None:
     """Fill a template and put the file in place in one step, so that a reader never meets half a page."""
     page = Path(page)
     plotlyjs = Markup(get_plotlyjs()) if figures else None
@@ -176,9 +176,9 @@ def align_numbers(table) -> None:
                     cells[number]["class"] = [*cells[number].get("class", []), "number"]
 
 
-def markdown(text: str, folder: Path = Path(), attachments: dict | None = None) -> Markup:
+def markdown(text: str, folder: PathLike = "", attachments: dict | None = None) -> Markup:
     """Markdown as HTML: raw HTML in it is shown as text, pictures beside the notebook are embedded."""
-    pictures = {"embed_images": True, "path": str(folder), "attachments": attachments or {}}
+    pictures = {"embed_images": True, "path": str(Path(folder)), "attachments": attachments or {}}
     renderer = IPythonRenderer(escape=True, exclude_anchor_links=True, **pictures)
     return clean(MarkdownWithMath(renderer=renderer).render(text))
 

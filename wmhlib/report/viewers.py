@@ -24,6 +24,7 @@ from wmhlib.intake.nifti import open_scan
 from wmhlib.intake.scans import canonical, read_flair, read_reference
 from wmhlib.metrics import METRICS
 from wmhlib.report.pictures import png_uri
+from wmhlib.running.files import PathLike
 
 MIME = "application/vnd.wmhlib.viewer+json"
 """Output that an exported page draws: `{"kind": "slices" or "lesions", …}`; JupyterLab takes the widget beside it."""
@@ -183,7 +184,7 @@ def _opening(masks: list[np.ndarray]) -> list[int]:
     return [*voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()].tolist(), k]
 
 
-def pack_subject(row, masks: dict[str, Path], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
+def pack_subject(row, masks: dict[str, PathLike], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
     """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
     flair = read_flair(row.flair)
     volumes = {"reference": np.asarray(read_reference(row.reference).dataobj)}
@@ -271,7 +272,7 @@ class LesionExplorer(_Packed):
 def pack_lesions(
     per_lesion: pd.DataFrame,
     subjects: pd.DataFrame,
-    masks: Callable[[str, str], Path],
+    masks: Callable[[str, str], PathLike],
     losses: Sequence[str],
     seed: int,
 ) -> dict:
@@ -317,7 +318,7 @@ def _shares_found(per_lesion: pd.DataFrame, losses: Sequence[str]) -> pd.DataFra
     return table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)])
 
 
-def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, Path]) -> list[dict]:
+def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> list[dict]:
     """The explorer's rows of one subject's lesions, each with its picture; `masks` maps losses to files."""
     flair = read_flair(subject.flair)
     images = [read_reference(subject.reference), *(canonical(path) for path in masks.values())]

@@ -1,1 +1,1 @@
-"""What it takes to run a study: whole files, locks, checkpoints, provenance, digests of code, the commands."""
+"""What it takes to run a study: whole files, locks, checkpoints, provenance, parameters of notebooks, digests of code, the commands."""

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from wmhlib.running.files import replacing, write_json, write_table
+from wmhlib.running.files import PathLike, replacing, write_json, write_table
 
 
 class Checkpoints:
     """The files of one training; see the module."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: PathLike):
+        self.folder = Path(folder)
         self.history: list[dict] = []
         self.steps: list[dict] = []
         self.best: list[np.ndarray] | None = None  # the weights of the best epoch, where they are not written yet
@@ -99,7 +99,7 @@ class Checkpoints:
             earlier.unlink()
 
 
-def finish(folder: Path) -> None:
+def finish(folder: PathLike) -> None:
     """Remove what a training needs to resume: called when everything that follows from it is written."""
-    for left in folder.glob("epoch-*.npz"):
+    for left in Path(folder).glob("epoch-*.npz"):
         left.unlink()

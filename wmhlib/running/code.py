@@ -40,9 +40,9 @@ def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -
     return _hashed(texts, places, leave_out)
 
 
-def script_digest(script: Path, leave_out: tuple[str, ...] = ()) -> str:
+def script_digest(script: str | Path, leave_out: tuple[str, ...] = ()) -> str:
     """As `digest`, of a notebook's script: its own code and whatever of `wmhlib` it uses."""
-    tree = _bare(ast.parse(script.read_text(encoding="utf-8")))
+    tree = _bare(ast.parse(Path(script).read_text(encoding="utf-8")))
     imports = dict(_imports(tree))
     places = [place for node in tree.body for place in _used(node, imports, None)]
     return _hashed({ast.unparse(tree)}, places, leave_out)

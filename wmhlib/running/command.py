@@ -16,17 +16,18 @@ from pathlib import Path
 import yaml
 
 from wmhlib.evaluation import records
-from wmhlib.running.files import ROOT, writing
-from wmhlib.study import Study, find, open_study
+from wmhlib.running.configuration import claim
+from wmhlib.running.files import ROOT, PathLike, find, writing
+from wmhlib.study import Study, open_study
 
 
-def date_back(*folders: Path) -> None:
+def date_back(*folders: PathLike) -> None:
     """Date back files from the future, in their order: Snakemake takes everything that follows from one for outdated.
 
     A clock that was ahead when they were written leaves such files, or one that was set back since.
     """
     now = time.time() - 1
-    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    files = (path for folder in folders for path in Path(folder).rglob("*") if path.is_file())
     dates = {path: date for path in files if (date := path.stat().st_mtime) > now + 1}
     for place, path in enumerate(sorted(dates, key=lambda path: dates[path], reverse=True)):
         os.utime(path, (now - place / 1000,) * 2)
@@ -42,7 +43,7 @@ def forget_other_weights(study: Study) -> None:
             record.unlink()
 
 
-def quoted(path: Path) -> str:
+def quoted(path: PathLike) -> str:
     """A path as Snakemake reads it back: it takes a setting for YAML, to which ` #` begins a comment and `: ` a mapping."""
     text = yaml.safe_dump(str(path), default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
     return f" {text} "  # Snakemake takes off quotes at the ends
@@ -67,6 +68,7 @@ def main() -> None:
             study.folder.mkdir(parents=True, exist_ok=True)
             lock = (study.folder / ".lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the processes, however they end
+        claim(study.folder, study.path, study.data)
     except BlockingIOError:
         sys.exit(
             f"Cannot start the study. {study.folder} is being written by another run of it: wait until that one ends."
@@ -82,7 +84,7 @@ def main() -> None:
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 
-def run_snakemake(study: Study, profile: Path, arguments: argparse.Namespace, lock) -> int:
+def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace, lock) -> int:
     """Run the workflow and return its exit status. Every step inherits the lock as its standard input, so one that outlives
     this process still holds it."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]

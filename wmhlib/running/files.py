@@ -15,6 +15,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; paths inside configurations are relative to it."""
 
+PathLike = str | os.PathLike[str]
+"""A path as text or as a `Path`: every public function that takes one takes both."""
+
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
@@ -24,8 +27,16 @@ REMEDIES = {
 """What helps where a file cannot be written."""
 
 
+def find(name: PathLike, what: str) -> Path:
+    """A path as the caller sees it, else as the project sees it; FileNotFoundError where neither is there."""
+    for path in (Path(name).expanduser(), ROOT / name):
+        if path.exists():
+            return path.resolve()
+    raise FileNotFoundError(f"No {what} at {name} (looked in {Path.cwd()} and {ROOT}): check the path.")
+
+
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: PathLike) -> Iterator[None]:
     """Say in one sentence why a file or folder cannot be written; any other error passes unchanged.
 
     Raises
@@ -36,14 +47,17 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        target, place = path.absolute(), Path(str(error.filename or path)).absolute()  # writes as such name no file
+        target, place = (
+            Path(path).absolute(),
+            Path(str(error.filename or path)).absolute(),
+        )  # writes as such name no file
         if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
             raise
         raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place only when the block ends without an error.
 
     Raises
@@ -51,6 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         The disk is full, or the folder is not writable; as `writing`.
     """
+    path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".h5") else path.suffix
@@ -66,7 +81,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: PathLike) -> Iterator[None]:
     """Hold a folder while the block lasts, or until the process ends. (On a cluster the study's own lock does not reach the
     jobs, and a job that Slurm believes lost may run twice.)
 
@@ -75,6 +90,7 @@ def alone(folder: Path) -> Iterator[None]:
     BlockingIOError
         Another process holds it.
     """
+    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         try:
@@ -86,24 +102,24 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: PathLike, content: dict) -> None:
     """Write a dict as indented JSON, all or nothing."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: PathLike, table: pd.DataFrame) -> None:
     """Write a table as CSV, all or nothing."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: PathLike) -> pd.DataFrame:
     """A saved table without losing names: subjects and centres are text, and NA may be one of them."""
     return pd.read_csv(path, dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False)
 
 
-def refuse_unreadable(root: Path, parts: tuple[str, ...] = ("",)) -> None:
+def refuse_unreadable(root: PathLike, parts: tuple[str, ...] = ("",)) -> None:
     """Make sure that a search below these parts of a folder misses nothing: it skips what it may not read without a word.
 
     Raises
@@ -111,6 +127,7 @@ def refuse_unreadable(root: Path, parts: tuple[str, ...] = ("",)) -> None:
     PermissionError
         A folder may not be read; the message names it.
     """
+    root = Path(root)
     tops = [root, *(root / part for part in parts)]
     below = (Path(here) / name for top in tops[1:] for here, names, _ in os.walk(top) for name in names)
     for folder in itertools.chain(tops, below):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.running.files import ROOT, write_json
+from wmhlib.running.files import ROOT, PathLike, write_json
 from wmhlib.running.provenance import provenance
 from wmhlib.study import open_study
 
@@ -33,11 +33,12 @@ def changes(before: dict, now: dict) -> list[str]:
     return sorted(said)
 
 
-def compare(before: Path, now: Path, name: str) -> str | None:
+def compare(before: PathLike, now: PathLike, name: str) -> str | None:
     """How a table differs from an earlier one of the study `name`; None where they are equal to the byte.
 
     The name of the study made again, which differs by `SUFFIX`, does not count.
     """
+    before, now = Path(before), Path(now)
     if not now.is_file():
         return "it was not made again"
     if before.read_bytes() == now.read_bytes().replace(f"{name}{SUFFIX},".encode(), f"{name},".encode()):

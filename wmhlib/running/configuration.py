@@ -1,0 +1,82 @@
+"""A configuration file as plain settings, before anything is checked, and which configuration a study's folder belongs to.
+
+Quick to import: notebooks look at their parameters with it before they load anything else.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wmhlib.running.files import ROOT, PathLike, find, write_json
+
+
+def read_settings(config: PathLike) -> tuple[Path, dict]:
+    """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it).
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        The file, or the one it builds on, is not there, cannot be read, or holds no settings.
+    """
+    path = find(config, "configuration")
+    settings = read_yaml(path)
+    if "base" in settings:
+        base = find(path.parent / str(settings.pop("base")), "configuration to build on")
+        settings = merged(read_yaml(base), settings)
+    return path, settings
+
+
+def read_yaml(path: PathLike) -> dict:
+    """The keys and values of a YAML file. Errors as in `read_settings`."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} cannot be read (it is a pipe or a device): name a YAML file that you may read.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML raises them all
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct that line.") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds {type(settings).__name__}, not keys with values: see config/demo.yaml.")
+    return settings
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Settings over those below them: a dict key by key, anything else as a whole."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: merged(below.get(key), value) for key, value in above.items()}
+
+
+def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
+    """Record in a study's folder (`made_from.json`) the configuration and the data folder that its results are made from.
+
+    Raises
+    ------
+    ValueError
+        The folder holds trainings of another configuration or data folder that is still there: they would be replaced.
+    """
+    record = Path(folder) / "made_from.json"
+    now = {"configuration": _kept(configuration), "data": _kept(data)}
+    try:
+        before = {key: str(value) for key, value in json.loads(record.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        before = {}
+    if any(Path(folder).glob("models/*/seed-*/model.keras")):
+        for key in now.keys() & before.keys():
+            if before[key] != now[key] and (ROOT / before[key]).exists():
+                raise ValueError(
+                    f"{folder} holds trainings made from {before[key]}, and a study of {now[key]} would replace them: "
+                    f"give the study in {configuration} another name (its key `study`), or remove the folder."
+                )
+    if before != now:
+        write_json(record, now)
+
+
+def _kept(path: PathLike) -> str:
+    """A path that stays true when the project's folder moves."""
+    whole = (ROOT / path).resolve()
+    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)

@@ -1,0 +1,135 @@
+"""The parameters of a notebook, checked before it imports anything that takes long: misspelt names, wrong values.
+
+papermill only adds a cell with whatever it was given, and turns text that looks like a number, True, False or None into one.
+"""
+
+import ast
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wmhlib.apply.find import find_scans
+from wmhlib.running.configuration import claim, read_settings
+from wmhlib.running.files import ROOT, PathLike, find
+
+
+class Refused(ValueError):
+    """A parameter that a notebook cannot take; a notebook shows the sentence alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython shows instead
+        return [str(self)]
+
+
+def check(**values: Any) -> None:
+    """Refuse parameters that a notebook does not have, and values that it could not use.
+
+    Parameters
+    ----------
+    values
+        Every parameter of the notebook by its name: `config`, `data`, `loss`, `seed`, `your_own` of a study's notebooks;
+        `scans`, `model`, `out`, `bids` of notebook 07.
+
+    Raises
+    ------
+    Refused
+        A name in the cell of parameters is not among them, or a value is of the wrong type or impossible.
+    """
+    for name in _assigned(values):
+        if name not in values:
+            close = difflib.get_close_matches(name, values, 1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise Refused(f"There is no parameter {name}: this notebook has {', '.join(values)}{hint}")
+    for name in values.keys() & TEXTS:
+        _refuse_other_than_text(name, values[name])
+    try:
+        for name, usable in CHECKS.items():
+            if name in values:
+                usable(values[name])
+        if "config" in values:
+            _check_study(**{name: values[name] for name in ("config", "data", "loss") if name in values})
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from None
+
+
+def _assigned(known: dict) -> list[str]:
+    """The names that the cell of parameters run just before this one, and the one that papermill put behind it, assign and
+    do not use themselves."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    names: list[str] = []
+    for cell in reversed(shell.user_ns["In"][-3:-1] if shell else []):
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:
+            break
+        parts = [part for one in statements if isinstance(one, ast.Assign | ast.AnnAssign) for part in ast.walk(one)]
+        stored = [part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+        injected = cell.startswith("# Parameters")
+        if not (injected or known.keys() & stored):
+            break
+        used = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
+        names += [name for name in stored if name not in used]
+        if not injected:
+            break
+    return names
+
+
+def _refuse_other_than_text(name: str, value: Any) -> None:
+    if not isinstance(value, str | os.PathLike):
+        raise Refused(
+            f"{name} is {value!r}, not text: papermill's -p turns what looks like a number, True, False or None into one "
+            f"(007 becomes 7), -r leaves it as it is; in a cell, put it between quotes."
+        )
+
+
+def _check_seed(seed: Any) -> None:
+    if type(seed) is not int or not 1 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}: give a whole number from 1 to {2**32 - 1}.")
+
+
+def _check_switch(your_own: Any) -> None:
+    if type(your_own) is not bool:
+        raise ValueError(f"your_own is {your_own!r}: give True or False.")
+
+
+def _check_model(model: PathLike) -> None:
+    if str(model) and not find(model, "model").is_file():
+        raise ValueError(f"{model} is a folder: name the model.keras in it.")
+
+
+def _check_folder(folder: PathLike) -> None:
+    """Refuse a place for results where nothing can be written."""
+    place = ROOT / Path(folder).expanduser()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        kind = "is a folder where you may not write" if there.is_dir() else "is a file"
+        raise ValueError(f"Results cannot be written to {folder}, since {there} {kind}: name another folder.")
+
+
+def _check_study(config: PathLike, data: PathLike = "", loss: str | None = None) -> None:
+    path, settings = read_settings(config)
+    losses, study, root = settings.get("losses"), settings.get("study"), settings.get("data")
+    if loss is not None and isinstance(losses, dict):
+        names = [name for name, entry in losses.items() if entry is not None]
+        if loss not in names:
+            raise ValueError(f"{path} has no loss {loss!r}; it has {', '.join(map(str, names))}.")
+    folder: Any = find(data, "data folder") if str(data) else root.get("root") if isinstance(root, dict) else None
+    if isinstance(study, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", study) and isinstance(folder, str | Path):
+        claim(ROOT / "reports" / study, path, ROOT / Path(folder).expanduser())
+
+
+TEXTS = {"config", "data", "loss", "scans", "model", "out", "bids"}
+"""Parameters that are text."""
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "seed": _check_seed,
+    "your_own": _check_switch,
+    "scans": find_scans,
+    "model": _check_model,
+    "out": _check_folder,
+    "bids": _check_folder,
+}
+"""What refuses a value that a parameter cannot have."""
