@@ -44,10 +44,10 @@ study = open_study(config, data)
 subjects = cohort.load_cohort(study)
 unseen = subjects[subjects.split.isin(SPLITS)]
 recipe = study.recipe(loss)
-images, references, index = slices.open_slices(study.slices / recipe.view)
+images, references, index = slices.open_slices(study.slices / recipe.preparation.name)
 print(f"{title(loss)}, seed {seed}")
 settings = {"loss": recipe.loss, **recipe.settings, **records.features_of(study, loss)}
-settings |= {"labels": recipe.labels, "view": recipe.view, **recipe.augmentation}
+settings |= {"labels": recipe.labels, "view": recipe.view, "intensity": recipe.intensity, **recipe.augmentation}
 pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_dump()}, name="value").to_frame()
 
 # %% [markdown]

@@ -13,8 +13,8 @@ import numpy as np
 
 from wmhlib.generator import network_input
 from wmhlib.intake.nifti import open_scan
-from wmhlib.intake.scans import read_flair
-from wmhlib.slices import axial_slices, box_of, cut_out, volume_of
+from wmhlib.intake.scans import check_proportion, read_flair
+from wmhlib.slices import Preparation, axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
 """A voxel of this probability or more is WMH."""
@@ -38,17 +38,23 @@ def load_generator(path: str | Path) -> keras.Model:
 def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
-    The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
-    part the probability is 0, and so it is where a network that diverged gives no number.
+    The model's input says what the slices must be: its size, and by its name the part of the slice and its brightness
+    (`wmhlib.slices.Preparation`, D-021). Outside that part the probability is 0, and so it is where a network that diverged
+    gives no number. Warns (`wmhlib.intake.scans.BrightnessWarning`) where the network divides by a maximum that is out of
+    proportion.
 
     Raises
     ------
     ValueError
-        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`).
+        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`); the
+        model's input has the name of no preparation.
     """
     scan = open_scan(flair) if isinstance(flair, str | Path) else flair
-    image = read_flair(flair)
-    box = box_of(image, model.inputs[0].name)
+    preparation = Preparation.named(model.inputs[0].name)
+    image = read_flair(flair, preparation.intensity)
+    if preparation.intensity == "maximum":
+        check_proportion(scan.get_filename() or "The scan given", image)
+    box = box_of(image, preparation.view)
     grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
     slices = [
         model.predict_on_batch(network_input(grey[start : start + batch_size]))[..., 0]
