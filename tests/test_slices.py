@@ -130,7 +130,7 @@ def test_hot_voxels_do_not_hide_the_head_from_its_box():
     assert boxes == [((0, 40), (0, 48)), ((6, 34), (8, 40))], "by the maximum there is no tissue, so all of the slice"
 
 
-@pytest.mark.parametrize(("times", "outside"), [(1, False), (1.2, False), (3, True)])
+@pytest.mark.parametrize(("times", "outside"), [(1, False), (1.2, False), (1.3, True), (10, True)])
 def test_a_maximum_out_of_proportion_is_warned_of_by_file(times, outside):
     values = head()
     values[20, 20, 10] = times * values.max()

@@ -35,12 +35,13 @@ def load_generator(path: str | Path) -> keras.Model:
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabel.Nifti1Image:
+def probability(model: keras.Model, flair: Flair, batch_size: int = 8, mirrored: bool = False) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
     The model's input says what the slices must be: its size, and by its name the part of the slice and its brightness
     (`wmhlib.slices.Preparation`, D-021). Outside that part the probability is 0, and so it is where a network that diverged
-    gives no number. Warns (`wmhlib.intake.scans.BrightnessWarning`) where the network divides by a maximum that is out of
+    gives no number. With `mirrored`, the network sees every slice with left and right exchanged, and its answer is exchanged
+    back: a network that is sure of a scan gives nearly the same. Warns (`wmhlib.intake.scans.BrightnessWarning`) where the network divides by a maximum that is out of
     proportion.
 
     Raises
@@ -56,11 +57,11 @@ def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabe
         check_proportion(scan.get_filename() or "The scan given", image)
     box = box_of(image, preparation.view)
     grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
-    slices = [
-        model.predict_on_batch(network_input(grey[start : start + batch_size]))[..., 0]
-        for start in range(0, len(grey), batch_size)
-    ]
-    return nibabel.Nifti1Image(volume_of(np.nan_to_num(np.concatenate(slices)), scan, box), scan.affine)
+    seen = grey[:, ::-1] if mirrored else grey
+    batches = (seen[start : start + batch_size] for start in range(0, len(seen), batch_size))
+    slices = np.concatenate([model.predict_on_batch(network_input(batch))[..., 0] for batch in batches])
+    slices = np.nan_to_num(slices[:, ::-1] if mirrored else slices)
+    return nibabel.Nifti1Image(volume_of(slices, scan, box), scan.affine)
 
 
 def mask_of(likely: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
