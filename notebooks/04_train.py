@@ -79,7 +79,7 @@ print(
 trained_on = subjects[(subjects.split == "training") & (subjects.centre != recipe.without)]
 span = suitability.training_range(trained_on)
 write_json(study.model(loss, seed) / "training_range.json", span)
-print(suitability.about_range(span))
+print(suitability.about_range(span, recipe.intensity))
 
 # %% [markdown]
 # ## What has it learnt?

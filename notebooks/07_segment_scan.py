@@ -28,6 +28,7 @@ import pandas as pd
 from IPython.display import Image, display
 
 from wmhlib.apply import find, segment, suitability
+from wmhlib.slices import Preparation
 
 # %% [markdown]
 # ## Which network, which scans?
@@ -37,13 +38,14 @@ from wmhlib.apply import find, segment, suitability
 # over.
 #
 # A network that divides scans by their maximum misses lesions where fat or a few bright voxels set that maximum. The
-# brightness of each scan's tissue is compared with that of the scans the network was trained on; a network trained with
-# `intensity: tissue` needs no such comparison.
+# brightness of each scan's tissue is compared with that of the scans the network was trained on. A network trained with
+# `intensity: tissue` is not misled by bright voxels; of it is said only whether skull and fat are new to it.
 
 # %%
 path, network, trained_on = segment.open_network(model)
 chosen = find.find_scans(scans)
-print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on)}")
+intensity = Preparation.named(network.inputs[0].name).intensity
+print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on, intensity)}")
 
 # %% [markdown]
 # ## Segment

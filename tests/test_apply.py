@@ -309,7 +309,7 @@ def test_a_model_that_is_none_is_one_sentence(untrained, tmp_path, monkeypatch):
     untrained.save(where)
     path, network, trained_on = segment.open_network("")
     assert path == where and network.input_shape == (None, 32, 32, 3) and trained_on == {}
-    assert "training_range.json" in suitability.about_range(trained_on)
+    assert "0.4 to 0.6" in suitability.about_range(trained_on)
     (where.parent / "training_range.json").write_text('{"scans": 3, "matrix": [1]}')
     with pytest.raises(ValueError, match=re.escape(str(where.with_name("training_range.json")))):
         segment.open_network(path)
@@ -323,18 +323,22 @@ def test_a_model_whose_input_has_no_known_name_is_one_sentence(tmp_path):
 
 
 def test_the_training_range_is_what_the_scans_are(tmp_path):
-    """Two scans worked out by hand; the tissue of the second is half as bright."""
+    """Two scans worked out by hand; the tissue of the second is half as bright, and its bright voxels are more than 1 in 1000."""
     first = np.zeros((10, 20, 8), np.float32)
     first[:5, :10] = 50
-    first[0, 0, :2] = 100
+    first[0, 0, :4] = 100
     second = np.zeros((10, 20, 8), np.float32)
     second[:5, :10, 2:6] = 25
-    second[0, 0, 2:4] = 100
+    second[0, 0, 2:6] = 100
     for name, values, spacing in (("a", first, [1, 1.5, 3, 1]), ("b", second, [2, 2, 3, 1])):
         nibabel.save(nibabel.Nifti1Image(values, np.diag(spacing)), tmp_path / f"{name}.nii")
     cohort = pd.DataFrame({"flair": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]})
     found = suitability.training_range(cohort)
-    assert found == {"scans": 2, "median_tissue_intensity": [0.25, 0.5]}
+    assert found == {
+        "scans": 2,
+        "median_tissue_intensity": [0.25, 0.5],
+        "median_tissue_of_percentile": [0.25, 0.5],
+    }
     earlier = found | {"matrix": [10, 20], "slice_spacing_mm": [3, 3]}  # ranges held more before
     write_json(tmp_path / "training_range.json", earlier)
     assert suitability.read_range(tmp_path / "training_range.json") == found
@@ -345,21 +349,34 @@ def test_the_training_range_is_what_the_scans_are(tmp_path):
 
 
 def spiked(times: float) -> nibabel.Nifti1Image:
-    """A small scan with four voxels at `times` its maximum."""
-    values = small_scan(np.random.default_rng(5), SHAPE)[0]
-    values[3:5, 4, 2:4] = times * values.max()
+    """Tissue at 400 with a lesion at 850, in air, with four voxels at `times` that."""
+    values = np.zeros((40, 36, 20), np.float32)
+    values[5:35, 5:31, 2:18] = 400 + 20 * np.random.default_rng(1).standard_normal((30, 26, 16))
+    values[8:13, 20:26, 5:15] = 850
+    values[20, 20, 4:8] = 850 * times
     return nibabel.Nifti1Image(values, np.diag([1, 1, 3, 1.0]))
 
 
 def test_tissue_out_of_proportion_raises_a_doubt():
-    """Its tissue is at 0.43 of the maximum."""
-    levels = {"scans": 3, suitability.LEVEL: [0.41, 0.45]}
+    """Tissue is at 0.47 of the maximum, divided by the times."""
+    key = suitability.RANGES["maximum"][0]
+    levels = {"scans": 3, key: [0.45, 0.5]}
     for trained_on in ({}, levels):
         assert suitability.brightness_doubt(read_flair(spiked(1)), trained_on) == ""
-        assert "0.33" in suitability.brightness_doubt(read_flair(spiked(1.3)), trained_on)
-    with_skull = {"scans": 3, suitability.LEVEL: [0.2, 0.22]}
+        assert "0.36" in suitability.brightness_doubt(read_flair(spiked(1.3)), trained_on)
+    with_skull = {"scans": 3, key: [0.2, 0.22]}
     assert suitability.brightness_doubt(read_flair(spiked(2.1)), with_skull) == ""
-    assert "0.43" in suitability.brightness_doubt(read_flair(spiked(1)), with_skull)
+    assert "0.47" in suitability.brightness_doubt(read_flair(spiked(1)), with_skull)
+
+
+def test_fat_raises_a_doubt_of_a_network_by_tissue_and_hot_voxels_do_not():
+    values, key = spiked(1).get_fdata(), suitability.RANGES["tissue"][0]
+    values[5:7, 5:31, 2:18] = 1500
+    fat = read_flair(nibabel.Nifti1Image(values, np.eye(4)))
+    for times in (1, 1.3, 20):
+        assert suitability.brightness_doubt(read_flair(spiked(times)), {}, "tissue") == ""
+    assert "0.27" in suitability.brightness_doubt(fat, {}, "tissue")
+    assert suitability.brightness_doubt(fat, {"scans": 1, key: [0.25, 0.3]}, "tissue") == ""
 
 
 def test_agreement_is_the_dice_of_both_masks():

@@ -141,14 +141,14 @@ def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained
     scan, notes = open_scan(path), []
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         notes.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right")
-    by_maximum = Preparation.named(network.inputs[0].name).intensity == "maximum"
-    doubts = [brightness_doubt(read_flair(path), trained_on)] if by_maximum else []
+    intensity = Preparation.named(network.inputs[0].name).intensity
+    brightness = brightness_doubt(read_flair(path), trained_on, intensity)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
         values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
         mirrored = np.asarray(probability(network, path, mirrored=True).dataobj) >= THRESHOLD
     agreed = agreement(values >= THRESHOLD, mirrored)
-    doubts = [text for text in (*doubts, agreement_doubt(agreed)) if text]
+    doubts = [text for text in (brightness, agreement_doubt(agreed)) if text]
     mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
     save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
     straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
