@@ -12,8 +12,8 @@ alone), highest probability 0.84, volume at 0.7 over that at 0.3 0.81, mean prob
 0.24, height of tissue 0.29, number of lesions 0.50. The ratio of volumes reaches 1.00 within each network, but each loss has
 another limit. Of 20 masks by `tissue` (two networks, 12 masks below 0.3): agreement 0.98.
 
-This is thin: ten scans, three of them segmented well, networks of one size and one training cohort, and no empty mask that is
-right. A mask without a doubt can still be wrong, and a doubtful one right.
+This is thin: ten scans, three of them segmented well, related networks of one size and one training cohort, and no empty mask
+that is right. The limits below were set on these same masks, so nothing here says how they do on others. A mask without a doubt can still be wrong, and a doubtful one right.
 """
 
 import json
