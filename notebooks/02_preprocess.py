@@ -37,7 +37,7 @@ from wmhlib.running.files import write_table
 from wmhlib.study import open_study
 
 study = open_study(config, data)
-size, view = study.config.preprocessing.size_px, study.config.preprocessing.view
+size, preparation = study.config.preprocessing.size_px, study.preparations[0]
 subjects = cohort.load_cohort(study)
 prepared = subjects[subjects.split.isin(["training", "validation"])]
 print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
@@ -47,15 +47,16 @@ print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
 #
 # The slice with the most lesion of the first training subject: all of it, as in the paper, or the rectangle around the
 # head alone, as the configuration's `view` says. Squeezing it to a square changes its proportions; the prediction is
-# stretched back to the scan's grid before it is scored.
+# stretched back to the scan's grid before it is scored. Its brightness is divided by the volume's maximum, as in the paper,
+# or by its tissue's, as `intensity` says: a few bright voxels, or fat around the brain, set the maximum but not the tissue.
 
 # %%
 first = prepared.iloc[0]
-flair, reference = read_flair(first.flair), read_reference(first.reference)
+flair, reference = read_flair(first.flair, preparation.intensity), read_reference(first.reference)
 lesion = np.asarray(reference.dataobj, dtype=bool)
 k = int(lesion.sum(axis=(0, 1)).argmax())
 volume = flair.get_fdata(dtype=np.float32)
-box = slices.box_of(flair, view)
+box = slices.box_of(flair, preparation.view)
 square = slices.axial_slices(slices.cut_out(volume[..., [k]], box), size)[0]
 square_lesion = slices.axial_slices(slices.cut_out(lesion[..., [k]], box), size)[0]
 picture_row(
@@ -91,15 +92,16 @@ pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() fo
 # lowest ceiling of each centre: what the detour loses is painted blue, what it adds is red.
 
 # %%
-ceilings = slices.ceilings(subjects, size, view)
+ceilings = slices.ceilings(subjects, size, preparation)
 assert ceilings.dice.dropna().between(0, 1).all()
 write_table(study.tables / "ceilings.csv", ceilings)
 lowest = subjects.loc[ceilings.dropna().groupby("centre").dice.idxmin()]
 for row in lowest.itertuples():
-    flair, reference = read_pair(row.flair, row.reference)
-    before, back = np.asarray(reference.dataobj, dtype=bool), slices.round_trip(flair, reference, size, view)
+    flair, reference = read_pair(row.flair, row.reference, preparation.intensity)
+    before = np.asarray(reference.dataobj, dtype=bool)
+    back = slices.round_trip(flair, reference, size, preparation.view)
     k = int(before.sum(axis=(0, 1)).argmax())
-    there = slices.axial_slices(slices.cut_out(before[..., [k]], slices.box_of(flair, view)), size)[0]
+    there = slices.axial_slices(slices.cut_out(before[..., [k]], slices.box_of(flair, preparation.view)), size)[0]
     head = slices.box_of(flair, "head")
     grey, before, back = (slices.cut_out(one[..., k], head) for one in (flair.get_fdata(), before, back))
     picture_row(
@@ -122,12 +124,13 @@ ceilings.groupby(["split", "centre"], sort=False).dice.agg(["size", "min", "mean
 # ## Write every slice
 #
 # One subject at a time, into arrays on disk that training reads a batch at a time: memory does not grow with the
-# cohort. A study that compares views (`whole`, `head`, `pad`) writes one set of arrays for each.
+# cohort. A study that compares views (`whole`, `head`, `pad`) or intensities (`maximum`, `tissue`) writes one set of arrays
+# for each. A warning names every scan whose maximum is out of proportion to its tissue.
 
 # %%
-for each in study.views:
-    slices.write_slices(prepared, study.slices / each, size, each)
-images, references, index = slices.open_slices(study.slices / view)
+for each in study.preparations:
+    slices.write_slices(prepared, study.slices / each.name, size, each)
+images, references, index = slices.open_slices(study.slices / preparation.name)
 assert images.dtype == np.float32 and images.shape == references.shape
 assert 0 <= images[:100].min() and images.max() <= 1
 table = index.groupby("split").agg(

@@ -114,7 +114,7 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 # missed lights up; the taps see it at two scales.
 
 # %%
-images, references, index = slices.open_slices(study.slices / study.views[0])
+images, references, index = slices.open_slices(study.slices / study.preparations[0].name)
 row = int(index.lesion_density_pct[index.split == "training"].idxmax())
 image, mask = network_input(images[[row]]), references[row].astype(bool)
 pieces, count = label(mask)

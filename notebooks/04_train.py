@@ -49,10 +49,10 @@ study = open_study(config, data)
 subjects = cohort.load_cohort(study)
 unseen = subjects[subjects.split.isin(SPLITS)]
 recipe = study.recipe(loss)
-images, references, index = slices.open_slices(study.slices / recipe.view)
+images, references, index = slices.open_slices(study.slices / recipe.preparation.name)
 print(f"{title(loss)}, seed {seed}")
 settings = {"loss": recipe.loss, **recipe.settings, **records.features_of(study, loss)}
-settings |= {"labels": recipe.labels, "view": recipe.view, **recipe.augmentation}
+settings |= {"labels": recipe.labels, "view": recipe.view, "intensity": recipe.intensity, **recipe.augmentation}
 pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_dump()}, name="value").to_frame()
 
 # %% [markdown]
@@ -84,7 +84,7 @@ print(
 trained_on = subjects[(subjects.split == "training") & (subjects.centre != recipe.without)]
 span = suitability.training_range(trained_on)
 write_json(study.model(loss, seed) / "training_range.json", span)
-print(suitability.about_range(span))
+print(suitability.about_range(span, recipe.intensity))
 
 # %% [markdown]
 # ## What has it learnt?

@@ -33,6 +33,7 @@ import pandas as pd
 from IPython.display import Image, display
 
 from wmhlib.apply import find, segment, suitability
+from wmhlib.slices import Preparation
 
 # %% [markdown]
 # ## Which network, which scans?
@@ -41,21 +42,23 @@ from wmhlib.apply import find, segment, suitability
 # name is taken, or every NIfTI where none has; earlier results (`…_mask.nii.gz`, `…_probability.nii.gz`) are passed
 # over.
 #
-# A network knows the kind of scan it was trained on. Where the training left its range beside the model, each scan is
-# compared with it: voxel spacing, matrix, brightness of tissue, how much of the head is covered. A scan outside is
-# segmented all the same, with a warning in its row.
+# A network that divides scans by their maximum misses lesions where fat or a few bright voxels set that maximum. The
+# brightness of each scan's tissue is compared with that of the scans the network was trained on. A network trained with
+# `intensity: tissue` is not misled by bright voxels; of it is said only whether skull and fat are new to it.
 
 # %%
 path, network, trained_on = segment.open_network(model)
 chosen = find.find_scans(scans)
-print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on)}")
+intensity = Preparation.named(network.inputs[0].name).intensity
+print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on, intensity)}")
 
 # %% [markdown]
 # ## Segment
 #
 # One scan at a time, so memory does not grow with their number. Each is brought to the network's slices as in
-# training (notebook 2); the probabilities are brought back to the scan's own grid and cut at one half there. A scan
-# that cannot be read or segmented is reported and does not stop the others.
+# training (notebook 2); the probabilities are brought back to the scan's own grid and cut at one half there. Then the
+# same with left and right exchanged: a network that can read a scan finds nearly the same lesions in its mirror image.
+# A scan that cannot be read or segmented is reported and does not stop the others.
 #
 # A result is replaced only by one of the same scan and network. Scans of one name in different folders, or the masks of
 # two networks, get names of their own, and `<name>.json` says which scan and network a mask is of.
@@ -65,7 +68,9 @@ table = segment.segment_scans(network, chosen, out, trained_on, path)
 assert len(table) == len(chosen), "every scan has its row, whatever became of it"
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
-print(f"{(table.status == 'done').sum()} of {len(table)} scans segmented; volumes.csv lies with the results.")
+done = table[table.status == "done"]
+print(f"{len(done)} of {len(table)} scans segmented; volumes.csv lies with the results.")
+assert done.verdict.notna().all(), "every mask has its verdict"
 for problem in segment.write_bids(table, bids, path) if bids else ():
     print(f"Not in {bids}: {problem}")
 
@@ -75,6 +80,10 @@ for problem in segment.write_bids(table, bids, path) if bids else ():
 # A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has the
 # same rows, and those of earlier results in the folder.
 # The mask is 0 or 1 and the probability map 0 to 1, both on the scan's own grid, so they overlay it in any viewer.
+#
+# **An empty mask is not a healthy brain.** The verdict tells the two apart as far as it can: a doubt is raised where tissue
+# is unusually dark or bright for the network, and where the mask of the mirrored scan is another one (`mirror_dice`). Few
+# scans stand behind these limits (`wmhlib/apply/suitability.py`), so a mask without a doubt can still be wrong.
 
 # %%
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):

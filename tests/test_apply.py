@@ -451,70 +451,121 @@ def test_a_model_that_is_none_is_one_sentence(untrained, tmp_path, monkeypatch):
     untrained.save(where)
     path, network, trained_on = segment.open_network("")
     assert path == where and network.input_shape == (None, 32, 32, 3) and trained_on == {}
-    assert "training_range.json" in suitability.about_range(trained_on)
+    assert "0.4 to 0.6" in suitability.about_range(trained_on)
     (where.parent / "training_range.json").write_text('{"scans": 3, "matrix": [1]}')
     with pytest.raises(ValueError, match=re.escape(str(where.with_name("training_range.json")))):
         segment.open_network(path)
 
 
+def test_a_model_whose_input_has_no_known_name_is_one_sentence(tmp_path):
+    image = keras.Input((32, 32, 3), name="input_layer")
+    keras.Model(image, keras.layers.Conv2D(1, 1)(image)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=naming(tmp_path / "model.keras", "input_layer", "head_tissue")):
+        segment.open_network(tmp_path / "model.keras")
+
+
 def test_the_training_range_is_what_the_scans_are(tmp_path):
-    """Two scans worked out by hand; the second with twice the spacing, half as bright, over half the slices."""
+    """Two scans worked out by hand; the tissue of the second is half as bright, and its bright voxels are more than 1 in 1000."""
     first = np.zeros((10, 20, 8), np.float32)
     first[:5, :10] = 50
-    first[0, 0, 0] = 100
+    first[0, 0, :4] = 100
     second = np.zeros((10, 20, 8), np.float32)
     second[:5, :10, 2:6] = 25
-    second[0, 0, 3] = 100
+    second[0, 0, 2:6] = 100
     for name, values, spacing in (("a", first, [1, 1.5, 3, 1]), ("b", second, [2, 2, 3, 1])):
         nibabel.save(nibabel.Nifti1Image(values, np.diag(spacing)), tmp_path / f"{name}.nii")
     cohort = pd.DataFrame({"flair": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]})
     found = suitability.training_range(cohort)
     assert found == {
         "scans": 2,
-        "in_plane_spacing_mm": [1, 2],
-        "slice_spacing_mm": [3, 3],
-        "matrix": [10, 20],
         "median_tissue_intensity": [0.25, 0.5],
-        "tissue_coverage_pct": [12.5, 25],
-        "tissue_height_mm": [12, 24],
+        "median_tissue_of_percentile": [0.25, 0.5],
     }
-    write_json(tmp_path / "training_range.json", found)
-    assert json.loads((tmp_path / "training_range.json").read_text()) == found
-    said = suitability.about_range(found)
-    assert re.search("2 scan.*spacing 1 to 2 mm.*spacing 3 mm.*10 to 20 voxels.*25%", said), said
+    earlier = found | {"matrix": [10, 20], "slice_spacing_mm": [3, 3]}  # ranges held more before
+    write_json(tmp_path / "training_range.json", earlier)
+    assert suitability.read_range(tmp_path / "training_range.json") == found
+    assert re.search("2 scan.*0.25 to 0.50", suitability.about_range(found))
+    assert suitability.read_range(tmp_path / "nowhere.json") == {}
     with pytest.raises(ValueError):
         suitability.training_range(cohort[:0])
 
 
-def test_a_scan_outside_the_training_range_is_warned_of(untrained, tmp_path):
-    cohort = pd.DataFrame({"flair": [str(write(tmp_path / "in", "a.nii") / "a.nii")]})
-    trained_on = suitability.training_range(cohort)
+def spiked(times: float) -> nibabel.Nifti1Image:
+    """Tissue at 400 with a lesion at 850, in air, with four voxels at `times` that."""
+    values = np.zeros((40, 36, 20), np.float32)
+    values[5:35, 5:31, 2:18] = 400 + 20 * np.random.default_rng(1).standard_normal((30, 26, 16))
+    values[8:13, 20:26, 5:15] = 850
+    values[20, 20, 4:8] = 850 * times
+    return nibabel.Nifti1Image(values, np.diag([1, 1, 3, 1.0]))
 
-    def warned(values, spacing=(1, 1, 3)):
-        image = nibabel.Nifti1Image(values, np.diag([*spacing, 1.0]))
-        texts = suitability.range_warnings(read_flair(image), trained_on)
-        assert all(text.endswith(".") and ";" not in text for text in texts)
-        return [text.split(" is ")[0] for text in texts]
 
-    usual = small_scan(np.random.default_rng(5), SHAPE)[0]
-    assert warned(usual) == [] and warned(usual, (1.2, 0.8, 3.6)) == [], "within 25 %"
-    assert warned(usual, (1.3, 1, 3)) == warned(usual, (1, 0.7, 3)) == ["In-plane spacing"]
-    assert warned(usual, (1, 1, 6)) == ["Slice spacing", "Height of tissue from the lowest to the highest slice"]
-    spiked = usual.copy()
-    spiked[8, 8, 4] *= 10
-    assert warned(spiked) == ["Median tissue intensity as a share of the maximum"]
-    half = usual.copy()
-    half[..., 4:] = 0
-    assert "Height of tissue from the lowest to the highest slice" in warned(half)
-    assert "Tissue's share of the volume" in warned(half)
-    wide = np.pad(usual, ((0, 0), (10, 10), (0, 0)))
-    assert "In-plane matrix" in warned(wide)
-    assert suitability.range_warnings(read_flair(nibabel.Nifti1Image(half, np.eye(4))), {}) == []
+def test_tissue_out_of_proportion_raises_a_doubt():
+    """Tissue is at 0.47 of the maximum, divided by the times."""
+    key = suitability.RANGES["maximum"][0]
+    levels = {"scans": 3, key: [0.45, 0.5]}
+    for trained_on in ({}, levels):
+        assert suitability.brightness_doubt(read_flair(spiked(1)), trained_on) == ""
+        assert "0.36" in suitability.brightness_doubt(read_flair(spiked(1.3)), trained_on)
+    with_skull = {"scans": 3, key: [0.2, 0.22]}
+    assert suitability.brightness_doubt(read_flair(spiked(2.1)), with_skull) == ""
+    assert "0.47" in suitability.brightness_doubt(read_flair(spiked(1)), with_skull)
 
-    nibabel.save(nibabel.Nifti1Image(half, np.diag([1, 1, 3, 1.0])), tmp_path / "in" / "half.nii")
-    table = segment.segment_scans(untrained, find_scans(tmp_path / "in"), tmp_path / "out", trained_on)
-    assert table.status.eq("done").all() and table.warnings[0] == "" and table.warnings[1].count("; ") == 1
-    assert re.search("Height of tissue.*9 mm.*15.8 to 26.2 mm", table.warnings[1])
+
+def test_fat_raises_a_doubt_of_a_network_by_tissue_and_hot_voxels_do_not():
+    values, key = spiked(1).get_fdata(), suitability.RANGES["tissue"][0]
+    values[5:7, 5:31, 2:18] = 1500
+    fat = read_flair(nibabel.Nifti1Image(values, np.eye(4)))
+    for times in (1, 1.3, 20):
+        assert suitability.brightness_doubt(read_flair(spiked(times)), {}, "tissue") == ""
+    assert "0.27" in suitability.brightness_doubt(fat, {}, "tissue")
+    assert suitability.brightness_doubt(fat, {"scans": 1, key: [0.25, 0.3]}, "tissue") == ""
+
+
+def test_agreement_is_the_dice_of_both_masks():
+    mask, other = np.zeros((2, 4, 5, 6), bool)
+    assert np.isnan(suitability.agreement(mask, other)) and not suitability.agreement_doubt(float("nan"))
+    mask[1, 1:4, 2] = True
+    assert suitability.agreement(mask, other) == 0 and suitability.agreement_doubt(0.0)
+    other[1, 1:3, 2:4] = True
+    assert suitability.agreement(mask, other) == pytest.approx(4 / 7)
+    assert suitability.agreement(mask, mask) == 1 and not suitability.agreement_doubt(1.0)
+
+
+def one_sided() -> keras.Model:
+    """A network that answers with the image, but only in the half of it that comes first."""
+    image = keras.Input((32, 32, 3), name="whole_tissue")
+    grey = keras.layers.Rescaling(1 / 255, 103.939 / 255)(image[..., :1])
+    return keras.Model(image, keras.layers.ZeroPadding2D(((0, 16), (0, 0)))(grey[:, :16]))
+
+
+def blind(name: str) -> keras.Model:
+    """A network that finds nothing anywhere."""
+    image = keras.Input((32, 32, 3), name=name)
+    return keras.Model(image, keras.layers.Rescaling(0.0)(image[..., :1]))
+
+
+@pytest.mark.parametrize(
+    ("network", "times", "empty", "doubtful"),
+    [
+        (blind("whole"), 1, True, False),
+        (blind("whole"), 4, True, True),
+        (blind("whole_tissue"), 4, True, False),
+        (one_sided(), 1, False, True),
+        (None, 1, False, False),
+    ],
+    ids=["nothing", "dark", "dark by tissue", "one side", "sound"],
+)
+def test_an_empty_mask_of_a_scan_that_cannot_be_read_is_no_healthy_brain(
+    bright, tmp_path, network, times, empty, doubtful
+):
+    nibabel.save(spiked(times), tmp_path / "a.nii")
+    row = segment.segment_scans(network or bright, [tmp_path / "a.nii"], tmp_path / "out", {}).iloc[0]
+    assert row.status == "done", row.reason
+    assert row.verdict == suitability.VERDICTS[empty, doubtful]
+    assert (row.warnings != "") == doubtful and (row.lesions == 0) == empty
+    assert np.isnan(row.mirror_dice) if empty else (row.mirror_dice < 0.1 if doubtful else row.mirror_dice > 0.99)
+    assert pd.read_csv(tmp_path / "out" / "volumes.csv").verdict[0] == row.verdict
+    assert len(set(suitability.VERDICTS.values())) == 4
 
 
 def test_the_picture_shows_the_slices_with_most_lesion_and_loses_no_voxel():

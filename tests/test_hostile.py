@@ -451,7 +451,7 @@ def made(tmp_path, settings, write_config, monkeypatch) -> list:
     scoring.write_threshold_masks(opened, subjects)
     scoring.save_tables(opened, scoring.summarise(scoring.score(opened, unseen), opened.kinds))
     write_json(opened.features / "origins.json", {"vgg19": {"weights": "random", "source": NAMES[1]}})
-    slices.ceilings(unseen, 16, "whole").to_csv(opened.tables / "ceilings.csv", index=False)
+    slices.ceilings(unseen, 16, slices.PAPER).to_csv(opened.tables / "ceilings.csv", index=False)
     assert set(records.ceilings(opened).subject) == set(NAMES)
     tables = scoring.load_tables(opened)
     for name in ("per_subject", "volumes", "per_lesion", "operating_points"):

@@ -1,18 +1,33 @@
 import errno
 import gzip
 import os
+import warnings
 from pathlib import Path
 
+import hypothesis
 import nibabel
 import numpy as np
 import pytest
-from conftest import as_nobody, full_disk, naming
+from conftest import SHARED, as_nobody, full_disk, naming
+from hypothesis import example, given
+from hypothesis import strategies as st
 from nibabel import orientations
 
 from wmhlib import slices
 from wmhlib.cohort import assign_splits, read_challenge
 from wmhlib.generator import network_input
-from wmhlib.intake.scans import canonical, canonical_slice_count, read_flair, read_reference
+from wmhlib.intake.scans import (
+    IN_PROPORTION,
+    INTENSITIES,
+    TISSUE_GREY,
+    BrightnessWarning,
+    canonical,
+    canonical_slice_count,
+    check_proportion,
+    read_flair,
+    read_reference,
+    tissue_level,
+)
 
 
 def scan(shape=(7, 8, 9), codes="RAS", dtype=np.float32) -> nibabel.Nifti1Image:
@@ -57,6 +72,105 @@ def test_flair_is_divided_by_its_maximum_and_negatives_go(tmp_path):
     values = np.array([-5, 0, 10, 40], np.int16).reshape(2, 2, 1)
     volume = read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()
     assert volume.ravel().tolist() == [0, 0, 0.25, 1]
+
+
+def head(fat: float = 0, shape=(40, 48, 20)) -> np.ndarray:
+    """A block of noisy tissue at 400 in noisy air, with a lesion at 800, and around it a shell of `fat` times tissue."""
+    random = np.random.default_rng(1)
+    values = np.abs(5 * random.standard_normal(shape))
+    values[6:34, 8:40, 2:18] = fat * 400
+    values[8:32, 10:38, 2:18] = 400 + 20 * random.standard_normal((24, 28, 16))
+    values[12:16, 20:24, 5:8] = 800
+    return values
+
+
+def grey(values: np.ndarray, intensity: str) -> np.ndarray:
+    return read_flair(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), intensity).get_fdata()
+
+
+def test_tissue_is_brought_to_its_grey_and_what_is_brighter_than_white_is_cut():
+    values = np.concatenate([np.full(900, -7), np.full(5000, 200), np.full(100, 300), np.full(94, 1000)])
+    assert np.unique(grey(values.reshape(2, 11, 277), "tissue")).round(4).tolist() == [0, 0.46, 0.69, 1]
+    assert TISSUE_GREY == 0.46
+    sparse = np.zeros((20, 20, 20))
+    sparse[3, 4, 5] = 8
+    assert grey(sparse, "tissue").max() == pytest.approx(0.46), "fewer voxels than the percentile counts are tissue"
+
+
+@given(factor=st.floats(1e-4, 1e6), air=st.integers(0, 12))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_neither_the_scanners_scale_nor_the_air_around_changes_tissue(factor, air):
+    expected = grey(head(), "tissue")
+    seen = grey(np.pad(head() * factor, air), "tissue")
+    assert np.abs(seen[tuple(slice(air, air + side) for side in expected.shape)] - expected).max() < 1e-3
+
+
+@given(places=st.sets(st.integers(0, 40 * 48 * 20 - 1), min_size=4, max_size=4), times=st.floats(1, 1000))
+@example(places={100, 200, 15000, 15001}, times=10)
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_four_hot_voxels_change_nothing_else_of_tissue(places, times):
+    values, elsewhere = head(), np.ones(40 * 48 * 20, bool)
+    values.ravel()[list(places)] = times * values.max()
+    elsewhere[list(places)] = False
+    moved = {each: np.abs(grey(values, each) - grey(head(), each)).ravel()[elsewhere].max() for each in INTENSITIES}
+    assert moved["tissue"] < 1e-3 and (times < 2 or moved["maximum"] > 0.4)
+
+
+@pytest.mark.parametrize("fat", [2, 4, 6])
+def test_bright_fat_around_the_brain_leaves_its_tissue_where_it_was(fat):
+    with_fat, without, brain = head(fat), head(), (slice(8, 32), slice(10, 38), slice(2, 18))
+    assert np.abs(grey(with_fat, "tissue")[brain] - grey(without, "tissue")[brain]).max() < 0.02
+    assert grey(with_fat, "maximum")[brain].mean() < grey(without, "maximum")[brain].mean() * 2.1 / fat
+
+
+def test_hot_voxels_do_not_hide_the_head_from_its_box():
+    values = head()
+    values[20, 20, 10:14] = 40 * values.max()
+    boxes = [slices.box_of(nibabel.Nifti1Image(grey(values, each), np.eye(4)), "head") for each in INTENSITIES]
+    assert boxes == [((0, 40), (0, 48)), ((6, 34), (8, 40))], "by the maximum there is no tissue, so all of the slice"
+
+
+@pytest.mark.parametrize(("times", "outside"), [(1, False), (1.2, False), (1.3, True), (10, True)])
+def test_a_maximum_out_of_proportion_is_warned_of_by_file(times, outside):
+    values = head()
+    values[20, 20, 10] = times * values.max()
+    image = read_flair(nibabel.Nifti1Image(values, np.eye(4)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_proportion("x/FLAIR.nii.gz", image)
+    assert [one.category for one in caught] == [BrightnessWarning] * outside
+    assert all("x/FLAIR.nii.gz" in str(one.message) for one in caught)
+
+
+@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans lie beside the project")
+def test_real_scans_are_in_proportion_but_for_those_with_skull():
+    levels = {}
+    for path in sorted((SHARED / "real").glob("t*/*/*/pre/FLAIR.nii.gz")):
+        levels.setdefault(path.parents[2].name, []).append(tissue_level(read_flair(path).get_fdata()))
+    low, high = IN_PROPORTION
+    assert max(levels.pop("ISBI")) < low
+    assert all(low < level < high for level in sum(levels.values(), []))
+
+
+def test_slices_are_of_the_brightness_they_are_prepared_for(challenge, tmp_path):
+    cohort = training(challenge)
+    pairs = {}
+    for each in (slices.PAPER, slices.Preparation("whole", "tissue")):
+        slices.write_slices(cohort, tmp_path / each.name, 16, each)
+        pairs[each.name] = slices.open_slices(tmp_path / each.name)
+    assert list(pairs) == ["whole", "whole_tissue"]
+    levels = [np.median(images[images > 0.2]) for images, *_ in pairs.values()]
+    assert levels[1] == pytest.approx(TISSUE_GREY, abs=0.01) and levels[0] < 0.45
+    assert np.array_equal(pairs["whole"][1], pairs["whole_tissue"][1])
+
+
+def test_a_preparation_is_known_by_its_name():
+    for view in slices.VIEWS:
+        assert slices.Preparation.named(view) == (view, "maximum"), "as networks were saved before there was a choice"
+        assert slices.Preparation.named(slices.Preparation(view, "tissue").name) == (view, "tissue")
+    for name in ("head_maximum", "tissue", "head_", "input_layer", ""):
+        with pytest.raises(ValueError, match=naming(repr(name), "head_tissue")):
+            slices.Preparation.named(name)
 
 
 def test_reference_keeps_label_one_only():

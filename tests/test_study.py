@@ -43,6 +43,8 @@ def test_every_configuration_that_ships_is_valid(name):
         ({"augmentation": {"zoom_pct": -1}}, "augmentation.zoom_pct"),
         ({"preprocessing": {"size_px": 33, "view": "whole"}}, "preprocessing.size_px"),
         ({"preprocessing": {"size_px": 32, "view": "half"}}, "preprocessing.view"),
+        ({"preprocessing": {"size_px": 32, "view": "head", "intensity": "max"}}, "preprocessing.intensity"),
+        ({"losses": {"dice": {"intensity": "median"}}}, "losses.dice"),
         ({"losses": {}}, "losses"),
         ({"losses": {"Dice": {"loss": "dice"}}}, "losses.Dice"),
         ({"losses": {"hinge": {}}}, "losses.hinge.loss"),
@@ -113,6 +115,21 @@ def test_a_configuration_may_build_on_another_and_vary_its_losses(settings, writ
     variant.write_text("base: nowhere.yaml\n")
     with pytest.raises(FileNotFoundError, match=naming("nowhere.yaml")):
         open_study(variant)
+
+
+def test_every_preparation_of_a_study_is_listed_once_its_own_first(settings, write_config):
+    settings["preprocessing"] |= {"view": "head", "intensity": "tissue"}
+    settings["losses"] = {
+        "dice": {"intensity": "maximum"},
+        "tversky": {},
+        "dice_pad": {"loss": "dice", "view": "pad"},
+        "dice_again": {"loss": "dice", "intensity": "maximum"},
+    }
+    study = open_study(write_config(settings))
+    assert [each.name for each in study.preparations] == ["head_tissue", "head", "pad_tissue"]
+    assert study.recipe("dice_pad").preparation == ("pad", "tissue")
+    del settings["preprocessing"]["intensity"]
+    assert [each.name for each in open_study(write_config(settings)).preparations] == ["head", "pad"]
 
 
 def test_a_study_can_be_changed_without_its_file(settings, write_config, registries):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -19,6 +20,7 @@ from wmhlib import features, inference, learner, losses, training
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.generator import dense_unet
+from wmhlib.intake.scans import BrightnessWarning
 from wmhlib.minmax import Adversary
 from wmhlib.running.checkpoints import finish
 from wmhlib.siamese import SiameseContentLoss
@@ -114,11 +116,45 @@ def test_masks_lie_on_the_scans_own_grid(view):
         assert 2 * (drawn & there).sum() / (drawn.sum() + there.sum()) > 0.85, codes
 
 
-def test_a_trained_network_says_what_it_saw(settings, write_config, tmp_path):
-    settings["preprocessing"]["view"] = "head"
+@pytest.mark.parametrize(("intensity", "name"), [("maximum", "head"), ("tissue", "head_tissue")])
+def test_a_trained_network_says_what_it_saw(settings, write_config, tmp_path, intensity, name):
+    settings["preprocessing"] |= {"view": "head", "intensity": intensity}
     network = training.make_generator(open_study(write_config(settings)).recipe("siamese"), 32, 1)
     network.save(tmp_path / "model.keras")
-    assert inference.load_generator(tmp_path / "model.keras").inputs[0].name == "head"
+    assert inference.load_generator(tmp_path / "model.keras").inputs[0].name == name
+
+
+def test_a_scan_is_segmented_at_the_brightness_its_network_was_trained_on():
+    """Networks that answer with the image itself, and a scan with four hot voxels."""
+    values = np.zeros((32, 32, 9), np.float32)
+    values[4:28, 4:28, 1:8] = 100
+    values[10:14, 10:14, 3:6] = 200
+    values[20, 20, 2:6] = 4000
+    likely = {}
+    for name in ("whole", "whole_tissue"):
+        image = keras.Input((32, 32, 3), name=name)
+        copy = keras.Model(image, keras.layers.Rescaling(1 / 255, 103.939 / 255)(image[..., :1]))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            likely[name] = inference.probability(copy, nibabel.Nifti1Image(values, np.eye(4))).get_fdata()
+        assert any(one.category is BrightnessWarning for one in caught) == (name == "whole")
+    assert np.allclose([likely["whole"][12, 12, 4], likely["whole_tissue"][12, 12, 4]], [0.05, 0.92], atol=1e-4)
+    image = keras.Input((32, 32, 3), name="input_layer")
+    unknown = keras.Model(image, image[..., :1])
+    with pytest.raises(ValueError, match=naming("input_layer", "head_tissue")):
+        inference.probability(unknown, nibabel.Nifti1Image(values, np.eye(4)))
+
+
+@pytest.mark.slow
+def test_a_study_may_train_one_loss_at_both_brightnesses(settings, study, write_config):
+    settings["losses"] = {"dice": {}, "dice_tissue": {"loss": "dice", "intensity": "tissue"}}
+    both = open_study(write_config(settings))
+    prepared = load_cohort(both).query("split in ['training', 'validation']")
+    write_slices(prepared, both.slices / "whole_tissue", 32, both.recipe("dice_tissue").preparation)
+    losses_seen = [training.train(both, name, 1).loss for name in settings["losses"]]
+    assert not losses_seen[0].equals(losses_seen[1])
+    model = inference.load_generator(both.model("dice_tissue", 1) / "model.keras")
+    assert model.inputs[0].name == "whole_tissue"
 
 
 def test_the_global_threshold_is_the_best_there_is(study):

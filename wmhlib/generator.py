@@ -74,7 +74,7 @@ def dense_unet(
     convolutions: int = 2,
     output_prior: float = 0.1,
     seed: int = 0,
-    view: str = "whole",
+    preparation: str = "whole",
 ) -> keras.Model:
     """Build the generator.
 
@@ -92,9 +92,9 @@ def dense_unet(
         Probability of WMH that the untrained network gives everywhere: the background's label (D-004).
     seed
         Of the initial weights, so that every loss of one seed starts from the same network.
-    view
-        The part of a slice that the network sees (`wmhlib.slices.VIEWS`). It is the name of the input layer, so a saved
-        network says how its scans must be prepared.
+    preparation
+        How the network's scans are prepared: the name of a `wmhlib.slices.Preparation`. It is the name of the input layer,
+        so that a saved network says it.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def dense_unet(
     if size % 2**depth:
         raise ValueError(f"Slices of {size} pixels cannot be halved {depth} times: choose a multiple of {2**depth}.")
     seeds, skips = Seeds(seed), []
-    x = image = keras.Input((size, size, 3), name=view)
+    x = image = keras.Input((size, size, 3), name=preparation)
     for level in range(depth):
         x = dense_block(
             x, filters * 2**level, convolutions, seeds

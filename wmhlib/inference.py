@@ -13,9 +13,9 @@ import numpy as np
 
 from wmhlib.generator import network_input
 from wmhlib.intake.nifti import open_scan
-from wmhlib.intake.scans import read_flair
+from wmhlib.intake.scans import check_proportion, read_flair
 from wmhlib.running.files import PathLike
-from wmhlib.slices import axial_slices, box_of, cut_out, volume_of
+from wmhlib.slices import Preparation, axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
 """A voxel of this probability or more is WMH."""
@@ -36,26 +36,33 @@ def load_generator(path: PathLike) -> keras.Model:
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabel.Nifti1Image:
+def probability(model: keras.Model, flair: Flair, batch_size: int = 8, mirrored: bool = False) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
-    The model's input says what the slices must be: its size, and by its name the part of the slice (D-021); outside that
-    part the probability is 0, and so it is where a network that diverged gives no number.
+    The model's input says what the slices must be: its size, and by its name the part of the slice and its brightness
+    (`wmhlib.slices.Preparation`, D-021). Outside that part the probability is 0, and so it is where a network that diverged
+    gives no number. With `mirrored`, the network sees every slice with left and right exchanged, and its answer is exchanged
+    back: a network that is sure of a scan gives nearly the same. Warns (`wmhlib.intake.scans.BrightnessWarning`) where the network divides by a maximum that is out of
+    proportion.
 
     Raises
     ------
     ValueError
-        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`).
+        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`); the
+        model's input has the name of no preparation.
     """
     scan = open_scan(flair) if isinstance(flair, str | Path) else flair
-    image = read_flair(flair)
-    box = box_of(image, model.inputs[0].name)
+    preparation = Preparation.named(model.inputs[0].name)
+    image = read_flair(flair, preparation.intensity)
+    if preparation.intensity == "maximum":
+        check_proportion(scan.get_filename() or "The scan given", image)
+    box = box_of(image, preparation.view)
     grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
-    slices = [
-        model.predict_on_batch(network_input(grey[start : start + batch_size]))[..., 0]
-        for start in range(0, len(grey), batch_size)
-    ]
-    return nibabel.Nifti1Image(volume_of(np.nan_to_num(np.concatenate(slices)), scan, box), scan.affine)
+    seen = grey[:, ::-1] if mirrored else grey
+    batches = (seen[start : start + batch_size] for start in range(0, len(seen), batch_size))
+    slices = np.concatenate([model.predict_on_batch(network_input(batch))[..., 0] for batch in batches])
+    slices = np.nan_to_num(slices[:, ::-1] if mirrored else slices)
+    return nibabel.Nifti1Image(volume_of(slices, scan, box), scan.affine)
 
 
 def mask_of(likely: nibabel.Nifti1Image) -> nibabel.Nifti1Image:

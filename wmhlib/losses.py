@@ -18,7 +18,7 @@ LOSSES: dict[str, type["Loss"]] = {}
 """Every loss by the name that configurations, folders and tables use. Defining a subclass of `Loss` adds it."""
 
 
-STUDY_KEYS = {"loss", "labels", "view", "without", "augmentation", "training", "generator"}
+STUDY_KEYS = {"loss", "labels", "view", "intensity", "without", "augmentation", "training", "generator"}
 """Keys of an entry below `losses` that are not settings of the loss itself."""
 
 

@@ -14,17 +14,20 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 
 from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS, amount
+from wmhlib.intake.scans import INTENSITIES
 from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
 from wmhlib.running.configuration import merged
 from wmhlib.running.files import PathLike
 from wmhlib.siamese import MinMaxLoss  # noqa: F401  its module registers the content losses
+from wmhlib.slices import VIEWS, Preparation
 
 RESERVED = ("global_threshold", "observer_", "reference", "found", "missed", "false")
 """What the names of entries below `losses` may not begin with: tables use these for masks that nothing trained."""
 
 Labels = Literal["hard", "soft"]
-View = Literal["whole", "head", "pad"]
+View = Literal[VIEWS]  # type: ignore[valid-type]
+Intensity = Literal[INTENSITIES]  # type: ignore[valid-type]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -59,6 +62,7 @@ class Split(Settings):
 class Preprocessing(Settings):
     size_px: Annotated[int, Field(ge=16, le=1024)]
     view: View
+    intensity: Intensity = "maximum"
 
 
 class Training(Settings):
@@ -94,12 +98,17 @@ class Recipe(Settings):
     loss: str  # a name in `wmhlib.losses.LOSSES`
     labels: Labels
     view: View
+    intensity: Intensity
     without: Text | None = None  # a centre that is left out of training
     augmentation: dict[str, float]
     training: Training
     generator: Generator
     settings: dict[str, Any]  # the loss's own, defaults filled in
     features: dict[str, Any] | None  # of its feature network: network, taps, weights; None where it looks at none
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(self.view, self.intensity)
 
 
 class Configuration(Settings):
@@ -147,6 +156,7 @@ def _recipe(name: str, entry: dict, settings: dict, path: PathLike) -> Recipe:
     shared = {
         "labels": labels,
         "view": own.pop("view", settings["preprocessing"]["view"]),
+        "intensity": own.pop("intensity", settings["preprocessing"].get("intensity", "maximum")),
         "without": own.pop("without", None),
         "augmentation": merged(settings["augmentation"], own.pop("augmentation", {})),
         "training": merged(settings["training"], own.pop("training", {})),

@@ -1,7 +1,7 @@
 """A volume as preprocessed axial slices, kept in memory-mapped arrays, and back to the volume.
 
 Paper 3.2.1: the whole volume is divided by its maximum, axial slices are taken and resampled to a square with
-scikit-image's `resize` at its defaults. Input: NIfTI files. Output: `images.npy` (slices, size, size) float32 in 0-1,
+scikit-image's `resize` at its defaults. `Preparation` has the other choices. Input: NIfTI files. Output: `images.npy` (slices, size, size) float32 in 0-1,
 `references.npy` of the same shape in uint8 0/1, and `index.csv`, which says what each slice is. They are written and read
 one subject at a time, so memory does not grow with the cohort.
 """
@@ -9,6 +9,7 @@ one subject at a time, so memory does not grow with the cohort.
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -19,16 +20,39 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib.intake.nifti import MOST_VOXELS
-from wmhlib.intake.scans import canonical_slice_count, read_pair
+from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_proportion, read_pair
 from wmhlib.running.files import PathLike, read_table, writing
 
 TISSUE = 0.05
-"""What is brighter than this share of the volume's maximum counts as tissue, darker as air."""
-
+"""What is brighter than this in a FLAIR as `read_flair` gives it counts as tissue, darker as air."""
 
 VIEWS = ("whole", "head", "pad")
 """What of a slice the network sees: all of it (paper 3.2.1), the rectangle that holds the head (D-021), or that rectangle
 padded with air to a square of equal sides in mm, which keeps proportions."""
+
+
+class Preparation(NamedTuple):
+    """How a scan is prepared for a network: one of `VIEWS` and one of `wmhlib.intake.scans.INTENSITIES`."""
+
+    view: str
+    intensity: str = "maximum"
+
+    @property
+    def name(self) -> str:
+        """What folders of slices and a network's input layer are called: `head` divides by the maximum, `head_tissue` not."""
+        return self.view if self.intensity == "maximum" else f"{self.view}_{self.intensity}"
+
+    @classmethod
+    def named(cls, name: str) -> "Preparation":
+        """The preparation of this name; ValueError where there is none."""
+        every = {one.name: one for one in (cls(view, intensity) for view in VIEWS for intensity in INTENSITIES)}
+        if name not in every:
+            raise ValueError(f"No scan is prepared as {name!r}; a network's input is called one of {', '.join(every)}.")
+        return every[name]
+
+
+PAPER = Preparation("whole", "maximum")
+"""The paper's preparation (3.2.1)."""
 
 Box = tuple[tuple[int, int], ...]
 """The first voxel and the one after the last along both sides of an axial slice; it may reach beyond the slice."""
@@ -117,7 +141,7 @@ def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size:
     return volume_of(there.astype(np.float32), reference, box) >= 0.5
 
 
-def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
+def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.DataFrame:
     """The Dice of a network that would repeat its reference slices of `size` pixels, on each subject of a cohort.
 
     No hard limit: probabilities that fall off smoothly can come back a little better than masks do (D-014).
@@ -129,8 +153,8 @@ def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
     """
     rows = []
     for subject in tqdm(cohort.itertuples(), "ceilings", len(cohort), unit="scan"):
-        flair, reference = read_pair(subject.flair, subject.reference)
-        voxels, back = np.asarray(reference.dataobj, dtype=bool), round_trip(flair, reference, size, view)
+        flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
+        voxels, back = np.asarray(reference.dataobj, dtype=bool), round_trip(flair, reference, size, preparation.view)
         both = voxels.sum() + back.sum()
         rows.append(
             (subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else np.nan)
@@ -138,8 +162,8 @@ def ceilings(cohort: pd.DataFrame, size: int, view: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
 
 
-def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, view: str = "whole") -> None:
-    """Preprocess every subject of a cohort into `folder`, all or nothing; `view` is one of `VIEWS`.
+def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, preparation: Preparation = PAPER) -> None:
+    """Preprocess every subject of a cohort into `folder`, all or nothing.
 
     Raises
     ------
@@ -155,7 +179,7 @@ def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, view: str = 
     with writing(folder):
         try:
             unfinished.mkdir(parents=True)
-            _fill(unfinished, cohort, size, view)
+            _fill(unfinished, cohort, size, preparation)
             if folder.exists():
                 folder.rename(earlier)
             unfinished.rename(folder)
@@ -166,15 +190,17 @@ def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, view: str = 
             shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _fill(folder: Path, cohort: pd.DataFrame, size: int, view: str) -> None:
+def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparation) -> None:
     counts = [canonical_slice_count(path) for path in cohort.flair]
     shape = (sum(counts), size, size)
     images = _reserved(folder / "images.npy", np.float32, shape)
     references = _reserved(folder / "references.npy", np.uint8, shape)
     index, start = [], 0
     for subject, count in zip(tqdm(cohort.itertuples(), "slices", len(cohort), unit="subject"), counts, strict=True):
-        flair, reference = read_pair(subject.flair, subject.reference)
-        here, box = slice(start, start + count), box_of(flair, view)
+        flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
+        if preparation.intensity == "maximum":
+            check_proportion(subject.flair, flair)
+        here, box = slice(start, start + count), box_of(flair, preparation.view)
         images[here] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
         references[here] = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
         density = references[here].mean(axis=(1, 2)) * 100

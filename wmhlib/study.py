@@ -14,6 +14,7 @@ from pathlib import Path
 from wmhlib.running.configuration import merged, read_settings
 from wmhlib.running.files import ROOT, PathLike, find
 from wmhlib.settings import Configuration, Recipe, checked
+from wmhlib.slices import Preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Study:
 
     @property
     def slices(self) -> Path:
-        """Preprocessed slices, one folder per view, beside the data: they can be made from it again at any time."""
+        """Preprocessed slices, one folder per preparation, beside the data: they can be made from it again at any time."""
         return ROOT / "data" / "slices" / self.name
 
     @property
@@ -72,9 +73,10 @@ class Study:
         return taps
 
     @property
-    def views(self) -> list[str]:
-        """The parts of a slice that the study's losses see (`wmhlib.slices.VIEWS`), the study's own view first."""
-        return list(dict.fromkeys([self.config.preprocessing.view, *(recipe.view for recipe in self.recipes.values())]))
+    def preparations(self) -> list[Preparation]:
+        """How scans are prepared for the study's losses, the study's own way first."""
+        own = Preparation(self.config.preprocessing.view, self.config.preprocessing.intensity)
+        return list(dict.fromkeys([own, *(recipe.preparation for recipe in self.recipes.values())]))
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of an entry below `losses`; ValueError where the study does not configure it."""

@@ -74,7 +74,7 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
 
 
 def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watch: Callable | None) -> pd.DataFrame:
-    settings, slices = recipe.training, open_slices(study.slices / recipe.view)
+    settings, slices = recipe.training, open_slices(study.slices / recipe.preparation.name)
     rows, validation_rows = choose_slices(slices[2], recipe, loss)
     network = make_features(study, recipe)
     checkpoints = Checkpoints(study.model(loss, seed))
@@ -205,7 +205,7 @@ def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | No
 
 def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
     """The untrained generator of a recipe."""
-    return dense_unet(size, **recipe.generator.model_dump(), seed=seed, view=recipe.view)
+    return dense_unet(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:

@@ -17,7 +17,18 @@ import pandas as pd
 
 from wmhlib.running.files import PathLike, write_json
 
-COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "warnings", "mask", "network"]
+COLUMNS = [
+    "scan",
+    "status",
+    "reason",
+    "lesions",
+    "volume_ml",
+    "largest_lesion_ml",
+    "verdict",
+    "mirror_dice",
+    "warnings",
+]
+COLUMNS += ["mask", "network"]
 """Of `volumes.csv`."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}

@@ -3,14 +3,14 @@
 Input: NIfTI files and a `model.keras`. Output, per scan: `<name>_mask.nii.gz` (uint8 0/1) and `<name>_probability.nii.gz`
 (float32 0-1) on the scan's own grid, `<name>.png` to look at, `<name>.json` which says what scan and network they are of, and
 a row of `volumes.csv`. Results are replaced by those of the same scan and network only. A lesion is a 26-connected
-component, as in `wmhlib.metrics`; volumes are in ml, spacings in mm. A scan unlike those the network was trained on is
-segmented all the same, and its row says what differs.
+component, as in `wmhlib.metrics`; volumes are in ml. A scan that the network may be unable to read is segmented all the same,
+and its row says why (`wmhlib.apply.suitability`).
 """
 
 import importlib.metadata
-import json
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,14 +25,14 @@ from tqdm import tqdm
 
 from wmhlib.apply import results
 from wmhlib.apply.results import RESULTS
-from wmhlib.apply.suitability import about_range, range_warnings
+from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, verdict
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import open_scan, read_scan, save_image
-from wmhlib.intake.scans import read_flair
+from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
-from wmhlib.slices import TISSUE
+from wmhlib.slices import TISSUE, Preparation
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
@@ -70,13 +70,11 @@ def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
             f"{path} takes {sides[0]} and gives {sides[1]}; a network that takes (None, size, size, 3) and gives "
             "(None, size, size, 1) is needed, as notebook 04_train makes."
         )
-    beside = path.with_name("training_range.json")
     try:
-        trained_on = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        about_range(trained_on)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{beside} does not hold two numbers for each measure: remove it or train again.") from None
-    return path, network, trained_on
+        Preparation.named(network.inputs[0].name)
+    except ValueError as error:
+        raise ValueError(f"{path} does not say how scans are prepared for it. {error}") from None
+    return path, network, read_range(path.with_name("training_range.json"))
 
 
 def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> nibabel.Nifti1Image:
@@ -101,7 +99,7 @@ def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> 
 def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
     """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
 
-    `flair` is as `read_flair` gives it, `mask` boolean and of its shape. Slices are seen from the feet, with square
+    `flair` is as `read_flair` gives it, best by `tissue`, `mask` boolean and of its shape. Slices are seen from the feet, with square
     pixels fine enough that no voxel of the mask is lost.
     """
     volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
@@ -132,16 +130,22 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
 
     Errors as in `read_flair`.
     """
-    out, flair, scan = Path(out), read_flair(path), open_scan(path)
-    warnings = range_warnings(flair, trained_on)
+    out, scan, notes = Path(out), open_scan(path), []
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
-        warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
-    values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
+        notes.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right")
+    intensity = Preparation.named(network.inputs[0].name).intensity
+    brightness = brightness_doubt(read_flair(path), trained_on, intensity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
+        values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
+        mirrored = np.asarray(probability(network, path, mirrored=True).dataobj) >= THRESHOLD
+    agreed = agreement(values >= THRESHOLD, mirrored)
+    doubts = [text for text in (brightness, agreement_doubt(agreed)) if text]
     mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
     save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
     straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
     with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
-        quality_picture(flair, straight, name).save(temporary)
+        quality_picture(read_flair(path, "tissue"), straight, name).save(temporary)
     save_image(mask, out / f"{name}{RESULTS['mask']}")
     labels, count = cc3d.connected_components(straight, connectivity=26, return_N=True)
     voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], abs(np.linalg.det(scan.affine[:3, :3])) / 1000
@@ -149,7 +153,9 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
         "lesions": count,
         "volume_ml": int(voxels.sum()) * voxel_ml,
         "largest_lesion_ml": int(voxels.max(initial=0)) * voxel_ml,
-        "warnings": "; ".join(text.rstrip(".") for text in warnings),
+        "verdict": verdict(not count, doubts),
+        "mirror_dice": agreed,
+        "warnings": "; ".join([*doubts, *notes]),
         "mask": str(out / f"{name}{RESULTS['mask']}"),
     }
 

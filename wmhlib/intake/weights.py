@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from wmhlib.intake import web
-
 from wmhlib.running.files import PathLike
 
 VGG19_URL = (

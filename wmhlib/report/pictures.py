@@ -92,7 +92,7 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """
     row = subjects.set_index("subject").loc[name]
-    flair, reference = read_flair(row.flair), np.asarray(read_reference(row.reference).dataobj) > 0
+    flair, reference = read_flair(row.flair, "tissue"), np.asarray(read_reference(row.reference).dataobj) > 0
     volume = flair.get_fdata(dtype=np.float32)
     areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > TISSUE).sum(axis=(0, 1))
     k = int(areas.argmax())

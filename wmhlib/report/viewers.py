@@ -186,7 +186,7 @@ def _opening(masks: list[np.ndarray]) -> list[int]:
 
 def pack_subject(row, masks: dict[str, PathLike], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
     """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
-    flair = read_flair(row.flair)
+    flair = read_flair(row.flair, "tissue")
     volumes = {"reference": np.asarray(read_reference(row.reference).dataobj)}
     volumes |= {name: np.asarray(canonical(path).dataobj) for name, path in masks.items()}
     volume = flair.get_fdata(dtype=np.float32)
@@ -320,7 +320,7 @@ def _shares_found(per_lesion: pd.DataFrame, losses: Sequence[str]) -> pd.DataFra
 
 def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> list[dict]:
     """The explorer's rows of one subject's lesions, each with its picture; `masks` maps losses to files."""
-    flair = read_flair(subject.flair)
+    flair = read_flair(subject.flair, "tissue")
     images = [read_reference(subject.reference), *(canonical(path) for path in masks.values())]
     volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(image.dataobj) for image in images)]
     high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)

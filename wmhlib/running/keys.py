@@ -28,7 +28,7 @@ ELSEWHERE = tuple(
 def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str) -> dict:
     """Everything that the weights of a training follow from, as text and numbers; `precision` is the dtype policy in use."""
     content = hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights()) if network else b"")
-    for path in sorted((study.slices / recipe.view).iterdir()):
+    for path in sorted((study.slices / recipe.preparation.name).iterdir()):
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
     return {

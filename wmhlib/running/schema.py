@@ -34,6 +34,7 @@ def entry(loss: str) -> dict:
         "loss": {"const": loss},
         "labels": TypeAdapter(settings.Labels).json_schema(),
         "view": TypeAdapter(settings.View).json_schema(),
+        "intensity": TypeAdapter(settings.Intensity).json_schema(),
         "without": {"type": "string", "description": "a centre that is left out of training"},
         "augmentation": augmentations(),
         "training": settings.Training.model_json_schema(),
