@@ -23,7 +23,7 @@ from wmhlib.apply.find import RESULTS, safe_names
 from wmhlib.apply.suitability import about_range, range_warnings
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
-from wmhlib.intake.nifti import open_scan, read_scan, save_image
+from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import read_flair
 from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, replacing, write_table
@@ -129,8 +129,9 @@ def segment_scan(network: keras.Model, path: Path, name: str, out: Path, trained
 
     Errors as in `read_flair`.
     """
-    flair, scan = read_flair(path), open_scan(path)
-    warnings = range_warnings(flair, trained_on)
+    with noting() as notes:
+        flair, scan = read_flair(path), open_scan(path)
+    warnings = notes + range_warnings(flair, trained_on)
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         warnings.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right.")
     values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
