@@ -46,7 +46,7 @@ def probability(model: keras.Model, flair: Flair, batch_size: int = 8) -> nibabe
     ValueError
         The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`).
     """
-    scan = open_scan(flair) if isinstance(flair, str | Path) else flair
+    scan = open_scan(flair) if isinstance(flair, str | Path) else nibabel.funcs.squeeze_image(flair)
     image = read_flair(flair)
     box = box_of(image, model.inputs[0].name)
     grey = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
