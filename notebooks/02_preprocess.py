@@ -31,7 +31,7 @@ import plotly.express as px
 
 from wmhlib import batches, cohort, slices
 from wmhlib.generator import IMAGENET_MEANS, network_input
-from wmhlib.intake.scans import read_flair, read_pair, read_reference
+from wmhlib.intake.scans import read_pair
 from wmhlib.report.pictures import outlined, picture_row
 from wmhlib.running.files import write_table
 from wmhlib.study import open_study
@@ -52,7 +52,7 @@ print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
 
 # %%
 first = prepared.iloc[0]
-flair, reference = read_flair(first.flair, preparation.intensity), read_reference(first.reference)
+flair, reference = read_pair(first.flair, first.reference, preparation.intensity)
 lesion = np.asarray(reference.dataobj, dtype=bool)
 k = int(lesion.sum(axis=(0, 1)).argmax())
 volume = flair.get_fdata(dtype=np.float32)

@@ -11,7 +11,7 @@ from nbformat import v4
 
 from wmhlib.evaluation.lesions import lesion_records
 from wmhlib.intake.challenge import read_challenge
-from wmhlib.intake.scans import canonical
+from wmhlib.intake.grids import canonical
 from wmhlib.metrics import MaskPair
 from wmhlib.report import pages, viewers
 

@@ -170,6 +170,7 @@ def ways_in(path, good, out) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::wmhlib.intake.nifti.Mended")
 @fuzz(250)
 @given(file=files())
 def test_a_mutated_scan_is_read_or_refused_in_one_sentence(tmp_path_factory, file):

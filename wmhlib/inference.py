@@ -51,7 +51,7 @@ def probability(model: keras.Model, flair: Flair, batch_size: int = 8, mirrored:
         The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`); the
         model's input has the name of no preparation.
     """
-    scan = open_scan(flair) if isinstance(flair, str | Path) else flair
+    scan = open_scan(flair) if isinstance(flair, str | Path) else nibabel.funcs.squeeze_image(flair)
     preparation = Preparation.named(model.inputs[0].name)
     image = read_flair(flair, preparation.intensity)
     if preparation.intensity == "maximum":

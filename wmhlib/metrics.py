@@ -1,6 +1,7 @@
 """The WMH Challenge's five metrics (paper 3.2.3), and positive class density.
 
-Input: a reference mask and a result, as files or nibabel images on one grid. Output: numbers. Definitions follow the
+Input: a reference mask and a result, as files or nibabel images that cover the same voxels. Output: numbers, which do not
+depend on how a file stores its axes: all is measured in canonical orientation, whose third axis is axial. Definitions follow the
 challenge (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770), so that results compare with its leaderboard:
 
 reference   label 1 (0.5 to 1.5) is WMH, stored as integers or as floating point alike; voxels of label 2,
@@ -21,7 +22,8 @@ import cc3d
 import numpy as np
 from scipy.spatial import cKDTree
 
-from wmhlib.intake.masks import Mask, name_of, read_mask, read_pair_of_masks
+from wmhlib.intake.grids import Volume
+from wmhlib.intake.masks import name_of, read_mask, read_pair_of_masks
 from wmhlib.running.registry import register
 
 CHALLENGE = ("dice", "hd95_mm", "avd_pct", "lesion_recall", "lesion_f1")
@@ -53,14 +55,15 @@ def metric(title: str, higher_is_better: bool = True, digits: int = 2) -> Callab
 
 
 class MaskPair:
-    """The foregrounds of a reference (`lesion`) and a result (`found`) without other pathology, on one grid.
+    """The foregrounds of a reference (`lesion`) and a result (`found`) without other pathology, in canonical orientation.
 
-    Both are boolean and cut to the box that holds them, `box` in the volume's voxels; `affine` is the volume's. Errors as in
-    `wmhlib.intake.masks.read_pair_of_masks`.
+    Both are boolean and cut to the box that holds them, `box` in voxels of the turned volume; `affine` is that volume's.
+    Errors as in `wmhlib.intake.masks.read_pair_of_masks`.
     """
 
-    def __init__(self, reference: Mask, result: Mask):
-        self.lesion, self.found, self.box, self.affine = read_pair_of_masks(reference, result)
+    def __init__(self, reference: Volume, result: Volume):
+        self.lesion, values, self.box, self.affine = read_pair_of_masks(reference, result)
+        self.found = values != 0
         self.volumes = int(np.count_nonzero(self.lesion)), int(np.count_nonzero(self.found))  # voxels
 
     @cached_property
@@ -88,7 +91,7 @@ def dice(pair: MaskPair) -> float:
 def hd95_mm(pair: MaskPair) -> float:
     """The larger of the two 95th percentiles of distances between the in-plane boundaries, in world mm.
 
-    A boundary is a mask less its 3x3 erosion in each axial slice (the third voxel axis), and outside the volume counts as
+    A boundary is a mask less its 3x3 erosion in each axial slice (for oblique scans the nearest to one), and outside the volume counts as
     foreground. NaN where a mask has no boundary: it is empty, or fills whole slices.
     """
     return _hausdorff95(pair.lesion, pair.found, _steps_mm(pair.affine))
@@ -121,7 +124,7 @@ def measured(pair: MaskPair) -> dict[str, float]:
     return {name: entry.of(pair) for name, entry in METRICS.items()}
 
 
-def challenge_metrics(reference: Mask, result: Mask) -> dict[str, float]:
+def challenge_metrics(reference: Volume, result: Volume) -> dict[str, float]:
     """The five metrics of the WMH Challenge.
 
     Returns
@@ -142,12 +145,12 @@ def challenge_metrics(reference: Mask, result: Mask) -> dict[str, float]:
     return {name: METRICS[name].of(pair) for name in CHALLENGE}
 
 
-def positive_class_density(reference: Mask) -> float:
+def positive_class_density(reference: Volume) -> float:
     """Voxels of label 1 in per cent of all voxels of the volume (paper 3.2.3); 0 for an empty mask.
 
     Raises FileNotFoundError or ValueError where the mask is missing, unreadable, not 3D or holds NaN.
     """
-    values, _ = read_mask(reference, "reference", f"reference {name_of(reference)}")
+    values = np.asanyarray(read_mask(reference, "reference", f"reference {name_of(reference)}").dataobj)
     return int(np.count_nonzero((values > 0.5) & (values < 1.5))) / values.size * 100
 
 

@@ -28,7 +28,7 @@ from wmhlib.apply.results import RESULTS
 from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, verdict
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
-from wmhlib.intake.nifti import open_scan, read_scan, save_image
+from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
@@ -130,11 +130,13 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
 
     Errors as in `read_flair`.
     """
-    out, scan, notes = Path(out), open_scan(path), []
+    out = Path(out)
+    with noting() as notes:
+        flair, scan = read_flair(path), open_scan(path)
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         notes.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right")
     intensity = Preparation.named(network.inputs[0].name).intensity
-    brightness = brightness_doubt(read_flair(path), trained_on, intensity)
+    brightness = brightness_doubt(flair, trained_on, intensity)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
         values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from wmhlib.intake.masks import Mask, read_pair_of_masks
+from wmhlib.intake.grids import Volume
+from wmhlib.intake.masks import read_pair_of_masks
 from wmhlib.metrics import MaskPair, voxel_mm3, voxels_of
 
 SMALL_MM3 = 30.0
@@ -35,8 +36,9 @@ def lesion_records(pair: MaskPair) -> pd.DataFrame:
     -------
     DataFrame
         `kind` (`reference` or `false detection`), `lesion` (from 1, by place, so that the same reference
-        lesion has one number whatever the result), `i, j, k` (centroid, voxels), `x_mm, y_mm, z_mm`
-        (centroid, world), `slice` (axial index with most of its voxels, the lowest of several),
+        lesion has one number whatever the result), `i, j, k` (centroid, voxels of the volume turned to right,
+        anterior, superior, from 0), `x_mm, y_mm, z_mm`
+        (centroid, world), `slice` (axial index with most of its voxels, from 0 at the feet, the lowest of several),
         `volume_mm3`, `found` and `fraction_covered` (of its voxels, 0 to 1), both missing for false
         positives. No rows where both masks are empty.
     """
@@ -69,7 +71,7 @@ def _records(pair: MaskPair, kind: str) -> pd.DataFrame:
     return table
 
 
-def operating_points(reference: Mask, probability: nibabel.spatialimages.SpatialImage) -> pd.DataFrame:
+def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
     """What a scan's probabilities find, and mark falsely, at every cut of `THRESHOLDS`.
 
     A component of the mask at a cut is a detection of the lesions that it touches where `LEAST_INSIDE` of it lies in
@@ -81,8 +83,7 @@ def operating_points(reference: Mask, probability: nibabel.spatialimages.Spatial
         A row a cut: `threshold`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
         `small_found`, the same of those below `SMALL_MM3`; `false_detections`. Errors as in `challenge_metrics`.
     """
-    lesion, likely, box, affine = read_pair_of_masks(reference, probability, foreground=THRESHOLDS[0])
-    values = np.where(likely, np.asarray(probability.dataobj)[box], 0)
+    lesion, values, _, affine = read_pair_of_masks(reference, probability, foreground=THRESHOLDS[0])
     lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
     volumes = np.bincount(lesions[lesion], minlength=count + 1)[1:] * voxel_mm3(affine)
     rows, small = [], int((volumes < SMALL_MM3).sum())

@@ -1,6 +1,6 @@
 """The floor a network has to beat: one threshold for every scan, tuned on the training subjects.
 
-In flow scans and references; out flow masks and the row `global_threshold` of every table.
+Input: scans and references. Output: masks and the row `global_threshold` of every table.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.nifti import read_scan
+from wmhlib.intake.scans import read_pair
 
 
 def threshold_mask(flair: str | Path, level: float) -> nibabel.Nifti1Image:
@@ -22,15 +23,16 @@ def threshold_mask(flair: str | Path, level: float) -> nibabel.Nifti1Image:
 def tune_threshold(cohort: pd.DataFrame, levels: int = 100) -> tuple[float, float]:
     """The one level whose mean Dice over the subjects of `cohort` is highest, and that mean Dice.
 
-    Meant for training subjects: the row `global_threshold` of every table, the floor a network has to beat.
+    Meant for training subjects: the row `global_threshold` of every table, the floor a network has to beat. Errors as in
+    `wmhlib.intake.scans.read_pair`.
     """
     edges = np.linspace(0, 1, levels + 1)
     scores = np.zeros(levels)
     for subject in cohort.itertuples():
-        volume = np.asarray(read_scan(subject.flair).dataobj, dtype=np.float32)
-        lesion = np.rint(np.asarray(read_scan(subject.reference).dataobj)) == 1
-        above = np.histogram(volume / volume.max(), edges)[0][::-1].cumsum()[::-1]
-        found = np.histogram(volume[lesion] / volume.max(), edges)[0][::-1].cumsum()[::-1]
+        volume, lesion = (np.asarray(image.dataobj) for image in read_pair(subject.flair, subject.reference))
+        lesion = lesion == 1
+        above = np.histogram(volume, edges)[0][::-1].cumsum()[::-1]
+        found = np.histogram(volume[lesion], edges)[0][::-1].cumsum()[::-1]
         scores += 2 * found / (above + lesion.sum()) / len(cohort)
     best = int(scores.argmax())
     return float(edges[best]), float(scores[best])

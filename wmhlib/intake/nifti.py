@@ -1,29 +1,31 @@
 """The one door through which NIfTI files come in, whoever made them, and go out.
 
 A header of a few hundred bytes says how much there is to read, and a gzip file of a few kB can swell to gigabytes, so
-nothing of a file is believed before it was held against the file's size. In flow a path; out flows a nibabel image of a
+nothing of a file is believed before it was held against the file's size. Input: a path. Output: a nibabel image of a
 grid that a head can have. Header extensions are passed over: nothing here needs them, and each claims a size of its own.
+What a file is follows from its content, whatever its name ends in. A sound scan whose header or end is at fault is read, and
+a warning of the kind `Mended` says what was taken for what.
 """
 
+import contextlib
 import gzip
-import io
 import os
+import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.orientations import io_orientation
 
+from wmhlib.intake.formats import absent, refuse_other_formats
+from wmhlib.intake.headers import check_grid, mend
 from wmhlib.running.files import replacing
 
 MOST_SIDE, MOST_VOXELS = 1024, 2**28
 """Voxels along a side and in all that are still read. A FLAIR of 1 mm has 12 million, a head at 0.5 mm 134 million."""
-
-SIDES_MM, MOST_STRETCHED = (0.01, 100), 100
-"""The shortest and longest side of a voxel, and how many times the shortest the longest may be."""
 
 INFLATION = 1032
 """Bytes that one byte of a gzip file can become at most (zlib's technical details): beyond, a header is sure to lie."""
@@ -43,19 +45,39 @@ DAMAGE = (
 """What nibabel and gzip raise where a file is damaged."""
 
 
+class Mended(UserWarning):
+    """A scan was read although something in its file is at fault; the text names the file, the fault and what was taken."""
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """Collect, once each, the texts of `Mended` that reading scans in the block gives, in place of showing them."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Mended)
+        yield notes
+    notes += dict.fromkeys(str(one.message) for one in caught if one.category is Mended)
+    for one in caught:
+        if one.category is not Mended:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
 def open_scan(path: str | Path) -> nibabel.Nifti1Image:
     """A scan's header and grid, checked against the file's size; its voxels are read when they are asked for.
 
     Raises
     ------
     FileNotFoundError, PermissionError
-        The file is not there, or may not be read.
+        The file is not there (the message says where git-annex has not fetched it), or may not be read.
     ValueError
-        It is no file, no NIfTI (`.nii`, `.nii.gz`), its voxels are no numbers, or it claims more of them than it can
-        hold or than `MOST_VOXELS`, or sides that no head has (`check_grid`).
+        It is not a file or not a single NIfTI file (the message says how to convert it), its voxels are not numbers, or
+        it claims more of them than it can hold or than `MOST_VOXELS`, or sides that no head has
+        (`wmhlib.intake.headers.check_grid`).
     """
     kind, header = _header(path)
-    return _image(kind, ArrayProxy(str(path), header), header, path)
+    zipped = str(path).lower().endswith(".gz")  # by its name, which is all that nibabel looks at
+    source = str(path) if zipped == _is_gzip(path) else _opened(path)
+    return _image(kind, ArrayProxy(source, header), header, path)
 
 
 def read_scan(path: str | Path) -> nibabel.Nifti1Image:
@@ -64,40 +86,39 @@ def read_scan(path: str | Path) -> nibabel.Nifti1Image:
     Raises
     ------
     FileNotFoundError, PermissionError, ValueError
-        As `open_scan`; also where the file is cut short, goes on behind its voxels, or fails gzip's checksum.
+        As `open_scan`; also where the file is cut short, has much after its voxels, or fails gzip's checksum.
     """
     kind, header = _header(path)
     try:
         with _opened(path) as file:
             values = np.asanyarray(ArrayProxy(file, header))
-            if isinstance(file, gzip.GzipFile) and len(file.read(SLACK + 1)) > SLACK:  # its end has the checksum
-                raise ValueError("it goes on long after the voxels that its header tells of")
+            if isinstance(file, gzip.GzipFile):
+                _read_to_the_end(file, path)
     except DAMAGE as error:
         raise _unreadable(path, error) from None
     return _image(kind, values, header, path)
 
 
-def check_grid(sides: np.ndarray, affine: np.ndarray) -> None:
-    """Refuse a grid that no scan of a head has, by its voxel's sides in mm as stored and its affine to world mm.
-
-    Raises
-    ------
-    ValueError
-        A side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no volume.
-    """
-    for found in (sides, nibabel.affines.voxel_sizes(affine)):
-        (low, high), shown = SIDES_MM, " x ".join(f"{side:g}" for side in found)
-        if not all(low <= side <= high for side in found) or max(found) > MOST_STRETCHED * min(found):
-            raise ValueError(
-                f"its header gives voxels of {shown} mm; every side must be a number from {low} to {high}, and the longest "
-                f"at most {MOST_STRETCHED} times the shortest"
-            )
-    if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
-        raise ValueError("its header turns two axes into one or puts the scan nowhere")
+def _is_gzip(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")
+    return gzip.open(path) if _is_gzip(path) else open(path, "rb")
+
+
+def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
+    """Read what stands after the voxels, for gzip's checksum, which comes last. Errors: those of `gzip`, and ValueError."""
+    try:
+        rest = len(file.read(SLACK + 1))
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # a second stream was looked for: the first was whole
+            raise
+        _warn(path, "there are bytes after the end of its gzip stream; they were left out")
+        return
+    if rest > SLACK:
+        raise ValueError("it goes on long after the voxels that its header tells of")
 
 
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
@@ -105,10 +126,14 @@ def _unreadable(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f"{path} cannot be read as a NIfTI ({said}): fetch or export the file again.")
 
 
+def _warn(path: str | Path, text: str) -> None:
+    warnings.warn(f"{path} was read, but {text}.", Mended, stacklevel=2)
+
+
 def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1Header]:
     """Which NIfTI a file is, and its checked header. Errors as in `open_scan`."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"No scan at {path}: check the path.")
+        raise FileNotFoundError(f"No scan at {path}: {absent(path)}.")
     if not os.path.isfile(path):
         raise ValueError(f"{path} is no file but a folder, a pipe or a device: name a NIfTI file.")
     if not os.access(path, os.R_OK):
@@ -116,17 +141,26 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
     try:
         with _opened(path) as file:
             start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    except DAMAGE as error:
+        raise _unreadable(path, error) from None
+    refuse_other_formats(path, start)
+    try:
         sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
         kind = nibabel.Nifti2Image if nibabel.Nifti2Header.sizeof_hdr in sizes else nibabel.Nifti1Image
-        stored = io.BytesIO(start[: kind.header_class.sizeof_hdr])  # ends before any extension
-        raw = kind.header_class.from_fileobj(stored, check=False)  # as stored: a check turns sides of zero into ones
-        _check_claims(raw, os.path.getsize(path), isinstance(file, gzip.GzipFile))
-        stored.seek(0)
-        header = kind.header_class.from_fileobj(stored)
+        stored = start[: kind.header_class.sizeof_hdr]  # ends before any extension
+        raw = kind.header_class(stored, check=False)  # as stored: a check turns sides of zero into ones
+        zipped = isinstance(file, gzip.GzipFile)
+        _check_claims(raw, os.path.getsize(path), zipped)
+        faults = mend(raw)
+        header = kind.header_class(raw.binaryblock, raw.endianness)
         header.get_slope_inter()  # an error, where they are no numbers
         check_grid(raw["pixdim"][1 : 1 + min(int(raw["dim"][0]), 3)], header.get_best_affine())
     except DAMAGE as error:
         raise _unreadable(path, error) from None
+    for text in faults:
+        _warn(path, text)
+    if zipped != str(path).lower().endswith(".gz"):
+        _warn(path, f"it is {'' if zipped else 'not '}compressed by gzip, against its name; rename it")
     return kind, header
 
 

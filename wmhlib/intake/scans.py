@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 from nibabel import orientations
 
-from wmhlib.intake.masks import GRID_TOLERANCE_MM, LABEL_TOLERANCE
-from wmhlib.intake.nifti import DAMAGE, check_grid, open_scan, read_scan
+from wmhlib.intake.grids import canonical, laid_over, refuse_other_than_3d
+from wmhlib.intake.masks import check_labels
+from wmhlib.intake.nifti import open_scan
 
 INTENSITIES = ("maximum", "tissue")
 """How a volume is brought to 0-1: divided by its maximum (paper 3.2.1), or by its tissue: then the median of tissue is
@@ -25,32 +26,6 @@ Dice down to 0.40 and lose a quarter to a half of it at 0.35."""
 
 class BrightnessWarning(UserWarning):
     """Dividing a scan by its maximum leaves its tissue darker or brighter than a network expects."""
-
-
-def canonical(path: str | Path | nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    """A scan turned to the axes nearest to right, anterior, superior, so that the third one is axial.
-
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `wmhlib.intake.nifti.read_scan`; also where it is not three-dimensional.
-    """
-    if isinstance(path, str | Path):
-        name, image = path, read_scan(path)
-    else:
-        name, image = path.get_filename() or "the scan given", path
-        try:
-            check_grid(image.header.get_zooms()[:3], image.affine)
-            image = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header)
-        except DAMAGE as error:
-            raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
-    _refuse_other_than_3d(name, image)
-    return nibabel.as_closest_canonical(image)
-
-
-def _refuse_other_than_3d(name: str | Path, image: nibabel.Nifti1Image) -> None:
-    if image.ndim != 3:
-        raise ValueError(f"{name} has {image.ndim} dimensions, shape {image.shape}; one 3D volume is needed.")
 
 
 def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum") -> nibabel.Nifti1Image:
@@ -109,38 +84,27 @@ def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     """
     image = canonical(path)
     values = np.asarray(image.dataobj)
-    labels = np.clip(np.rint(np.nan_to_num(values, nan=-1)), 0, 2)
-    unknown = values[~(np.abs(values - labels) <= LABEL_TOLERANCE)]
-    if len(unknown):
-        raise ValueError(
-            f"{path} has labels {np.unique(unknown)[:5].tolist()} beside 0, 1 and 2: relabel it with 0 background, "
-            "1 WMH and 2 other pathology."
-        )
-    return nibabel.Nifti1Image((labels == 1).astype(np.uint8), image.affine)
+    check_labels(values, str(path))
+    return nibabel.Nifti1Image(((values > 0.5) & (values < 1.5)).astype(np.uint8), image.affine)
 
 
 def read_pair(
     flair: str | Path, reference: str | Path, intensity: str = "maximum"
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
-    """A FLAIR and its reference as `read_flair` and `read_reference` give them.
+    """A FLAIR and its reference as `read_flair` and `read_reference` give them, the reference turned to the FLAIR's axes.
 
     Raises
     ------
     ValueError
-        They lie on different grids; and as `read_flair` and `read_reference`.
+        They do not cover the same voxels (`wmhlib.intake.grids.laid_over`); and as `read_flair` and `read_reference`.
     """
     image, mask = read_flair(flair, intensity), read_reference(reference)
-    apart = np.abs(image.affine - mask.affine).max()
-    if image.shape != mask.shape or apart > GRID_TOLERANCE_MM:
-        raise ValueError(
-            f"{flair} has shape {image.shape}, its reference {reference} {mask.shape}, and their affines differ by "
-            f"{apart:.3g} mm: both must lie on one grid; resample the reference to the FLAIR."
-        )
-    return image, mask
+    over = laid_over(mask, image, f"the FLAIR {flair} and its reference {reference}")
+    return image, nibabel.Nifti1Image(np.asarray(over.dataobj), image.affine)
 
 
 def canonical_slice_count(path: str | Path) -> int:
     """Axial slices of a scan, from its header alone. Errors as in `canonical`."""
     image = open_scan(path)
-    _refuse_other_than_3d(path, image)
+    refuse_other_than_3d(path, image.shape)
     return image.shape[int(np.argmax(orientations.io_orientation(image.affine)[:, 0] == 2))]

@@ -14,7 +14,8 @@ from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
 from wmhlib.evaluation.names import colour, title
-from wmhlib.intake.scans import canonical, read_flair, read_reference
+from wmhlib.intake.grids import laid_over
+from wmhlib.intake.scans import read_pair
 from wmhlib.slices import TISSUE, box_of, cut_out
 from wmhlib.study import Study
 
@@ -92,16 +93,18 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """
     row = subjects.set_index("subject").loc[name]
-    flair, reference = read_flair(row.flair, "tissue"), np.asarray(read_reference(row.reference).dataobj) > 0
+    flair, mask = read_pair(row.flair, row.reference, "tissue")
+    reference = np.asarray(mask.dataobj) > 0
     volume = flair.get_fdata(dtype=np.float32)
     areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > TISSUE).sum(axis=(0, 1))
     k = int(areas.argmax())
     box = box_of(flair, "head")
     spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
     shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
-    masks = {"reference": reference} | {
-        loss: np.asarray(canonical(study.mask(loss, seed, name)).dataobj) > 0 for loss in losses
-    }
+    masks = {"reference": reference}
+    for loss in losses:
+        path = study.mask(loss, seed, name)
+        masks[loss] = np.asarray(laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}").dataobj) > 0
     grey = resize(cut_out(volume[..., k], box), shape, order=1)
     return {
         "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),

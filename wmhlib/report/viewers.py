@@ -15,13 +15,14 @@ import nibabel
 import numpy as np
 import pandas as pd
 import traitlets
+from nibabel.spatialimages import SpatialImage
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
 from wmhlib.evaluation.names import colour, shown, title
+from wmhlib.intake.grids import laid_over
 from wmhlib.intake.masks import box_around
-from wmhlib.intake.nifti import open_scan
-from wmhlib.intake.scans import canonical, read_flair, read_reference
+from wmhlib.intake.scans import read_pair
 from wmhlib.metrics import METRICS
 from wmhlib.report.pictures import png_uri
 from wmhlib.running.files import PathLike
@@ -184,11 +185,17 @@ def _opening(masks: list[np.ndarray]) -> list[int]:
     return [*voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()].tolist(), k]
 
 
+def _laid_over(row, masks: dict[str, PathLike]) -> tuple[SpatialImage, dict[str, SpatialImage]]:
+    """The FLAIR of a cohort table's row in canonical orientation, and on its grid the reference and the masks at these paths."""
+    flair, reference = read_pair(row.flair, row.reference, "tissue")
+    over = {name: laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}") for name, path in masks.items()}
+    return flair, {"reference": reference} | over
+
+
 def pack_subject(row, masks: dict[str, PathLike], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
     """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
-    flair = read_flair(row.flair, "tissue")
-    volumes = {"reference": np.asarray(read_reference(row.reference).dataobj)}
-    volumes |= {name: np.asarray(canonical(path).dataobj) for name, path in masks.items()}
+    flair, images = _laid_over(row, masks)
+    volumes = {name: np.asarray(image.dataobj) for name, image in images.items()}
     volume = flair.get_fdata(dtype=np.float32)
     return pack_scan(volume, flair.affine, volumes, f"{row.subject}, {row.centre}", figures, max_pixels)
 
@@ -320,14 +327,12 @@ def _shares_found(per_lesion: pd.DataFrame, losses: Sequence[str]) -> pd.DataFra
 
 def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> list[dict]:
     """The explorer's rows of one subject's lesions, each with its picture; `masks` maps losses to files."""
-    flair = read_flair(subject.flair, "tissue")
-    images = [read_reference(subject.reference), *(canonical(path) for path in masks.values())]
-    volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(image.dataobj) for image in images)]
+    flair, images = _laid_over(subject, masks)
+    volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(image.dataobj) for image in images.values())]
     high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)
-    reference_affine = open_scan(subject.reference).affine
     rows = []
     for _, lesion in lesions.iterrows():
-        centre = nibabel.affines.apply_affine(reference_affine, [lesion.i, lesion.j, lesion.slice])
+        centre = nibabel.affines.apply_affine(flair.affine, [lesion.i, lesion.j, lesion.slice])
         grey, *mask_patches = _patches(volumes, flair.affine, centre)
         rows.append(
             {

@@ -1,0 +1,60 @@
+"""What a file is that is not a single NIfTI file, or is not there, and what its owner can do about it."""
+
+import os
+import re
+from pathlib import Path
+
+_NIBABEL = "convert it with `nib-convert {path} {stem}.nii.gz`"
+_SLICER = "convert it with 3D Slicer, or with SimpleITK's ReadImage and WriteImage"
+_DATALAD = "fetch it with `datalad get {path}` or `git annex get {path}`"
+_UNPACK = "unpack it first"
+_PAIR = _NIBABEL + " (where it is Analyze, compare left and right afterwards: that format does not say which is which)"
+
+_KINDS = (
+    ("empty", rb"\Z", (), "fetch or export it again"),
+    ("half of a pair of header and voxels (.hdr and .img)", rb"(?s).{344}ni1|.{4}ni2", (".hdr", ".img"), _PAIR),
+    ("a FreeSurfer volume (.mgh, .mgz)", rb"\x00\x00\x00\x01", (".mgh", ".mgz"), _NIBABEL),
+    ("a MINC volume or another HDF5 or netCDF file", rb"\x89HDF|CDF", (".mnc",), _NIBABEL),
+    ("a DICOM file", rb"(?s).{128}DICM", (".dcm", ".ima"), "convert its series with dcm2niix"),
+    ("an NRRD volume", rb"NRRD0", (".nrrd", ".nhdr"), _SLICER),
+    ("a MetaImage volume", rb"(ObjectType|NDims|Comment) *=", (".mha", ".mhd"), _SLICER),
+    ("compressed with bzip2, xz, Zstandard or zip", rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|PK\x03\x04", (), _UNPACK),
+    ("a pointer of git-annex to a file that was not fetched", rb".{0,200}annex[/\\]objects[/\\]", (), _DATALAD),
+    ("a pointer of Git LFS to a file that was not fetched", rb"version https://git-lfs", (), "run `git lfs pull`"),
+    ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, signed in where the site asks for it"),
+)
+"""What it is, how it begins once gzip is undone, how its name ends, and what to do."""
+
+
+def refuse_other_formats(path: str | Path, start: bytes) -> None:
+    """Refuse a file that is known not to be a single NIfTI file.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    start
+        Its first bytes, 540 or all of them, once gzip is undone.
+
+    Raises
+    ------
+    ValueError
+        The message says what it is and how to convert it.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    sized = {int.from_bytes(start[:4], order) for order in ("little", "big")} & {348, 540}
+    single = sized and (start[344:347] == b"n+1" or start[4:7] == b"n+2")
+    for what, begins, endings, advice in () if single else _KINDS:
+        if re.match(begins, start) or name.endswith(endings):
+            advice = advice.format(path=path, stem=Path(name).stem)
+            raise ValueError(f"{path} is {what}, not a single NIfTI file (.nii, .nii.gz): {advice}.")
+
+
+def absent(path: str | Path) -> str:
+    """What to do about a file that is not there: fetch it, where its link leads into git-annex's store."""
+    if not os.path.islink(path):
+        return "check the path"
+    goal = os.path.realpath(path)
+    if re.search(r"[/\\]annex[/\\]objects[/\\]", goal):
+        return f"its content was not fetched; {_DATALAD.format(path=path)}"
+    return f"it is a link to {goal}, which leads nowhere; correct the link"

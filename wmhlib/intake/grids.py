@@ -1,0 +1,90 @@
+"""Volumes that can be laid over each other, whatever way their files store the axes.
+
+Input: NIfTI files or nibabel images. Output: images turned to the axes of the head, and images turned to the axes of
+another one, if both cover the same voxels. Everything that compares two volumes goes through here.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import SpatialImage
+
+from wmhlib.intake.headers import check_grid
+from wmhlib.intake.nifti import DAMAGE, read_scan
+
+Volume = str | Path | SpatialImage
+
+GRID_TOLERANCE = 0.1
+"""How far the corner voxels of one grid may lie from those of another, as a fraction of a voxel: rounding costs far less, and
+the grid of a program that counts from a voxel's corner lies half a voxel away."""
+
+
+def canonical(volume: Volume) -> SpatialImage:
+    """A volume turned to the axes nearest to right, anterior, superior, so that the third one is axial.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ValueError
+        As `wmhlib.intake.nifti.read_scan`; also where it is not three-dimensional.
+    """
+    if isinstance(volume, str | Path):
+        name, image = volume, read_scan(volume)
+        values = np.asanyarray(image.dataobj)
+    else:
+        name, image = volume.get_filename() or "the scan given", volume
+        try:
+            check_grid(image.header.get_zooms()[:3], image.affine)
+            values = np.asanyarray(nibabel.funcs.squeeze_image(image).dataobj)
+        except DAMAGE as error:
+            raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
+    refuse_other_than_3d(name, values.shape)
+    return _turned(values, image.affine, io_orientation(image.affine))
+
+
+def refuse_other_than_3d(name: str | Path, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"{name} has {len(shape)} dimensions, shape {shape}; one 3D volume is needed.")
+
+
+def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
+    """A volume turned to the axes of `grid`, with the affine of that, so that one voxel of both is one place.
+
+    Parameters
+    ----------
+    volume
+        3D, stored along any axes.
+    grid
+        As `canonical` gives it.
+    names
+        What an error calls both, `volume` last.
+
+    Raises
+    ------
+    ValueError
+        They do not cover the same voxels: the shapes differ, or a corner lies further than `GRID_TOLERANCE` away; and as
+        `canonical`.
+    """
+    image = canonical(volume)
+    to_grid = np.linalg.inv(grid.affine) @ image.affine  # at 45 degrees the nearest axes of both may differ by rounding
+    turned = _turned(np.asanyarray(image.dataobj), image.affine, io_orientation(to_grid))
+    if turned.shape != grid.shape:
+        raise ValueError(
+            f"Shapes {grid.shape} and {turned.shape} (right, anterior, superior) differ for {names}, which must lie on one "
+            "grid: resample the second to the first."
+        )
+    corners = np.array(list(product(*((0, side - 1) for side in grid.shape))))
+    there = nibabel.affines.apply_affine(np.linalg.inv(grid.affine) @ turned.affine, corners)
+    apart = np.abs(there - corners).max()
+    if not apart <= GRID_TOLERANCE:
+        raise ValueError(
+            f"Corners lie up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}, for {names}, which must lie on one "
+            "grid: resample the second to the first."
+        )
+    return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
+
+
+def _turned(values: np.ndarray, affine: np.ndarray, turn: np.ndarray) -> SpatialImage:
+    return SpatialImage(apply_orientation(values, turn), affine @ inv_ornt_aff(turn, values.shape))
