@@ -80,7 +80,9 @@ def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
     """
     for link, first in tree.again:
         if any(first in (folder, *folder.parents) for folder in subjects):
-            raise ValueError(f"{link} and {first} are one folder, whose scans would count twice: remove one of the two.")
+            raise ValueError(
+                f"{link} and {first} are one folder, whose scans would count twice: remove one of the two."
+            )
 
 
 def stem(path: Path) -> str:

@@ -88,7 +88,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
     if names.count("participant_id") != 1 or len(set(filter(None, names))) != len(list(filter(None, names))):
-        raise ValueError(f"{path} has the columns {names}: expected participant_id, and none of them twice: correct them.")
+        raise ValueError(
+            f"{path} has the columns {names}: expected participant_id, and none of them twice: correct them."
+        )
     for number, cells in lines[1:]:
         if any(cells[len(names) :]):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells below {len(names)} columns: correct the row.")

@@ -63,7 +63,9 @@ def _made_by_others(root: Path, masks: list[Image], notes: Notes) -> list[Image]
             notes.append((str(folder), f"{count} mask(s) made by {OWN_NAME}, not by people: never references"))
         elif "manual" not in names:
             made = ", ".join(filter(None, names)) or "someone that its description does not name"
-            notes.append((str(folder), f"{count} mask(s) made by {made}: make sure that people outlined or corrected them"))
+            notes.append(
+                (str(folder), f"{count} mask(s) made by {made}: make sure that people outlined or corrected them")
+            )
     return [mask._replace(by_hand="manual" in made_by[of[mask.path]]) for mask in masks if of[mask.path] not in own]
 
 
@@ -71,7 +73,9 @@ def _derivative(root: Path, path: Path) -> Path:
     """The derivative that a file belongs to: the nearest folder above that is described, else the one that should be."""
     above = [folder for folder in path.parents if root in folder.parents]
     described = [folder for folder in above if os.path.lexists(folder / DESCRIPTION)]
-    undescribed = [folder for folder in above if not re.search("/(sub-|ses-|anat$)", folder.relative_to(root).as_posix())]
+    undescribed = [
+        folder for folder in above if not re.search("/(sub-|ses-|anat$)", folder.relative_to(root).as_posix())
+    ]
     return (described or undescribed)[0]
 
 
@@ -131,7 +135,7 @@ def _best(scan: Image, fitting: list[Image]) -> Image:
     if len(left) > 1:
         raise ValueError(
             f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in left)}, which fit it equally well: keep "
-            "one, or say by whom in its dataset_description.json ({\"Name\": \"Manual\"} below GeneratedBy for people)."
+            'one, or say by whom in its dataset_description.json ({"Name": "Manual"} below GeneratedBy for people).'
         )
     return left[0]
 
