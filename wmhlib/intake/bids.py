@@ -23,7 +23,7 @@ from wmhlib.intake.folders import (
     Notes,
     Tree,
     broken_links,
-    looks_like,
+    looks_like_flair,
     refuse_closed,
     refuse_twice,
     search,
@@ -122,7 +122,7 @@ def _scans(root: Path, tree: Tree) -> tuple[list[Image], Notes]:
                 notes.append((str(path), f"a FLAIR that is not in {place}/"))
         elif image and image.is_lesion_mask():
             notes.append((str(path), "a lesion mask among the raw data, expected in derivatives/<name>/"))
-        elif looks_like(path, "flair"):
+        elif looks_like_flair(path):
             notes.append((str(path), "named like a FLAIR, but not sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"))
     with_scan = {scan.path.relative_to(root).parts[0] for scan in scans}
     notes += [(str(path), "no FLAIR") for path in _subject_folders(root) if path.name not in with_scan]
@@ -135,7 +135,7 @@ def _beside(root: Path) -> Notes:
     broken = broken_links(Tree(entries, [], [], []))
     folders = [path for path in entries if path.is_dir() and path.name not in WITHOUT_SCANS]
     others = search(*(path for path in folders if not path.name.startswith("sub-")), may_be_closed=True)
-    files = [path for path in (*entries, *others.files) if looks_like(path, "flair") and not path.is_dir()]
+    files = [path for path in (*entries, *others.files) if looks_like_flair(path) and not path.is_dir()]
     return broken + [(str(path), "named like a FLAIR, but in no folder sub-<label>/") for path in files]
 
 

@@ -17,7 +17,7 @@ from wmhlib.intake.folders import (
     Notes,
     Tree,
     broken_links,
-    looks_like,
+    looks_like_flair,
     not_fetched,
     refuse_closed,
     refuse_twice,
@@ -136,6 +136,6 @@ def _passed_over(root: Path, tree: Tree, subjects: set[Path]) -> Notes:
     notes += [(str(folder), "a folder beside training/ and test/ that may not be read") for folder in others.closed]
     for path in [*tree.files, *others.files, *beside]:
         known = path.name in FLAIRS and path.parent.name in ("pre", "orig") and path.parents[1] in subjects
-        if looks_like(path, "flair") and not path.is_dir() and not known:
+        if looks_like_flair(path) and not path.is_dir() and not known:
             notes.append((str(path), "named like a FLAIR, but not at training|test/<site>/<id>/pre/FLAIR.nii.gz"))
     return notes

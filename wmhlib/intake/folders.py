@@ -85,15 +85,20 @@ def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
             )
 
 
-def stem(path: Path) -> str:
-    """A file's name without `.nii` or `.nii.gz`."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+def is_made(path: Path) -> bool:
+    """Whether a file is a mask or a probability map by its name, as this project and BIDS end these, and so no scan."""
+    return bool(re.search(r"_(mask|probability|probseg|dseg)\.nii(\.gz)?$", path.name, re.IGNORECASE))
 
 
 def looks_like(path: Path, *words: str) -> bool:
     """Whether a file is a NIfTI with one of these words in its name, in any case."""
     name = path.name.lower()
     return name.endswith((".nii", ".nii.gz")) and any(word in name for word in words)
+
+
+def looks_like_flair(path: Path) -> bool:
+    """Whether a file's name says that it is a FLAIR."""
+    return looks_like(path, "flair") and not is_made(path)
 
 
 def not_fetched(path: str | Path) -> str:
@@ -119,3 +124,17 @@ def broken_links(tree: Tree) -> Notes:
 def shortened(notes: Notes, root: Path) -> Notes:
     """Notes that name each file from the data set's folder on, as a page for others should."""
     return [(os.path.relpath(what, root.parent), why) for what, why in notes]
+
+
+def inventory(*roots: Path) -> list[tuple[str, str]]:
+    """What a cohort of these folders follows from: every NIfTI file with its size, every table and description with its text."""
+    entries = []
+    for root in roots:
+        for path in search(root, may_be_closed=True).files:
+            if path.name in ("participants.tsv", "dataset_description.json") and os.access(path, os.R_OK):
+                entries.append((os.path.relpath(path, root), repr(path.read_bytes())))
+            elif looks_like(path, ""):
+                entries.append(
+                    (os.path.relpath(path, root), str(path.stat().st_size) if path.exists() else "not there")
+                )
+    return sorted(entries)
