@@ -31,7 +31,7 @@ class Tree(NamedTuple):
 
 
 def search(*tops: Path, may_be_closed: bool = False) -> Tree:
-    """List everything below these folders in order, but for hidden files and folders.
+    """List everything below these folders, but for hidden files and folders; behind links only what is nowhere else.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def search(*tops: Path, may_be_closed: bool = False) -> Tree:
         A folder may not be read, unless `may_be_closed`; the message names it.
     """
     tree, seen = Tree([], [], [], []), {}
-    waiting = list(reversed(tops))
-    while waiting:
-        folder = waiting.pop()
+    waiting, links = list(reversed(tops)), []
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop(0)
         real = folder.resolve()
         if real in seen:
             tree.again.append((folder, seen[real]))
@@ -53,9 +53,10 @@ def search(*tops: Path, may_be_closed: bool = False) -> Tree:
         seen[real] = folder
         tree.folders.append(folder)
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        below = [path for path in entries if path.is_dir() and not _leads_up(path, real)]
-        tree.files.extend(path for path in entries if not path.is_dir())
-        waiting += sorted(below, key=lambda path: (path.is_symlink(), path), reverse=True)  # a link's turn comes last
+        below = [path for path in entries if path.is_dir()]
+        tree.files.extend(path for path in entries if path not in set(below))
+        waiting += reversed([path for path in below if not path.is_symlink()])
+        links += [path for path in below if path.is_symlink() and path.resolve() not in (real, *real.parents)]
     return tree
 
 
@@ -63,11 +64,6 @@ def refuse_closed(folder: Path) -> None:
     """PermissionError where a folder may not be read; the message names it."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it elsewhere.")
-
-
-def _leads_up(path: Path, folder: Path) -> bool:
-    """Whether a folder in `folder` is a link to that or to a folder above."""
-    return path.is_symlink() and path.resolve() in (folder, *folder.parents)
 
 
 def refuse_twice(tree: Tree, subjects: set[Path]) -> None:

@@ -2,7 +2,7 @@
 
 Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on every mask and FLAIR that is in none. Masks
 that this project made are never references. A mask belongs to a scan of its subject and session that has all the entities it
-names, such as `acq-2D`; between several, the grid decides, then the entities that they share.
+names, such as `acq-2D`; between several, the grid decides, then whether people made them, then the entities that they share.
 """
 
 import os
@@ -123,14 +123,15 @@ def _fits(mask: Image, scan: Image) -> bool:
 
 
 def _best(scan: Image, fitting: list[Image]) -> Image:
-    """Of masks that fit a scan the one on its grid, else the one that shares more of its entities, else people's."""
+    """Of masks that fit a scan the one on its grid, else people's, else the one that shares more of its entities."""
 
     def shared(mask: Image) -> int:
         return sum(key in mask.entities for key in VARIANTS)
 
-    most, left = max(map(shared, fitting)), fitting
-    better = (lambda mask: _on_one_grid(scan, mask), lambda mask: shared(mask) == most, lambda mask: mask.by_hand)
+    left = fitting
+    better = (lambda mask: _on_one_grid(scan, mask), lambda mask: mask.by_hand, lambda mask: shared(mask) == most)
     for is_better in better:
+        most = max(map(shared, left))
         left = (list(filter(is_better, left)) if len(left) > 1 else left) or left
     if len(left) > 1:
         raise ValueError(
