@@ -51,9 +51,9 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     own = [row for row in unseen.itertuples() if Path(row.reference).is_relative_to(root)]
     for observer, row in itertools.product(OBSERVERS, own):
         place = Path(row.reference).parent.relative_to(root)
-        mask = study.data / "additional_annotations" / observer / place / "result.nii.gz"
-        if mask.is_file():
-            rows.append((observer, row.subject, mask))
+        folder = study.data / "additional_annotations" / observer / place
+        masks = [folder / name for name in ("result.nii.gz", "result.nii") if (folder / name).is_file()]
+        rows += [(observer, row.subject, mask) for mask in masks[:1]]
     return pd.DataFrame(rows, columns=["loss", "subject", "mask"])
 
 

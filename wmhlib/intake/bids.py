@@ -23,6 +23,7 @@ from wmhlib.intake.folders import (
     Notes,
     Tree,
     broken_links,
+    is_hidden,
     looks_like_flair,
     refuse_closed,
     refuse_twice,
@@ -131,7 +132,7 @@ def _scans(root: Path, tree: Tree) -> tuple[list[Image], Notes]:
 
 def _beside(root: Path) -> Notes:
     """Notes on links without a target and on FLAIRs beside the subjects' folders."""
-    entries = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path)]
     broken = broken_links(Tree(entries, [], [], []))
     folders = [path for path in entries if path.is_dir() and path.name not in WITHOUT_SCANS]
     others = search(*(path for path in folders if not path.name.startswith("sub-")), may_be_closed=True)

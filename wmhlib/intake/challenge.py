@@ -17,6 +17,7 @@ from wmhlib.intake.folders import (
     Notes,
     Tree,
     broken_links,
+    is_hidden,
     looks_like_flair,
     not_fetched,
     refuse_closed,
@@ -131,7 +132,7 @@ def _passed_over(root: Path, tree: Tree, subjects: set[Path]) -> Notes:
     for folder in tree.folders:
         if folder not in above | subjects and folder.parent in above:
             notes.append((str(folder), "a folder with neither pre/FLAIR.nii.gz nor wmh.nii.gz"))
-    beside = [path for path in root.iterdir() if path.name not in KNOWN and not path.name.startswith(".")]
+    beside = [path for path in root.iterdir() if path.name not in KNOWN and not is_hidden(path)]
     others = search(*filter(Path.is_dir, beside), may_be_closed=True)
     notes += [(str(folder), "a folder beside training/ and test/ that may not be read") for folder in others.closed]
     for path in [*tree.files, *others.files, *beside]:

@@ -52,12 +52,17 @@ def search(*tops: Path, may_be_closed: bool = False) -> Tree:
         refuse_closed(folder)
         seen[real] = folder
         tree.folders.append(folder)
-        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not is_hidden(path))
         below = [path for path in entries if path.is_dir()]
         tree.files.extend(path for path in entries if path not in set(below))
         waiting += reversed([path for path in below if not path.is_symlink()])
         links += [path for path in below if path.is_symlink() and path.resolve() not in (real, *real.parents)]
     return tree
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is one that programs hide, such as `.git`, `.snapshot` or `._FLAIR.nii.gz`."""
+    return path.name.startswith(".") and not path.name.startswith("..")
 
 
 def refuse_closed(folder: Path) -> None:
