@@ -11,6 +11,7 @@ from wmhlib.cohort import account, assign_splits, load_cohort, read_challenge, r
 from wmhlib.inference import mask_of
 from wmhlib.intake.challenge import COLUMNS
 from wmhlib.intake.folders import inventory
+from wmhlib.intake.nifti import read_scan, save_image
 from wmhlib.study import open_study
 
 
@@ -339,15 +340,18 @@ def test_a_subject_too_high_or_too_deep_is_refused(tmp_path, place):
         read_challenge(tmp_path)
 
 
-def test_own_masks_are_refused_as_references_wherever_they_are_copied_to(tmp_path):
-    folder = subject(tmp_path / "training/A/7")
-    likely = nibabel.load(folder / "wmh.nii.gz")
-    nibabel.save(mask_of(likely), folder / "wmh.nii.gz")
-    with pytest.raises(ValueError, match=naming(folder / "wmh.nii.gz", "descrip")):
+@pytest.mark.parametrize(
+    "write", [lambda image, path: nibabel.save(mask_of(image), path), save_image], ids=["mask_of", "save_image"]
+)
+def test_own_masks_are_refused_as_references_wherever_they_are_copied_to(tmp_path, write):
+    mask = subject(tmp_path / "training/A/7") / "wmh.nii.gz"
+    write(nibabel.load(mask), tmp_path / "ours.nii.gz")
+    mask.write_bytes((tmp_path / "ours.nii.gz").read_bytes())
+    with pytest.raises(ValueError, match=naming(mask, "descrip")):
         read_folder(tmp_path)
-    corrected = nibabel.load(folder / "wmh.nii.gz")
-    corrected.header["descrip"] = b""
-    nibabel.save(nibabel.Nifti1Image(np.asarray(corrected.dataobj), None, corrected.header), folder / "wmh.nii.gz")
+    corrected = read_scan(mask)
+    corrected.header["descrip"] = ""
+    nibabel.save(corrected, mask)
     assert len(read_folder(tmp_path)) == 1
 
 

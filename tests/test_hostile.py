@@ -440,6 +440,21 @@ def test_links_in_circles_end(tmp_path, layout):
         ]
 
 
+def test_a_search_for_scans_passes_over_masks_and_keeps_what_was_not_fetched(tmp_path):
+    for name in (
+        "a_FLAIR.nii",
+        "sub-1_space-FLAIR_label-WMH_mask.nii",
+        "FLAIR_probability.nii.gz",
+        "x_FLAIR_dseg.nii.gz",
+    ):
+        (tmp_path / name).write_bytes(WHOLE[0])
+    (tmp_path / "b_FLAIR.nii.gz").symlink_to("../.git/annex/objects/aB/cD/key/key")
+    assert [path.name for path in find_scans(tmp_path)] == ["a_FLAIR.nii", "b_FLAIR.nii.gz"]
+    (tmp_path / "a_FLAIR.nii").unlink()
+    with pytest.raises(FileNotFoundError, match=naming(f"datalad get {tmp_path / 'b_FLAIR.nii.gz'}")):
+        find_scans(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", os.fsdecode(b"\xff"), "x" * 201])
 def test_names_that_no_table_or_file_can_bear_are_refused(tmp_path, name):
     write_subject(tmp_path / "training" / "A" / name, *small_scan(np.random.default_rng(0)))
