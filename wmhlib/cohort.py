@@ -8,6 +8,7 @@ tuned on. All scans of one person are in one split: names that differ from `_ses
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,24 @@ def assign_splits(
     cohort = cohort.copy() if external is None else _only_external(cohort, external)
     people = cohort.subject.map(roles.person)
     roles.refuse_two_roles(cohort, people)
+    for index, split in _drawn(
+        cohort, people, {"holdout": holdout, "validation": validation, "training": training}, seed
+    ):
+        cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
+    return _without(cohort, cohort.split == "", "more than the counts under split ask for")
+
+
+def _drawn(
+    cohort: pd.DataFrame, people: pd.Series, counts: dict[str, int | None], seed: int
+) -> Iterator[tuple[int, str]]:
+    """The first scan of every person drawn, and the split that this person is drawn for."""
     own = cohort[cohort.split == ""]
     own = own[~people[own.index].duplicated()]
     random = np.random.default_rng(seed)
     centres = random.permutation(sorted(own.centre.unique()))
     waiting = {centre: list(random.permutation(own.index[own.centre == centre])) for centre in centres}
     turn = 0
-    for split, count in (("holdout", holdout), ("validation", validation), ("training", training)):
+    for split, count in counts.items():
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
             if not waiting:
                 raise ValueError(f"There is no subject to draw {split} from: all of them are external.")
@@ -73,14 +85,12 @@ def assign_splits(
                 centre = centres[turn % len(centres)]
                 turn += 1
             if not waiting[centre]:
+                asked = ", ".join(f"{name}={number}" for name, number in counts.items())
                 raise ValueError(
-                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of "
-                    f"training={training}, validation={validation}, holdout={holdout} over {len(centres)} centre(s): "
-                    "lower the counts under split."
+                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of {asked} over "
+                    f"{len(centres)} centre(s): lower the counts under split."
                 )
-            drawn = people == people[waiting[centre].pop()]
-            cohort.loc[drawn, ["split", "reason"]] = split, f"drawn with seed {seed}"
-    return _without(cohort, cohort.split == "", "more than the counts under split ask for")
+            yield waiting[centre].pop(), split
 
 
 def _without(cohort: pd.DataFrame, gone: pd.Series, why: str) -> pd.DataFrame:

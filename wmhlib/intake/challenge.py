@@ -83,15 +83,16 @@ def read_challenge(root: str | Path) -> pd.DataFrame:
             f"(data/README.md shows the layout){''.join(f'. Left out: {what}, {why}' for what, why in notes[:1])}."
         )
     cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
-    repeated = cohort[cohort.subject.duplicated(keep=False)]
-    if len(repeated):
-        first = repeated[repeated.subject == repeated.subject.iloc[0]]
-        folders = " and ".join(str(Path(path).parent) for path in first.reference)
-        raise ValueError(
-            f"Subject {first.subject.iloc[0]} stands twice in {root}, as {folders}: give each folder a name of its own."
-        )
+    _refuse_one_name(cohort, root)
     cohort.attrs[NOTES] = shortened(notes, root)
     return cohort
+
+
+def _refuse_one_name(cohort: pd.DataFrame, root: Path) -> None:
+    for subject, references in cohort.groupby("subject").reference:
+        if len(references) > 1:
+            folders = " and ".join(str(Path(path).parent) for path in references)
+            raise ValueError(f"Subject {subject} is twice in {root}, as {folders}: give each folder a name of its own.")
 
 
 def _subject_folders(tree: Tree) -> set[Path]:
