@@ -56,11 +56,14 @@ download.fetch_for(study)
 # ## The subjects and their split
 #
 # Subjects are drawn at random, evenly from every centre, so that no centre is missing from training or from the
-# holdout. Whatever lies below `test/` is **external**: scans no network sees before its final score.
+# holdout; all scans of one subject go together. Whatever lies below `test/`, or `participants.tsv` calls external, is
+# **external**: scans no network sees before its final score. Check this list: who is in which split and why, and what
+# was left out of the cohort.
 
 # %%
 subjects = cohort.load_cohort(study)
 write_table(study.tables / "cohort.csv", subjects.drop(columns=["flair", "reference"]))
+print(cohort.account(subjects))
 pd.crosstab(subjects.centre, subjects.split)
 
 # %% [markdown]

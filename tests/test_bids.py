@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import as_nobody, naming, small_scan
 
+from wmhlib.cohort import read_folder
 from wmhlib.intake import bids
 
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
@@ -71,9 +72,9 @@ def test_what_is_missing_is_named(root, tmp_path):
         ValueError, match=naming("sub-01_FLAIR.nii.gz", mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
     ):
         bids.read_bids(root)
-    mask.unlink()
-    mask.with_name("sub-01_label-lesion_mask.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=naming("sub-01_FLAIR.nii.gz", "sub-01_label-WMH_mask.nii.gz")):
+    shutil.rmtree(root / "derivatives" / "manual" / "sub-01")
+    shutil.rmtree(root / "derivatives" / "manual" / "sub-02")
+    with pytest.raises(FileNotFoundError, match=naming("sub-01_FLAIR.nii.gz", "label-WMH_mask.nii.gz")):
         bids.read_bids(root)
     describe(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=naming(tmp_path / "empty")):
@@ -99,6 +100,242 @@ def test_participants_without_ids_are_refused(root):
     (root / "participants.tsv").write_text("name\nsub-01\n")
     with pytest.raises(ValueError, match=naming(root / "participants.tsv", "participant_id")):
         bids.read_bids(root)
+
+
+def people(root, text, **options):
+    """`participants.tsv` with this text; returns what is read of the splits."""
+    (root / "participants.tsv").write_text(text, **options)
+    return bids.read_bids(root).set_index("subject").split.to_dict()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "participant_id\tsplit\n01\tn/a\n02\texternal\n",
+        "participant_id\tsplit\nsub-1\tn/a\nsub-002\texternal\n",
+        "participant_id\tsplit\n1\tn/a\nSUB-2\texternal\n",
+        "participant_id\tsplit\nsub-01 \tn/a\n sub-02 \t external \n",
+        "Participant_ID\tSplit \r\nsub-01\tN/A\r\nsub-02\tExternal\r\n\r\n",
+        "\ufeffparticipant_id\tage\tSPLIT\nsub-01\t70\t\nsub-02\t71\tEXTERNAL\n",
+        "split\tparticipant_id\ntraining\tsub-01\nexternal\tsub-02\n",
+    ],
+    ids=["no sub-", "other zeros", "numbers", "spaces", "capitals", "byte order mark", "other order"],
+)
+def test_ids_and_splits_are_read_as_people_write_them(root, text):
+    assert people(root, text, encoding="utf-8", newline="") == {
+        "01": "",
+        "02_ses-a": "external",
+        "02_ses-b": "external",
+    }
+
+
+@pytest.mark.parametrize("column", ["centre", "Center", "SITE"])
+def test_centres_are_read_from_any_of_their_columns(root, column):
+    people(root, f"participant_id\t{column}\nsub-01\t Alder \nsub-02\tN/A\n")
+    assert bids.read_bids(root).set_index("subject").centre.to_dict() == {
+        "01": "Alder", "02_ses-a": "A set", "02_ses-b": "A set",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "named"),
+    [
+        ("sub-01\tn/a\nsub-03\texternal\n", 3, "sub-03"),
+        ("sub-01\tn/a\nsub-01\texternal\n", 3, "sub-01"),
+        ("sub-02\tn/a\n2\texternal\n", 3, "sub-02"),
+        ("sub-01\ttest\n", 2, "test"),
+        ("sub-01\tholdout\n", 2, "holdout"),
+        ("sub-01\texternal\textra\n", 2, "3"),
+        ("\texternal\n", 2, "''"),
+    ],
+)
+def test_a_row_that_cannot_be_told_is_refused_by_its_line(root, rows, line, named):
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", f"line {line}", named)):
+        people(root, f"participant_id\tsplit\n{rows}")
+
+
+def test_zeros_in_front_decide_only_where_they_are_not_needed(root):
+    shutil.copytree(root / "sub-01", root / "sub-1")
+    (root / "sub-1/anat/sub-01_FLAIR.nii.gz").rename(root / "sub-1/anat/sub-1_FLAIR.nii.gz")
+    assert people(root, "participant_id\tsplit\nsub-01\texternal\nsub-1\tn/a\n")["01"] == "external"
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "line 2", "sub-1", "sub-01")):
+        people(root, "participant_id\tsplit\nsub-001\texternal\n")
+
+
+@pytest.mark.parametrize("name", ["Participants.tsv", "participants.csv", "participants.xlsx"])
+def test_a_table_under_another_name_is_not_passed_over(root, name):
+    (root / "participants.tsv").rename(root / name)
+    with pytest.raises(ValueError, match=naming(root / name, root / "participants.tsv")):
+        bids.read_bids(root)
+
+
+@pytest.mark.parametrize(
+    "header", ["participant_id\tsplit\tSplit", "participant_id,split", "participant_id\tparticipant_id"]
+)
+def test_columns_that_cannot_be_told_are_refused(root, header):
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "participant_id")):
+        people(root, f"{header}\n")
+
+
+def annex(path):
+    """What git-annex leaves of a file whose content it has not fetched."""
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/aB/cD/MD5E-s9--0.nii.gz/MD5E-s9--0.nii.gz")
+
+
+def notes(table) -> str:
+    return "\n".join(f"{what}: {why}" for what, why in table.attrs["notes"])
+
+
+def test_whoever_has_no_row_or_no_mask_is_told(root):
+    people(root, "participant_id\nsub-02\n")
+    (root / "sub-04" / "anat").mkdir(parents=True)
+    shutil.rmtree(root / "derivatives" / "manual" / "sub-02" / "ses-a")
+    table = bids.read_bids(root)
+    assert table.subject.tolist() == ["01", "02_ses-b"]
+    told = dict(table.attrs["notes"])
+    assert {"set/sub-01", "set/sub-04", "set/sub-02/ses-a/anat/sub-02_ses-a_FLAIR.nii.gz"} <= set(told)
+
+
+def test_content_that_was_not_fetched_is_told_from_what_is_closed(root):
+    flair, mask = (
+        "sub-01/anat/sub-01_FLAIR.nii.gz",
+        "derivatives/manual/sub-02/ses-a/anat/sub-02_ses-a_label-WMH_mask.nii.gz",
+    )
+    annex(root / flair)
+    (root / mask).write_text("/annex/objects/MD5E-s9--0.nii.gz\n")
+    table = bids.read_bids(root)
+    assert table.subject.tolist() == ["02_ses-b"]
+    assert f"datalad get {root / flair}" in notes(table) and f"datalad get {root / mask}" in notes(table)
+    (root / "sub-02/ses-b/anat/sub-02_ses-b_FLAIR.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(FileNotFoundError, match=naming(root, f"datalad get {root / flair}")):
+        bids.read_bids(root)
+    annex(root / "participants.tsv")
+    with pytest.raises(FileNotFoundError, match=naming(f"datalad get {root / 'participants.tsv'}")):
+        bids.read_bids(root)
+
+
+def test_a_missing_description_is_what_is_asked_for(root):
+    (root / "derivatives/manual/dataset_description.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=naming(root / "derivatives/manual/dataset_description.json", "GeneratedBy")
+    ):
+        bids.read_bids(root)
+    (root / "dataset_description.json").unlink()
+    with pytest.raises(FileNotFoundError, match=naming(root / "dataset_description.json", "BIDSVersion")):
+        read_folder(root)
+    describe(root)
+    (root / "training").mkdir()
+    with pytest.raises(ValueError, match=naming(root, "training/", "dataset_description.json")):
+        read_folder(root)
+
+
+def test_own_masks_are_never_references(root):
+    """After notebook 07 wrote masks of all subjects into the data set, the one that nobody outlined stays unscored."""
+    shutil.rmtree(root / "derivatives" / "manual" / "sub-01")
+    _, reference = small_scan(np.random.default_rng(0))
+    mask = nibabel.Nifti1Image(reference.astype(np.uint8), AFFINE)
+    for subject in ("01", "02_ses-a", "02_ses-b"):
+        bids.write_derivative(root / "derivatives" / "ours", subject, mask, "a scan", "a network")
+    table = bids.read_bids(root)
+    assert table.subject.tolist() == ["02_ses-a", "02_ses-b"] and not table.reference.str.contains("ours").any()
+    assert "set/derivatives/ours" in dict(table.attrs["notes"])
+    shutil.rmtree(root / "derivatives" / "ours" / "sub-02")
+    describe(root / "derivatives" / "ours", GeneratedBy=[{"Name": "wmhlib"}, {"Name": "Manual"}])
+    table = bids.read_bids(root).set_index("subject")
+    assert "ours" in table.loc["01"].reference, "once people have corrected them, as BIDS lets them say"
+
+
+def test_masks_of_people_go_before_those_of_programs_which_are_told(root):
+    describe(root / "derivatives" / "manual", GeneratedBy=[{"Name": "Manual", "Description": "Outlined"}])
+    shutil.copytree(root / "derivatives" / "manual", root / "derivatives" / "tool")
+    describe(root / "derivatives" / "tool", GeneratedBy={"Name": "Some Tool"})
+    table = bids.read_bids(root)
+    assert table.reference.str.contains("manual").all() and "set/derivatives/tool" in dict(table.attrs["notes"])
+
+
+@pytest.mark.parametrize("place", ["derivatives/manual", ".", "new"])
+def test_predictions_are_not_written_among_the_files_of_others(root, place):
+    image = nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), AFFINE)
+    if place == "new":
+        write(root / "new" / "training" / "A" / "1" / "wmh.nii.gz", np.ones((3, 4, 5), np.uint8))
+    before = sorted(root.rglob("*"))
+    with pytest.raises(ValueError, match=naming(root / place)):
+        bids.write_derivative(root / place, "01", image, "a scan", "a network")
+    assert sorted(root.rglob("*")) == before
+
+
+def test_several_scans_of_a_session_give_one_row_per_mask(root):
+    """The mask goes with the scan whose grid it is on, else with that of the fewest entities; scans with masks of their
+    own are rows of their own, and no two have one name."""
+    anat, masks = root / "sub-01/anat", root / "derivatives/manual/sub-01/anat"
+    flair, reference = small_scan(np.random.default_rng(1), (12, 13, 8))
+    (anat / "sub-01_FLAIR.nii.gz").rename(anat / "sub-01_acq-2D_FLAIR.nii.gz")
+    write(anat / "sub-01_acq-3D_FLAIR.nii.gz", flair)
+    shutil.copy(anat / "sub-01_acq-2D_FLAIR.nii.gz", anat / "sub-01_acq-2D_rec-norm_FLAIR.nii.gz")
+    shutil.copy(anat / "sub-01_acq-2D_FLAIR.nii.gz", anat / "sub-01_acq-2D_ce-gad_FLAIR.nii.gz")
+    table = bids.read_bids(root).set_index("subject")
+    assert list(table.index) == ["01", "02_ses-a", "02_ses-b"]
+    assert table.loc["01"].flair == str(anat / "sub-01_acq-2D_FLAIR.nii.gz")
+    assert {what for what, _ in table.attrs["notes"] if "sub-01" in what} == {
+        f"set/sub-01/anat/sub-01_{name}_FLAIR.nii.gz" for name in ("acq-3D", "acq-2D_rec-norm", "acq-2D_ce-gad")
+    }
+    write(masks / "sub-01_acq-3D_label-WMH_mask.nii.gz", reference)
+    table = bids.read_bids(root).set_index("subject")
+    assert list(table.index) == ["01_acq-2D", "01_acq-3D", "02_ses-a", "02_ses-b"]
+    assert "acq-3D" in table.loc["01_acq-3D"].reference and "acq-3D" not in table.loc["01_acq-2D"].reference
+
+
+def test_the_mask_on_the_scans_grid_is_its_reference_however_it_is_stored(root):
+    mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz"
+    image = nibabel.load(mask)
+    turned = image.as_reoriented(
+        nibabel.orientations.axcodes2ornt(("P", "S", "R"), (("R", "L"), ("A", "P"), ("I", "S")))
+    )
+    nibabel.save(turned, mask.with_name("sub-01_space-orig_label-WMH_mask.nii.gz"))
+    mask.unlink()
+    write(mask.with_name("sub-01_space-MNI152NLin2009cAsym_label-WMH_mask.nii.gz"), np.ones((9, 11, 10), np.uint8))
+    table = bids.read_bids(root)
+    assert "space-orig" in table.reference.iloc[0]
+    assert "MNI152" in notes(table)
+
+
+def test_scans_and_masks_in_other_places_are_told(root):
+    strays = ["sub-01/sub-01_FLAIR.nii.gz", "sub-01/anat/old/sub-01_FLAIR.nii.gz", "sub-01/anat/flair.nii.gz"]
+    strays += ["sub-01_FLAIR.nii.gz", "01/anat/01_FLAIR.nii", "sub-01/anat/sub-01_label-WMH_mask.nii.gz"]
+    strays += ["derivatives/manual/sub-01/anat/sub-01_desc-lesion_mask.nii.gz"]
+    strays += ["derivatives/manual/sub-07/anat/sub-07_label-WMH_mask.nii.gz"]
+    for stray in strays:
+        write(root / stray, np.ones((3, 4, 5), np.uint8))
+    (root / "sub-05").symlink_to(root / "nowhere")
+    (root / "derivatives" / "empty").mkdir()
+    table = bids.read_bids(root)
+    assert table.subject.tolist() == ["01", "02_ses-a", "02_ses-b"]
+    assert {f"set/{stray}" for stray in (*strays, "sub-05", "derivatives/empty")} <= set(dict(table.attrs["notes"]))
+
+
+def test_linked_subjects_and_derivatives_are_read_and_a_second_link_is_refused(root, tmp_path):
+    for place in ("sub-01", "derivatives/manual", "sub-02/ses-b"):
+        (root / place).rename(tmp_path / place.replace("/", "-"))
+        (root / place).symlink_to(tmp_path / place.replace("/", "-"))
+    assert bids.read_bids(root).subject.tolist() == ["01", "02_ses-a", "02_ses-b"]
+    (root / "sub-03").symlink_to(root / "sub-02")
+    with pytest.raises(ValueError, match=naming(root / "sub-02", root / "sub-03")):
+        bids.read_bids(root)
+
+
+def test_nii_and_nii_gz_are_read_alike(root):
+    for path in (
+        root / "sub-01/anat/sub-01_FLAIR.nii.gz",
+        root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz",
+    ):
+        nibabel.save(nibabel.load(path), path.with_suffix(""))
+        path.unlink()
+    assert bids.read_bids(root).subject.tolist() == ["01", "02_ses-a", "02_ses-b"]
+    path = root / "sub-02/ses-a/anat/sub-02_ses-a_FLAIR.nii.gz"
+    nibabel.save(nibabel.load(path), path.with_suffix(""))
+    table = bids.read_bids(root)
+    assert table.subject.tolist() == ["01", "02_ses-a", "02_ses-b"] and path.name in notes(table)
 
 
 @pytest.fixture

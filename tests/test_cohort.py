@@ -7,8 +7,11 @@ import pytest
 from conftest import SHARED, as_nobody, naming, small_scan, write_subject
 
 from wmhlib import slices
-from wmhlib.cohort import assign_splits, load_cohort, read_challenge, read_folder
+from wmhlib.cohort import account, assign_splits, load_cohort, read_challenge, read_folder
+from wmhlib.inference import mask_of
 from wmhlib.intake.challenge import COLUMNS
+from wmhlib.intake.folders import inventory
+from wmhlib.intake.nifti import read_scan, save_image
 from wmhlib.study import open_study
 
 
@@ -203,3 +206,231 @@ def test_the_papers_protocol_on_the_release_and_the_external_set():
     assert external == {"Amsterdam/GE1T5": 10, "Amsterdam/Philips": 10, "Ljubljana": 30} and len(table) == 60 + 50
     with pytest.raises(ValueError, match=naming("split.external", "Nowhere")):
         assign_splits(table.assign(split=""), 1, 0, 0, 1, external=["Nowhere"])
+
+
+ALL = {"training": None, "validation": 0, "holdout": 0, "seed": 1}
+
+
+def subject(folder: Path, seed: int = 0) -> Path:
+    write_subject(folder, *small_scan(np.random.default_rng(seed)))
+    return folder
+
+
+def told(cohort) -> dict[str, str]:
+    return dict(cohort.attrs["notes"])
+
+
+def test_linked_sites_subjects_and_files_are_read(tmp_path):
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    for place in ("A/1", "A/2", "B/scanner/3", "C/4"):
+        subject(root / "training" / place)
+    subject(root / "test" / "D" / "5")
+    for number, place in enumerate(
+        ("training/A", "training/B/scanner/3", "training/C/4/pre", "test", "training/C/4/wmh.nii.gz")
+    ):
+        elsewhere.mkdir(exist_ok=True)
+        (root / place).rename(elsewhere / str(number))
+        (root / place).symlink_to(elsewhere / str(number))
+    cohort = read_folder(root)
+    assert cohort.subject.tolist() == ["1", "2", "3", "4", "5"] and not cohort.attrs["notes"]
+    assert cohort.centre.tolist() == ["A", "A", "B/scanner", "C", "D"]
+    (tmp_path / "link").symlink_to(root)
+    assert read_folder(tmp_path / "link").flair.tolist() == cohort.flair.tolist()
+
+
+@pytest.mark.parametrize(
+    ("link", "to"),
+    [
+        ("training/B/9", "training/A/7"),
+        ("test/A", "training/A"),
+        ("test", "training"),
+        ("training/A/again", "training/A/7"),
+    ],
+)
+def test_a_link_that_would_read_a_subject_twice_is_refused(tmp_path, link, to):
+    subject(tmp_path / "training/A/7")
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / to)
+    with pytest.raises(ValueError, match=naming(tmp_path / link, tmp_path / to)):
+        read_folder(tmp_path)
+
+
+def test_one_scan_under_two_names_is_refused_and_a_copy_is_told(tmp_path, settings, write_config):
+    root = tmp_path / "set"
+    subject(root / "training/A/7"), subject(root / "training/A/8", 1), subject(root / "test/B/9", 2)
+    settings["split"] = ALL
+    study = open_study(write_config(settings), root)
+    flair = root / "test/B/9/pre/FLAIR.nii.gz"
+    (root / "training/A/7/pre/FLAIR.nii.gz").write_bytes(flair.read_bytes())
+    assert "7 (training)" in account(load_cohort(study)) and "9 (external)" in account(load_cohort(study))
+    nibabel.save(nibabel.load(flair), flair.with_suffix(""))
+    flair.unlink()
+    said = account(load_cohort(study))
+    assert "9 (external) and 7 (training)" in said or "7 (training) and 9 (external)" in said, "compressed or not"
+    flair.with_suffix("").unlink()
+    flair.symlink_to(root / "training/A/7/pre/FLAIR.nii.gz")
+    with pytest.raises(ValueError, match=naming("7", "9", root / "training/A/7/pre/FLAIR.nii.gz")):
+        load_cohort(study)
+
+
+def test_nii_is_read_beside_nii_gz_and_both_of_one_image_are_refused(tmp_path):
+    for number in range(2):
+        subject(tmp_path / f"training/A/{number}")
+    for name in ("pre/FLAIR.nii.gz", "wmh.nii.gz"):
+        path = tmp_path / "training/A/1" / name
+        nibabel.save(nibabel.load(path), path.with_suffix(""))
+        path.unlink()
+    assert read_challenge(tmp_path).subject.tolist() == ["0", "1"]
+    for name in ("pre/FLAIR.nii", "wmh.nii"):
+        path = tmp_path / "training/A/1" / f"{name}.gz"
+        nibabel.save(nibabel.load(path.with_suffix("")), path)
+        with pytest.raises(ValueError, match=naming(path, path.with_suffix(""))):
+            read_challenge(tmp_path)
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "pointer"])
+@pytest.mark.parametrize("names", [["wmh.nii.gz"], ["pre/FLAIR.nii.gz"], ["pre/FLAIR.nii.gz", "wmh.nii.gz"]])
+def test_subjects_that_were_not_fetched_are_left_out_and_told(tmp_path, names, kind):
+    root = tmp_path / "set"
+    subject(root / "training/A/7"), subject(root / "training/A/8")
+    for name in names:
+        path = root / "training/A/8" / name
+        path.unlink()
+        if kind == "link":
+            path.symlink_to("../../../.git/annex/objects/aB/cD/MD5E-s9--0.nii.gz/MD5E-s9--0.nii.gz")
+        else:
+            path.write_text("/annex/objects/MD5E-s9--0.nii.gz\n")
+    cohort = read_folder(root)
+    assert cohort.subject.tolist() == ["7"] and list(told(cohort)) == ["set/training/A/8"]
+    assert all(f"datalad get {root / 'training/A/8' / name}" in told(cohort)["set/training/A/8"] for name in names)
+    assert "set/training/A/8" in account(cohort.assign(split="training", reason="drawn"))
+    (root / "training/A/7/wmh.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(FileNotFoundError, match=naming(root, "git lfs pull")):
+        read_folder(root)
+
+
+@pytest.mark.parametrize("name", ["pre/FLAIR.nii.gz", "wmh.nii.gz"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, name):
+    path = subject(tmp_path / "training/A/7") / name
+    path.unlink()
+    path.symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(FileNotFoundError, match=naming(path, "link")):
+        read_folder(tmp_path)
+
+
+def test_whatever_is_left_out_of_a_folder_is_told(tmp_path):
+    root = tmp_path / "set"
+    subject(root / "training/A/7")
+    empty = ["training/A/8", "training/A/9", "training/B"]
+    for name in (*empty, "training/A/9/pre"):
+        (root / name).mkdir()
+    (root / "training/A/9/pre/T1.nii.gz").touch()
+    (root / "training/A/10").symlink_to(tmp_path / "gone")
+    strays = [
+        "training/A/11/FLAIR.nii.gz",
+        "training/A/7/pre/flair_copy.nii",
+        "training/FLAIR.nii.gz",
+        "A/12/pre/FLAIR.nii.gz",
+    ]
+    strays += ["FLAIR.nii", "Test/A/13/pre/FLAIR.nii.gz"]
+    for stray in (*strays, "training/A/7/orig/FLAIR.nii.gz", "training/A/7/FLAIR_mask.nii.gz"):
+        (root / stray).parent.mkdir(parents=True, exist_ok=True)
+        (root / stray).touch()
+    cohort = read_folder(root)
+    assert cohort.subject.tolist() == ["7"]
+    assert set(told(cohort)) == {f"set/{name}" for name in (*empty, *strays, "training/A/10", "training/A/11")}
+
+
+@pytest.mark.parametrize("place", ["training/7", "training/A/scanner/7/first", "training"])
+def test_a_subject_too_high_or_too_deep_is_refused(tmp_path, place):
+    subject(tmp_path / place)
+    with pytest.raises(ValueError, match=naming(tmp_path / place, "training/<site>/<id>")):
+        read_challenge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda image, path: nibabel.save(mask_of(image), path), save_image], ids=["mask_of", "save_image"]
+)
+def test_own_masks_are_refused_as_references_wherever_they_are_copied_to(tmp_path, write):
+    mask = subject(tmp_path / "training/A/7") / "wmh.nii.gz"
+    write(nibabel.load(mask), tmp_path / "ours.nii.gz")
+    mask.write_bytes((tmp_path / "ours.nii.gz").read_bytes())
+    with pytest.raises(ValueError, match=naming(mask, "descrip")):
+        read_folder(tmp_path)
+    corrected = read_scan(mask)
+    corrected.header["descrip"] = ""
+    nibabel.save(corrected, mask)
+    assert len(read_folder(tmp_path)) == 1
+
+
+def table(*rows) -> pd.DataFrame:
+    return pd.DataFrame([(*row, f"{row[0]}.nii", "") for row in rows], columns=COLUMNS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_scans_of_a_person_are_in_one_split(seed):
+    """Four people of two to four scans each: counts are of people."""
+    ends = ("", "_ses-1", "_ses-2_run-1", "_acq-2D")
+    rows = [(f"P{person}{end}", "A", "") for person in range(4) for end in ends[: 2 + person % 3]]
+    split = assign_splits(table(*rows, ("x", "B", "external")), 2, 1, 1, seed)
+    assert len(split) == len(rows) + 1
+    own = split[split.split != "external"]
+    roles = own.groupby(own.subject.str.split("_").str[0]).split.agg(["nunique", "first"])
+    assert (roles["nunique"] == 1).all() and sorted(roles["first"]) == ["holdout", "training", "training", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "external", "named"),
+    [
+        ([("7_ses-1", "A", ""), ("7_ses-2", "A", "external")], None, "7_ses-2"),
+        ([("7_ses-1", "A", ""), ("7_ses-2", "B", "")], ["B"], "7_ses-2"),
+        ([("p7_ses-1", "A", ""), ("P7_ses-2", "A", "external")], None, "P7_ses-2"),
+        ([("7", "Oslo", ""), ("8", "oslo", "")], ["oslo"], "oslo"),
+        ([("7", "Oslo", ""), ("8", "Oslo ", "external")], None, "Oslo "),
+        ([("7", "Zu\u0308rich", ""), ("8", "Z\u00fcrich", "")], ["Z\u00fcrich"], "Z\u00fcrich"),
+        ([("7", "Amsterdam/GE1T5", ""), ("8", "A", "")], ["Amsterdam/ge1t5"], "split.external"),
+    ],
+)
+def test_no_person_or_centre_is_in_two_roles_by_another_spelling(rows, external, named):
+    with pytest.raises(ValueError, match=naming(named)):
+        assign_splits(table(*rows), None, 0, 0, 1, external)
+
+
+@pytest.mark.parametrize("name", ["0_ses-2", "P0"])
+def test_a_person_in_two_folders_is_refused(tmp_path, settings, write_config, name):
+    subject(tmp_path / "set/training/A" / name.replace("_ses-2", "_ses-1").lower())
+    subject(tmp_path / "more/training/B" / name)
+    settings["data"] = {"root": str(tmp_path / "set"), "external": [str(tmp_path / "more")]}
+    settings["split"] = ALL
+    with pytest.raises(ValueError, match=naming(name, tmp_path / "set", tmp_path / "more")):
+        load_cohort(open_study(write_config(settings)))
+
+
+def test_the_account_says_who_is_where_and_why(challenge, settings, write_config, tmp_path):
+    subject(tmp_path / "more/training/D/900")
+    settings["data"]["external"] = [str(tmp_path / "more")]
+    settings["split"] |= {"training": 2}
+    cohort = load_cohort(open_study(write_config(settings)))
+    assert set(cohort.reason[cohort.centre.isin(["A", "B/scanner"])]) == {"drawn with seed 1"}
+    reasons = cohort.set_index("subject").reason
+    assert "test/" in reasons["20"] and "data.external" in reasons["900"]
+    left = sorted(set("0 1 2 3 10 11 12 13".split()) - set(cohort.subject))
+    assert len(left) == 2 and sorted(told(cohort)) == left
+    settings["split"]["external"] = ["C"]
+    cohort = load_cohort(open_study(write_config(settings)))
+    assert "split.external" in cohort.set_index("subject").reason["20"] and "split.external" in told(cohort)["900"]
+    assert all(word in account(cohort) for word in (*cohort.subject, *cohort.centre, *cohort.split, "900"))
+
+
+def test_a_changed_table_of_participants_changes_the_inventory(tmp_path):
+    (tmp_path / "sub-01").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "sub-01")
+    (tmp_path / "sub-01/sub-01_FLAIR.nii").write_text("1")
+    states = [inventory(tmp_path)]
+    for text in ("participant_id\tsplit\nsub-01\tn/a\n", "participant_id\tsplit\nsub-01\texternal\n"):
+        (tmp_path / "participants.tsv").write_text(text)
+        states.append(inventory(tmp_path))
+    (tmp_path / "sub-01/sub-01_FLAIR.nii").write_text("12")
+    states.append(inventory(tmp_path))
+    assert len(set(map(str, states))) == 4

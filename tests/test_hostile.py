@@ -30,6 +30,7 @@ from nbformat import v4
 
 from wmhlib import cohort, inference, metrics, slices
 from wmhlib.apply import segment
+from wmhlib.apply.find import find_scans
 from wmhlib.evaluation import froc, lesions, records, scoring
 from wmhlib.evaluation.threshold import threshold_mask
 from wmhlib.intake import scans
@@ -397,8 +398,9 @@ def bids_set(folder, description='{"Name": "A", "BIDSVersion": "1.9.0"}', partic
         ({"participants": b"participant_id\nsub-01\tA\tB\n\tC\tD\tE\tF\n"}, "participants.tsv"),
         ({"participants": b"participant_id\tcentre\nsub-01\t" + b"x" * 300}, "xxx"),
         ({"participants": b'participant_id\tcentre\nsub-01\t"a\nb"\n'}, r"a\nb"),
-        ({"more": {"layout_config.json": "{"}}, ""),
-        ({"more": {"derivatives/m/dataset_description.json": "{"}}, ""),
+        ({"participants": b"participant_id\tsplit\nsub-01\t" + b"x" * 200_000}, "participants.tsv"),
+        ({"more": {"derivatives/m/dataset_description.json": "{"}}, "derivatives/m/dataset_description.json"),
+        ({"more": {"derivatives/m/dataset_description.json": "[" * 100_000}}, "derivatives/m/dataset_description.json"),
     ],
 )
 def test_a_hostile_bids_folder_is_refused_in_one_sentence(tmp_path, made, file):
@@ -409,8 +411,49 @@ def test_a_hostile_bids_folder_is_refused_in_one_sentence(tmp_path, made, file):
 
 
 def test_broken_sidecars_of_a_bids_folder_do_not_matter(tmp_path):
-    root = bids_set(tmp_path / "set", more={"sub-01/anat/sub-01_FLAIR.json": "{", "task-x_bold.json": "[" * 100_000})
+    broken = {"sub-01/anat/sub-01_FLAIR.json": "{", "task-x_bold.json": "[" * 100_000, "layout_config.json": "{"}
+    root = bids_set(tmp_path / "set", more=broken)
     assert cohort.read_folder(root).subject.tolist() == ["01"]
+
+
+@pytest.mark.parametrize("layout", ["challenge", "bids"])
+def test_links_in_circles_end(tmp_path, layout):
+    """Folders that lead into each other by twelve links each: every folder is read once."""
+    if layout == "bids":
+        root = bids_set(tmp_path / "set")
+        inside = root / "sub-01"
+    else:
+        root = tmp_path / "set"
+        write_subject(root / "training" / "A" / "01", *small_scan(np.random.default_rng(0)))
+        inside = root / "training" / "A" / "01"
+    rooms = [inside / f"room{number}" for number in range(12)]
+    for room in rooms:
+        room.mkdir()
+    for room in rooms:
+        for number, other in enumerate(rooms):
+            (room / f"door{number}").symlink_to(other)
+    (inside / "up").symlink_to(root)
+    (inside / "out").symlink_to("/")
+    with bounded():
+        assert cohort.read_folder(root).subject.tolist() == ["01"]
+        assert [path.name for path in find_scans(root) if "derivatives" not in path.parts] == [
+            "sub-01_FLAIR.nii" if layout == "bids" else "FLAIR.nii.gz"
+        ]
+
+
+def test_a_search_for_scans_passes_over_masks_and_keeps_what_was_not_fetched(tmp_path):
+    for name in (
+        "a_FLAIR.nii",
+        "sub-1_space-FLAIR_label-WMH_mask.nii",
+        "FLAIR_probability.nii.gz",
+        "x_FLAIR_dseg.nii.gz",
+    ):
+        (tmp_path / name).write_bytes(WHOLE[0])
+    (tmp_path / "b_FLAIR.nii.gz").symlink_to("../.git/annex/objects/aB/cD/key/key")
+    assert [path.name for path in find_scans(tmp_path)] == ["a_FLAIR.nii", "b_FLAIR.nii.gz"]
+    (tmp_path / "a_FLAIR.nii").unlink()
+    with pytest.raises(FileNotFoundError, match=naming(f"datalad get {tmp_path / 'b_FLAIR.nii.gz'}")):
+        find_scans(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", os.fsdecode(b"\xff"), "x" * 201])

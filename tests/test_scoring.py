@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED
+from conftest import SHARED, naming
 
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation import froc, records, scoring
@@ -113,6 +113,14 @@ def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
         found = challenge_metrics(reference, result)
         expected = abs(volumes["predicted_ml"] - volumes["reference_ml"]) / volumes["reference_ml"] * 100
         assert found["avd_pct"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_subject_that_the_network_has_seen_is_not_scored_as_unseen(study):
+    subjects = unseen(study)
+    for seen in (subjects.subject.iloc[0], f"{subjects.subject.iloc[0]}_ses-2"):
+        write_json(study.model("siamese", 1) / "training.json", {"subjects_seen": ["another", seen]})
+        with pytest.raises(ValueError, match=naming("siamese, seed 1", subjects.subject.iloc[0])):
+            scoring.segment_unseen(study, "siamese", 1, subjects)
 
 
 def test_a_grid_search_is_read_by_its_dense_blocks(study):

@@ -1,18 +1,24 @@
-"""A cohort as a pandas table, one row per subject, and its split into evenly drawn parts (paper 3.1).
+"""A cohort as a pandas table, one row per scan, and its split into evenly drawn parts (paper 3.1).
 
 Input: a folder in the WMH Challenge's layout or BIDS. Output: the table that every later stage reads: `subject, centre,
-split, flair, reference`. Whatever lies under `test/` is `external`: never trained on, never tuned on.
+split, flair, reference`, and the `reason` of each split. Whatever lies under `test/` is `external`: never trained on, never
+tuned on. All scans of one person are in one split: names that differ from `_ses-` on, or another entity of BIDS, are one.
 """
 
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from wmhlib.intake import roles
 from wmhlib.intake.bids import is_bids, read_bids
 from wmhlib.intake.challenge import read_challenge
+from wmhlib.intake.folders import NOTES
+from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
 from wmhlib.running.files import PathLike
 from wmhlib.study import Study
@@ -32,26 +38,45 @@ def assign_splits(
     """Draw the training, validation and holdout subjects at random, evenly from every centre (paper 3.1).
 
     Counts are over all centres together; where one does not divide evenly, the odd subjects come from centres drawn
-    at random. `training` None takes every subject left over. External subjects stay external; where `external` names
-    centres, just the subjects of these are external, whichever folder they lie in, and others below `test/` are left out.
+    at random. `training` None takes every subject left over. A subject with several scans counts once. External subjects
+    stay external; where `external` names centres, just the subjects of these are external, whichever folder they lie in,
+    and others below `test/` are left out.
 
     Returns
     -------
     DataFrame
-        A copy with `split` filled in; subjects beyond the counts are left out.
+        A copy with `split` and its `reason` filled in; subjects beyond the counts are left out, as `attrs["notes"]` says.
 
     Raises
     ------
     ValueError
-        A centre has fewer subjects than its share, or a centre named under `external` has none.
+        A centre has fewer subjects than its share, a centre named under `external` has none, two centres have one name
+        but for case or spaces, or a subject's scans would be in two splits.
     """
+    roles.refuse_two_spellings(cohort.centre)
+    if "reason" not in cohort:
+        cohort = cohort.assign(reason=cohort.split.map({"external": "external in its folder"}).fillna(""))
     cohort = cohort.copy() if external is None else _only_external(cohort, external)
+    people = cohort.subject.map(roles.person)
+    roles.refuse_two_roles(cohort, people)
+    for index, split in _drawn(
+        cohort, people, {"holdout": holdout, "validation": validation, "training": training}, seed
+    ):
+        cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
+    return _without(cohort, cohort.split == "", "more than the counts under split ask for")
+
+
+def _drawn(
+    cohort: pd.DataFrame, people: pd.Series, counts: dict[str, int | None], seed: int
+) -> Iterator[tuple[int, str]]:
+    """The first scan of every person drawn, and the split that this person is drawn for."""
     own = cohort[cohort.split == ""]
+    own = own[~people[own.index].duplicated()]
     random = np.random.default_rng(seed)
     centres = random.permutation(sorted(own.centre.unique()))
     waiting = {centre: list(random.permutation(own.index[own.centre == centre])) for centre in centres}
     turn = 0
-    for split, count in (("holdout", holdout), ("validation", validation), ("training", training)):
+    for split, count in counts.items():
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
             if not waiting:
                 raise ValueError(f"There is no subject to draw {split} from: all of them are external.")
@@ -61,13 +86,19 @@ def assign_splits(
                 centre = centres[turn % len(centres)]
                 turn += 1
             if not waiting[centre]:
+                asked = ", ".join(f"{name}={number}" for name, number in counts.items())
                 raise ValueError(
-                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of "
-                    f"training={training}, validation={validation}, holdout={holdout} over {len(centres)} centre(s): "
-                    "lower the counts under split."
+                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of {asked} over "
+                    f"{len(centres)} centre(s): lower the counts under split."
                 )
-            cohort.loc[waiting[centre].pop(), "split"] = split
-    return cohort[cohort.split != ""].reset_index(drop=True)
+            yield waiting[centre].pop(), split
+
+
+def _without(cohort: pd.DataFrame, gone: pd.Series, why: str) -> pd.DataFrame:
+    """A cohort without some of its rows, and with a note on them."""
+    kept = cohort[~gone].reset_index(drop=True)
+    kept.attrs[NOTES] = [*cohort.attrs.get(NOTES, []), *((subject, why) for subject in cohort.subject[gone])]
+    return kept
 
 
 def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
@@ -77,8 +108,9 @@ def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
             f"split.external names {', '.join(sorted(unknown))}, but the centres here are "
             f"{', '.join(sorted(cohort.centre.unique()))}: correct the name."
         )
-    kept = cohort[cohort.centre.isin(external) | (cohort.split == "")].reset_index(drop=True)
-    kept.loc[kept.centre.isin(external), "split"] = "external"
+    gone = ~cohort.centre.isin(external) & (cohort.split != "")
+    kept = _without(cohort, gone, "external in its folder, but its centre is not under split.external")
+    kept.loc[kept.centre.isin(external), ["split", "reason"]] = "external", "its centre is under split.external"
     return kept
 
 
@@ -86,19 +118,21 @@ def load_cohort(study: Study) -> pd.DataFrame:
     """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it.
 
     Subjects of the folders under `data.external` are external, whatever these folders say of them.
+
+    Raises
+    ------
+    ValueError
+        A subject or a scan is in two folders, or the study has none to train on or none unseen; and as `read_folder`,
+        `assign_splits`.
     """
     if phantom := study.config.data.phantom:
         write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale)
-    tables = [read_folder(study.data)]
+    tables = {folder: _with_reason(folder) for folder in (study.data, *study.external)}
     for folder in study.external:
-        tables.append(read_folder(folder).assign(split="external"))
-    cohort = pd.concat(tables, ignore_index=True)
-    repeated = cohort.subject[cohort.subject.str.casefold().duplicated()]  # masks are files of these names
-    if len(repeated):
-        folders = ", ".join(map(str, (study.data, *study.external)))
-        raise ValueError(
-            f"Subject {repeated.iloc[0]} stands twice in {folders}, where upper and lower case are the same: rename one."
-        )
+        tables[folder] = tables[folder].assign(split="external", reason="its folder is under data.external")
+    roles.refuse_repeated(tables)
+    cohort = pd.concat(tables.values(), ignore_index=True)
+    cohort.attrs[NOTES] = [note for table in tables.values() for note in table.attrs[NOTES]]
     cohort = assign_splits(cohort, **study.config.split.model_dump())
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
@@ -107,6 +141,34 @@ def load_cohort(study: Study) -> pd.DataFrame:
                 "that train, test/ for external ones), or change the counts under split."
             )
     return cohort
+
+
+def _with_reason(folder: Path) -> pd.DataFrame:
+    table = read_folder(folder)
+    external = "external in participants.tsv" if is_bids(folder) else "below test/"
+    return table.assign(reason=table.split.map({"external": external}).fillna(""))
+
+
+def account(cohort: pd.DataFrame) -> str:
+    """Who is in which split and why, and what was left out of a cohort of `load_cohort`, as text of many lines.
+
+    Two scans of the same content are named as well: they may be one subject under two names.
+    """
+    lines = []
+    for (split, reason), scans in cohort.groupby(["split", "reason"], sort=False):
+        lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
+        lines += [f"    {centre}: {', '.join(own.subject)}" for centre, own in scans.groupby("centre")]
+    notes: dict[str, list[str]] = {}
+    for what, why in cohort.attrs.get(NOTES, []):
+        notes.setdefault(why, []).append(what)
+    for _, same in cohort.groupby(cohort.flair.map(roles.content)):
+        if len(same) > 1:
+            both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())
+            notes.setdefault("Warning: the same image under two names", []).append(both)
+    lines += ["", "Left out, or worth a look:"] if notes else []
+    for why, what in notes.items():
+        lines += [f"    {why}:", *(f"        {name}" for name in what)]
+    return "\n".join(lines)
 
 
 def fingerprint(cohort: pd.DataFrame) -> str:
@@ -124,7 +186,7 @@ def read_folder(root: PathLike) -> pd.DataFrame:
     """List the subjects of a folder, be it a BIDS data set or in the challenge's layout.
 
     Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read, and
-    ValueError where a table or a file cannot be named after a subject or centre.
+    ValueError where a reference was made by this project, or nothing can be named after a subject or centre.
     """
     cohort = (read_bids if is_bids(root) else read_challenge)(root)
     for name in (*cohort.subject, *cohort.centre):
@@ -136,4 +198,9 @@ def read_folder(root: PathLike) -> pd.DataFrame:
     for path in (*cohort.flair, *cohort.reference):
         if not os.access(path, os.R_OK):
             raise PermissionError(f"{path} may not be read: make the file readable.")
+    for path in filter(is_automatic, cohort.reference):
+        raise ValueError(
+            f"{path} was made by this project, so it cannot be a reference: remove it or, where people have corrected it, "
+            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}."
+        )
     return cohort

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 
 from wmhlib.generator import network_input
-from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.nifti import automatic, open_scan
 from wmhlib.intake.scans import check_proportion, read_flair
 from wmhlib.running.files import PathLike
 from wmhlib.slices import Preparation, axial_slices, box_of, cut_out, volume_of
@@ -67,7 +67,7 @@ def probability(model: keras.Model, flair: Flair, batch_size: int = 8, mirrored:
 
 def mask_of(likely: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """The mask of a scan's probabilities: uint8, 1 at 0.5 and above."""
-    return nibabel.Nifti1Image((np.asarray(likely.dataobj) >= THRESHOLD).astype(np.uint8), likely.affine)
+    return automatic(nibabel.Nifti1Image((np.asarray(likely.dataobj) >= THRESHOLD).astype(np.uint8), likely.affine))
 
 
 def segment(model: keras.Model, flair: Flair) -> nibabel.Nifti1Image:

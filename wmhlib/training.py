@@ -99,7 +99,8 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
         print(f"{loss}, seed {seed}: already trained with the same settings, slices, features and code.")
         if watch:
             watch(pd.DataFrame(checkpoints.history))
-    return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with)
+    seen = sorted(set(slices[2].subject[np.union1d(rows, validation_rows)]))
+    return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with | {"subjects_seen": seen})
 
 
 class Data(NamedTuple):

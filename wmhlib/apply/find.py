@@ -2,24 +2,27 @@
 
 import glob
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from wmhlib.apply.results import RESULTS
+from wmhlib.intake.folders import is_made, looks_like, not_fetched, search
 from wmhlib.running.files import ROOT, PathLike
 
 
 def find_scans(scans: PathLike) -> list[Path]:
     """A file, a folder, a glob, or several of these separated by `os.pathsep`, as files in order, each once.
 
-    A folder or glob stands for the NIfTI files in it or below it, but for hidden files and earlier results
-    (`*_mask.nii.gz`, `*_probability.nii.gz`); of a folder only those with FLAIR in their name, if there are any. Paths
-    are relative to the working directory, else to the project. What is not there is kept among others, so that it
-    is reported.
+    A folder or glob stands for the NIfTI files in it or below it, but for hidden files and masks or probability maps, be
+    they earlier results (`wmhlib.intake.folders.is_made`); of a folder only those with FLAIR in their name, if there are
+    any. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory, else
+    to the project. What is not there is kept among others, so that it is reported.
 
     Raises
     ------
     FileNotFoundError
-        Nothing of it is there.
+        Nothing of it is there, or nothing was fetched.
+    PermissionError
+        A folder may not be read.
     """
     text, found = str(scans).strip(), []
     for piece in [text] if os.path.exists(text) else filter(None, text.split(os.pathsep)):
@@ -27,12 +30,14 @@ def find_scans(scans: PathLike) -> list[Path]:
         if path and path.is_file():
             found.append(path)
         elif path:
-            inside = _search(f"{glob.escape(str(path))}/**/*")
+            inside = _scans(search(path).files)
             found += [one for one in inside if "flair" in one.name.lower()] or inside
         else:
             found += _search(str(Path(piece).expanduser())) or _search(str(ROOT / piece)) or [Path(piece)]
     found = list({os.path.abspath(path): path for path in found}.values())
     if not any(path.is_file() for path in found):
+        if get := next(filter(None, map(not_fetched, found)), ""):
+            raise FileNotFoundError(f"The content of {found[0]} was not fetched: run {get}.")
         raise FileNotFoundError(
             f"No scan at {text!r}: give a NIfTI file, a folder with .nii or .nii.gz files, a pattern such as "
             f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}."
@@ -41,7 +46,10 @@ def find_scans(scans: PathLike) -> list[Path]:
 
 
 def _search(pattern: str) -> list[Path]:
-    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
-    own = (RESULTS["mask"], RESULTS["probability"])
-    scans = [path for path in paths if path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()]
-    return [path for path in scans if not path.name.endswith(own)]
+    return _scans(map(Path, glob.glob(pattern, recursive=True)))
+
+
+def _scans(paths: Iterable[Path]) -> list[Path]:
+    """The scans among files, also those that were not fetched, so that these are reported."""
+    scans = [path for path in paths if looks_like(path, "") and not is_made(path)]
+    return sorted(path for path in scans if path.is_file() or not_fetched(path))

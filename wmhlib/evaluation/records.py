@@ -14,6 +14,12 @@ def trainings(study: Study) -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def subjects_seen(study: Study, loss: str, seed: int) -> list[str]:
+    """The training and validation subjects of a finished training; none where it was made before these were kept."""
+    path = study.model(loss, seed) / "training.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("subjects_seen", []) if path.is_file() else []
+
+
 def by_depth(study: Study) -> pd.DataFrame:
     """The grid search over dense blocks (paper 2.1), from a study with variants of `generator: depth`.
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from wmhlib.evaluation import froc, published, tables
+from wmhlib.evaluation import froc, published, records, tables
 from wmhlib.evaluation.lesions import lesion_records, operating_points, volumes_ml
 from wmhlib.evaluation.names import OBSERVERS, SPLITS
 from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.inference import load_generator, mask_of, probability
 from wmhlib.intake.masks import in_memory
 from wmhlib.intake.nifti import save_image
+from wmhlib.intake.roles import person
 from wmhlib.metrics import MaskPair, measured, positive_class_density
 from wmhlib.running.checkpoints import finish
 from wmhlib.running.files import read_table, write_table
@@ -50,14 +51,26 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     own = [row for row in unseen.itertuples() if Path(row.reference).is_relative_to(root)]
     for observer, row in itertools.product(OBSERVERS, own):
         place = Path(row.reference).parent.relative_to(root)
-        mask = study.data / "additional_annotations" / observer / place / "result.nii.gz"
-        if mask.is_file():
-            rows.append((observer, row.subject, mask))
+        folder = study.data / "additional_annotations" / observer / place
+        masks = [folder / name for name in ("result.nii.gz", "result.nii") if (folder / name).is_file()]
+        rows += [(observer, row.subject, mask) for mask in masks[:1]]
     return pd.DataFrame(rows, columns=["loss", "subject", "mask"])
 
 
 def segment_unseen(study: Study, loss: str, seed: int, unseen: pd.DataFrame) -> None:
-    """Segment the unseen scans with a finished training: a mask per scan, and what every other threshold would detect."""
+    """Segment the unseen scans with a finished training: a mask per scan, and what every other threshold would detect.
+
+    Raises
+    ------
+    ValueError
+        The training has seen one of the subjects, since the splits were others then.
+    """
+    seen = set(map(person, records.subjects_seen(study, loss, seed)))
+    if known := [subject for subject in unseen.subject if person(subject) in seen]:
+        raise ValueError(
+            f"{loss}, seed {seed} was trained or validated on {', '.join(known)}, which the cohort now keeps from training: "
+            "run notebooks 01 to 04 of this study again."
+        )
     generator, points = load_generator(study.model(loss, seed) / "model.keras"), []
     for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
         likely = probability(generator, row.flair)

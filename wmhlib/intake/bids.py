@@ -1,26 +1,45 @@
-"""BIDS data sets in, BIDS derivatives out (Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44; read with pybids).
+"""BIDS data sets in, BIDS derivatives out (Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44).
 
-In flows a data set with `FLAIR` images and, in one of its derivatives, lesion masks (`label-WMH` or `label-lesion`,
-suffix `mask`); out flows the table of `wmhlib.cohort`. Predictions flow out as a derivative of their own:
+Input: a data set with `FLAIR` images and, in its derivatives, lesion masks (`label-WMH` or `label-lesion`, suffix `mask`).
+Output: the table of `wmhlib.cohort`. Predictions are written as a derivative of their own, which is never read as references:
 
     sub-01/anat/sub-01_space-orig_label-WMH_mask.nii.gz     uint8 0/1 on the scan's own grid, with a JSON sidecar
-    dataset_description.json
+    dataset_description.json                                GeneratedBy wmhlib
 """
 
 import importlib.metadata
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import pandas as pd
 
-from wmhlib.running.files import PathLike, refuse_unreadable, replacing, write_json
+from wmhlib.intake import references
+from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, Image, described, makers, parsed
+from wmhlib.intake.folders import (
+    COLUMNS,
+    NOTES,
+    Notes,
+    Tree,
+    broken_links,
+    is_hidden,
+    looks_like_flair,
+    refuse_closed,
+    refuse_twice,
+    search,
+    shortened,
+)
+from wmhlib.intake.nifti import save_image
+from wmhlib.intake.participants import Participant, read_participants
+from wmhlib.running.files import PathLike, write_json
 
-LABELS = ("WMH", "lesion")
+WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "docs")
+"""Folders of a data set in which BIDS has no raw scans."""
+
+OTHER_LAYOUT = ("training", "test")
 
 ORDER = "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
 ORDER += "recording chunk seg res den label desc".split()
@@ -28,94 +47,140 @@ ORDER += "recording chunk seg res den label desc".split()
 
 
 def is_bids(root: PathLike) -> bool:
-    """Whether a folder is the root of a BIDS data set."""
-    return os.path.isfile(Path(root) / "dataset_description.json")
+    """Whether a folder is the root of a BIDS data set, or would be if it had a `dataset_description.json`."""
+    root = Path(root)
+    if os.path.lexists(root / DESCRIPTION):
+        return True
+    return bool(_subject_folders(root)) and not any((root / part).is_dir() for part in OTHER_LAYOUT)
 
 
 def read_bids(root: PathLike) -> pd.DataFrame:
     """List every FLAIR of a BIDS data set that has a lesion mask, as `wmhlib.cohort.read_challenge` lists a challenge folder.
 
-    `participants.tsv` may say more of a participant: `centre` (also `site`; else the data set's name) and `split`
-    (`external`: never trained on; anything else may be). A subject is called by its entities, such as `01_ses-2`.
+    `participants.tsv` may say more of a participant: `centre` (also `center`, `site`; else the data set's name) and `split`
+    (`external`: never trained on). A subject is called by its entities, such as `01_ses-2`. `wmhlib.intake.references`
+    says which mask is the reference of which FLAIR.
 
     Returns
     -------
     DataFrame
-        `subject, centre, split, flair, reference`.
+        `subject, centre, split, flair, reference`; `attrs["notes"]` says what was left out, and why.
 
     Raises
     ------
     FileNotFoundError
-        No FLAIR, or one without a mask; the message names what was expected.
+        No FLAIR with a mask, or no `dataset_description.json`; the message names what was expected.
     PermissionError
         A folder may not be read.
     ValueError
-        `dataset_description.json` has no Name, `participants.tsv` is no table with ids, two masks fit one FLAIR, or pybids
-        cannot read the folder.
+        A `dataset_description.json` cannot be read or has no Name, two masks fit one FLAIR equally well, two FLAIRs are one
+        subject, or the folder is laid out as the challenge's, too; and as `read_participants`.
     """
     root = Path(root).resolve()
-    refuse_unreadable(root)
-    description = root / "dataset_description.json"
-    try:
-        called = json.loads(description.read_text(encoding="utf-8"))["Name"]
-        if not isinstance(called, str):
-            raise TypeError("Name is no text")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{description} is not JSON with a Name ({error!r}): correct it as BIDS asks.") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pybids warns of its own future
-        from bids import BIDSLayout, BIDSLayoutIndexer
+    refuse_closed(root)
+    name, subjects = _name(root), _subject_folders(root)
+    tree = search(*subjects)
+    refuse_twice(tree, set(subjects))
+    scans, notes = _scans(root, tree)
+    people = read_participants(root, [folder.name.removeprefix("sub-") for folder in subjects])
+    if (root / "participants.tsv").is_file():
+        without_row = [folder for folder in subjects if folder.name.removeprefix("sub-") not in people]
+        notes += [(str(folder), "a subject without a row in participants.tsv") for folder in without_row]
+    chosen = references.pairs(scans, references.lesion_masks(root, notes), notes)
+    if not chosen:
+        said = "".join(f". Left out: {what}, {why}" for what, why in notes[:3])
+        raise FileNotFoundError(
+            f"No FLAIR with a lesion mask in {root}: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz and derivatives/"
+            f"<name>/sub-<label>/anat/sub-<label>_label-WMH_mask.nii.gz{said}."
+        )
+    cohort = _table(chosen, people, name)
+    cohort.attrs[NOTES] = shortened(notes, root)
+    return cohort
 
-        try:  # sidecars are left alone: nothing here asks for them
-            layout = BIDSLayout(root, derivatives=True, indexer=BIDSLayoutIndexer(validate=False, index_metadata=False))
-        except Exception as error:  # pybids raises many kinds
+
+def _subject_folders(root: Path) -> list[Path]:
+    return [path for path in sorted(root.glob("sub-*")) if path.is_dir()]
+
+
+def _name(root: Path) -> str:
+    """The data set's name, once it is sure that it has one layout."""
+    name = described(root, RAW_EXAMPLE).get("Name")
+    if not isinstance(name, str):
+        raise ValueError(f"{root / DESCRIPTION} has no Name that is text: add it as BIDS asks.")
+    for part in OTHER_LAYOUT:
+        if (root / part).is_dir():
             raise ValueError(
-                f"{root} cannot be read as BIDS ({' '.join(repr(error).split())}): correct it as BIDS asks."
-            ) from None
-        scans = layout.get(suffix="FLAIR", extension=[".nii", ".nii.gz"], scope="raw")
-        masks = layout.get(suffix="mask", extension=[".nii", ".nii.gz"], scope="derivatives")
-    if not scans:
-        raise FileNotFoundError(f"No FLAIR in {root}: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz.")
-    masks = [(mask.path, mask.get_entities()) for mask in masks if mask.get_entities().get("label") in LABELS]
-    people = {row["participant_id"]: row for row in _participants(root)}
-    rows = []
-    for scan in scans:
-        entities = scan.get_entities()
-        fitting = [
-            path
-            for path, own in masks
-            if all(own.get(key) == entities.get(key) for key in ("subject", "session"))
-            and all(own.get(key) in (entities.get(key), None) for key in ("run", "acquisition"))
-        ]
-        if len(fitting) != 1:
-            found = "no lesion mask" if not fitting else " and ".join(fitting)
-            kind = FileNotFoundError if not fitting else ValueError
-            raise kind(
-                f"{scan.path} has {found}: expected one derivatives/<name>/sub-{entities['subject']}/anat/"
-                f"sub-{entities['subject']}_label-WMH_mask.nii.gz, with a dataset_description.json in derivatives/<name>."
+                f"{root} has {part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS: it must have one of them "
+                "(masks that notebook 07 writes as BIDS need a folder of their own)."
             )
-        person = people.get(f"sub-{entities['subject']}", {})
-        centre = person.get("centre") or person.get("site") or called
-        session = f"_ses-{entities['session']}" if "session" in entities else ""
-        run = f"_run-{entities['run']}" if "run" in entities else ""
-        split = "external" if person.get("split") == "external" else ""
-        rows.append((f"{entities['subject']}{session}{run}", centre, split, scan.path, fitting[0]))
-    columns = ["subject", "centre", "split", "flair", "reference"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["split", "centre", "subject"], ignore_index=True)
+    return name
 
 
-def _participants(root: Path) -> list[dict]:
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return []
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except ValueError as error:  # among them those of pandas and of UTF-8
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} is no table of tab-separated UTF-8 ({said}): export it again.") from None
-    if "participant_id" not in table:
-        raise ValueError(f"{path} has no column participant_id, only {', '.join(table.columns)}: add it.")
-    return table.replace("n/a", "").to_dict("records")
+def _scans(root: Path, tree: Tree) -> tuple[list[Image], Notes]:
+    """Every FLAIR where BIDS has it, and notes on whatever else may be meant for a scan or a mask."""
+    scans, notes = [], broken_links(tree)
+    for path in tree.files:
+        image = parsed(path)
+        if image and image.suffix == "FLAIR":
+            folders = [f"{key}-{image.entities[key]}" for key in ("sub", "ses") if key in image.entities]
+            place = "/".join([*folders, "anat"])
+            if path.parent == root / place:
+                scans.append(image)
+            else:
+                notes.append((str(path), f"a FLAIR that is not in {place}/"))
+        elif image and image.is_lesion_mask():
+            notes.append((str(path), "a lesion mask among the raw data, expected in derivatives/<name>/"))
+        elif looks_like_flair(path):
+            notes.append((str(path), "named like a FLAIR, but not sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"))
+    with_scan = {scan.path.relative_to(root).parts[0] for scan in scans}
+    notes += [(str(path), "no FLAIR") for path in _subject_folders(root) if path.name not in with_scan]
+    return scans, notes + _beside(root)
+
+
+def _beside(root: Path) -> Notes:
+    """Notes on links without a target and on FLAIRs beside the subjects' folders."""
+    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path)]
+    broken = broken_links(Tree(entries, [], [], []))
+    folders = [path for path in entries if path.is_dir() and path.name not in WITHOUT_SCANS]
+    others = search(*(path for path in folders if not path.name.startswith("sub-")), may_be_closed=True)
+    files = [path for path in (*entries, *others.files) if looks_like_flair(path) and not path.is_dir()]
+    return broken + [(str(path), "named like a FLAIR, but in no folder sub-<label>/") for path in files]
+
+
+def _table(pairs: list[tuple[Image, Image]], people: dict[str, Participant], name: str) -> pd.DataFrame:
+    """The cohort's table. A subject has its session and run in its name, and further entities where two would be the same."""
+    rows, short = [], [_subject(scan, ("sub", "ses", "run")) for scan, _ in pairs]
+    for called, (scan, mask) in zip(short, pairs, strict=True):
+        person = people.get(scan.entities["sub"], Participant())
+        subject = _subject(scan, tuple(scan.entities)) if short.count(called) > 1 else called
+        rows.append((subject, person.centre or name, person.split, str(scan.path), str(mask.path)))
+    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
+    for subject, twice in cohort.groupby("subject").flair:
+        if len(twice) > 1:
+            raise ValueError(f"{' and '.join(twice)} are both subject {subject}: keep one of them.")
+    return cohort
+
+
+def _subject(scan: Image, entities: tuple[str, ...]) -> str:
+    return "_".join(f"{key}-{label}" for key, label in scan.entities.items() if key in entities).removeprefix("sub-")
+
+
+def refuse_data_set(root: Path) -> None:
+    """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data.
+
+    Raises
+    ------
+    ValueError
+        By its description it was made by others, or it is not empty and has none.
+    """
+    if os.path.lexists(root / DESCRIPTION):
+        if set(made_by := makers(root)) != {references.OWN_NAME}:
+            raise ValueError(
+                f"{root} is a data set of {', '.join(made_by) or 'others'} by its {DESCRIPTION}: name a folder of its own for "
+                "predicted masks."
+            )
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        raise ValueError(f"{root} holds other files and no {DESCRIPTION}: name an empty folder for predicted masks.")
 
 
 def write_derivative(
@@ -153,6 +218,7 @@ def write_derivative(
     entities = {key: re.sub(r"[^0-9a-zA-Z]", "", value) for key, value in pairs.items()}
     if not entities["sub"]:
         raise ValueError(f"Subject {subject!r} has no letter or digit for a BIDS label: rename it.")
+    refuse_data_set(root)
     folder = root / f"sub-{entities['sub']}" / (f"ses-{entities['ses']}" if "ses" in entities else "") / "anat"
     stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ORDER) if entities.get(key))
     path, beside = folder / f"{stem}_mask.nii.gz", folder / f"{stem}_mask.json"
@@ -174,8 +240,7 @@ def write_derivative(
             },
         )
     write_json(beside, sidecar)
-    with replacing(path) as temporary:
-        nibabel.save(mask, temporary)
+    save_image(mask, path)
     return path
 
 

@@ -194,7 +194,25 @@ def _image(kind: type, values, header: nibabel.Nifti1Header, path: str | Path) -
     return image
 
 
+AUTOMATIC = b"automatic, by wmhlib"
+"""What the header's description says of every mask that this project made, wherever it is copied to."""
+
+
+def automatic(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """The same image, marked as made by this project, not by people: `wmhlib.cohort` refuses it as a reference."""
+    image.header["descrip"] = AUTOMATIC
+    return image
+
+
+def is_automatic(path: str | Path) -> bool:
+    """Whether a file has the mark of `automatic`; False where it cannot be read."""
+    try:
+        return open_scan(path).header["descrip"].item() == AUTOMATIC
+    except (OSError, ValueError):
+        return False
+
+
 def save_image(image: nibabel.Nifti1Image, path: str | Path) -> None:
-    """Write a NIfTI file, all or nothing."""
+    """Write a prediction as a NIfTI file with the mark of `automatic`, all or nothing."""
     with replacing(path) as temporary:
-        nibabel.save(image, temporary)
+        nibabel.save(automatic(image), temporary)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import itertools
 import json
 import os
 import tempfile
@@ -117,19 +116,3 @@ def write_table(path: PathLike, table: pd.DataFrame) -> None:
 def read_table(path: PathLike) -> pd.DataFrame:
     """A saved table without losing names: subjects and centres are text, and NA may be one of them."""
     return pd.read_csv(path, dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False)
-
-
-def refuse_unreadable(root: PathLike, parts: tuple[str, ...] = ("",)) -> None:
-    """Make sure that a search below these parts of a folder misses nothing: it skips what it may not read without a word.
-
-    Raises
-    ------
-    PermissionError
-        A folder may not be read; the message names it.
-    """
-    root = Path(root)
-    tops = [root, *(root / part for part in parts)]
-    below = (Path(here) / name for top in tops[1:] for here, names, _ in os.walk(top) for name in names)
-    for folder in itertools.chain(tops, below):
-        if os.path.exists(folder) and not os.access(folder, os.R_OK | os.X_OK):
-            raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it out of {root}.")

@@ -1,0 +1,106 @@
+"""`participants.tsv` of a BIDS data set: each subject's centre, and whether it is external.
+
+Input: the table as people write it, with ids with or without `sub-`, zeros in front or spaces around, names of columns and
+values in any case. Output: a `Participant` per subject. Whatever could let an external subject train is refused: a row that
+matches no subject or two, a subject with two rows, a split that this project does not know.
+"""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from wmhlib.intake.folders import not_fetched
+
+CENTRE_COLUMNS = ("centre", "center", "site")
+SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
+"""What the column `split` may hold, and the split that it means; the empty one is drawn later."""
+
+
+class Participant(NamedTuple):
+    """A subject's centre (empty: none given), its split (`external` or empty), and the line of its row (0: no row)."""
+
+    centre: str = ""
+    split: str = ""
+    line: int = 0
+
+
+def read_participants(root: Path, subjects: Iterable[str]) -> dict[str, Participant]:
+    """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
+
+    Raises
+    ------
+    ValueError
+        The file is no table with ids, or a row or value of it cannot be told; the message names the file and the line.
+    FileNotFoundError
+        The file is a link whose content was not fetched.
+    """
+    path = root / "participants.tsv"
+    if not path.is_file():
+        _refuse_another_name(path)
+        return {}
+    people: dict[str, Participant] = {}
+    labels = sorted(set(subjects))
+    for line, row in _rows(path):
+        written, where = row["participant_id"], f"{path}, line {line}"
+        matches = _matching(written, labels)
+        if len(matches) != 1:
+            said = " and ".join(f"sub-{label}" for label in matches) or "no subject of the data set"
+            raise ValueError(f"{where}: the id {written!r} matches {said}, expected one: correct or remove the row.")
+        [label] = matches
+        if label in people:
+            raise ValueError(
+                f"{where}: sub-{label} has a second row, after line {people[label].line}: keep one of the two."
+            )
+        split = row.get("split", "")
+        if split.casefold() not in SPLIT_VALUES:
+            raise ValueError(
+                f"{where}: the split {split!r} is unknown, expected external for a subject that must never be trained "
+                "on, or n/a for one that may be drawn: correct it."
+            )
+        centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in ("", "n/a")), "")
+        people[label] = Participant(centre, SPLIT_VALUES[split.casefold()], line)
+    return people
+
+
+def _refuse_another_name(path: Path) -> None:
+    """Refuse a table of participants that would not be read: under another name, or as a link without its content."""
+    if path.is_symlink():
+        remedy = not_fetched(path) or "`ls -l` on it and mend the link"
+        raise FileNotFoundError(f"{path} is a link whose content is not here: run {remedy}.")
+    kinds = (".tsv", ".csv", ".txt", ".xlsx", ".xls", ".ods")
+    others = [other for other in path.parent.iterdir() if other.stem.casefold() == path.stem]
+    others = [other for other in others if other.suffix.casefold() in kinds]
+    if others:
+        raise ValueError(f"{others[0]} would not be read: save it as {path}, with tabs between its columns.")
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Every row with its line's number; names of columns in lower case, nothing around names and values."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter="\t", strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (ValueError, csv.Error) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is no table of tab-separated UTF-8 ({said}): export it again.") from None
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    names = [name.casefold() for name in (lines[0][1] if lines else [])]
+    if names.count("participant_id") != 1 or len(set(filter(None, names))) != len(list(filter(None, names))):
+        raise ValueError(
+            f"{path} has the columns {names}: expected participant_id, and none of them twice: correct them."
+        )
+    for number, cells in lines[1:]:
+        if any(cells[len(names) :]):
+            raise ValueError(f"{path}, line {number}: {len(cells)} cells below {len(names)} columns: correct the row.")
+    return [(number, dict(zip(names, cells + [""] * len(names), strict=False))) for number, cells in lines[1:]]
+
+
+def _matching(written: str, labels: list[str]) -> list[str]:
+    """The labels that an id means: the same one, else the same but for case, else the same but for zeros in front."""
+    own = re.sub("^sub-", "", written, flags=re.IGNORECASE)
+    for key in (str, str.casefold, lambda label: re.sub(r"0*(\d+)", r"\1", label.casefold())):
+        if matches := [label for label in labels if key(label) == key(own)]:
+            return matches
+    return []

@@ -1,0 +1,159 @@
+"""Which lesion mask of a BIDS data set's derivatives is the reference of which scan.
+
+Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on every mask and FLAIR that is in none. Masks
+that this project made are never references. A mask belongs to a scan of its subject and session that has all the entities it
+names, such as `acq-2D`; between several, the grid decides, then whether people made them, then the entities that they share.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+
+from wmhlib.intake.bids_files import DESCRIPTION, LABELS, Image, makers, parsed
+from wmhlib.intake.folders import Notes, broken_links, looks_like, not_fetched, search
+from wmhlib.intake.nifti import open_scan
+
+VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
+"""The entities by which scans of one session differ; a mask that lacks one may belong to any of them."""
+
+OWN_NAME = "wmhlib"
+SAME_GRID = 0.1
+"""How far the corners of two grids may lie apart, as a fraction of a voxel's shortest side, to be one grid."""
+
+
+def lesion_masks(root: Path, notes: Notes) -> list[Image]:
+    """Every lesion mask of a data set's derivatives but for those that this project made.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A derivative with lesion masks has no `dataset_description.json`, or a broken one.
+    PermissionError
+        A folder may not be read.
+    """
+    tree = search(*filter(Path.is_dir, [root / "derivatives"]))
+    notes += broken_links(tree)
+    masks = []
+    for path in tree.files:
+        image = parsed(path)
+        if image and image.is_lesion_mask():
+            masks.append(image)
+        elif looks_like(path, *LABELS) and re.search(r"_(mask|dseg|roi)\.nii", path.name):
+            notes.append((str(path), "named like a lesion mask, but without label-WMH_mask or label-lesion_mask"))
+    notes += [
+        (str(folder), "an empty derivative: if it is a DataLad data set of its own, run `datalad get` on it")
+        for folder in tree.folders
+        if folder.parent == root / "derivatives" and not any(folder.iterdir())
+    ]
+    return _made_by_others(root, masks, notes)
+
+
+def _made_by_others(root: Path, masks: list[Image], notes: Notes) -> list[Image]:
+    """Masks without those of this project's derivatives; notes say what was passed over, and what no people made."""
+    of = {mask.path: _derivative(root, mask.path) for mask in masks}
+    made_by = {folder: makers(folder) for folder in sorted(set(of.values()))}
+    own = {folder for folder, names in made_by.items() if OWN_NAME in names and "manual" not in names}
+    for folder, names in made_by.items():
+        count = list(of.values()).count(folder)
+        if folder in own:
+            notes.append((str(folder), f"{count} mask(s) made by {OWN_NAME}, not by people: never references"))
+        elif "manual" not in names:
+            made = ", ".join(filter(None, names)) or "someone that its description does not name"
+            notes.append(
+                (str(folder), f"{count} mask(s) made by {made}: make sure that people outlined or corrected them")
+            )
+    return [mask._replace(by_hand="manual" in made_by[of[mask.path]]) for mask in masks if of[mask.path] not in own]
+
+
+def _derivative(root: Path, path: Path) -> Path:
+    """The derivative that a file belongs to: the nearest folder above that is described, else the one that should be."""
+    above = [folder for folder in path.parents if root in folder.parents]
+    described = [folder for folder in above if os.path.lexists(folder / DESCRIPTION)]
+    undescribed = [
+        folder for folder in above if not re.search("/(sub-|ses-|anat$)", folder.relative_to(root).as_posix())
+    ]
+    return (described or undescribed)[0]
+
+
+def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Image, Image]]:
+    """Scans with their masks, each in one pair at most; notes say of all others why.
+
+    Raises
+    ------
+    ValueError
+        Two masks fit one scan equally well; the message names them.
+    """
+    candidates: dict[Path, list[tuple[Image, Image]]] = {}
+    known = set()
+    for scan in scans:
+        fitting = [mask for mask in masks if _fits(mask, scan)]
+        known |= {mask.path for mask in fitting}
+        missing = [get for get in map(not_fetched, (scan.path, *(mask.path for mask in fitting))) if get]
+        if missing:
+            notes.append((str(scan.path), f"content that was not fetched: run {' and '.join(missing)}"))
+        elif not fitting:
+            notes.append((str(scan.path), "a FLAIR without a lesion mask of people in the derivatives"))
+        else:
+            mask = _best(scan, fitting)
+            candidates.setdefault(mask.path, []).append((scan, mask))
+    chosen = []
+    for rivals in candidates.values():
+        best, *others = sorted(rivals, key=lambda pair: (not _on_one_grid(*pair), len(pair[0].entities), pair[0].path))
+        chosen.append(best)
+        why = f"a further FLAIR of the session, whose mask goes with {best[0].path.name}"
+        notes += [(str(scan.path), why) for scan, _ in others]
+    for mask in masks:
+        if mask.path not in known:
+            notes.append((str(mask.path), "a lesion mask that fits no FLAIR"))
+        elif mask.path not in candidates:
+            notes.append((str(mask.path), "a further lesion mask, not used: another fits its FLAIR better"))
+    return chosen
+
+
+def _fits(mask: Image, scan: Image) -> bool:
+    """Whether a mask is of a scan's session and names no other acquisition, run or the like than the scan does."""
+    own, theirs = mask.entities, scan.entities
+    if (own["sub"], own.get("ses")) != (theirs["sub"], theirs.get("ses")):
+        return False
+    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in VARIANTS if key in own)
+
+
+def _best(scan: Image, fitting: list[Image]) -> Image:
+    """Of masks that fit a scan the one on its grid, else people's, else the one that shares more of its entities."""
+
+    def shared(mask: Image) -> int:
+        return sum(key in mask.entities for key in VARIANTS)
+
+    left = fitting
+    better = (lambda mask: _on_one_grid(scan, mask), lambda mask: mask.by_hand, lambda mask: shared(mask) == most)
+    for is_better in better:
+        most = max(map(shared, left))
+        left = (list(filter(is_better, left)) if len(left) > 1 else left) or left
+    if len(left) > 1:
+        raise ValueError(
+            f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in left)}, which fit it equally well: keep "
+            'one, or say by whom in its dataset_description.json ({"Name": "Manual"} below GeneratedBy for people).'
+        )
+    return left[0]
+
+
+def _on_one_grid(scan: Image, mask: Image) -> bool:
+    """Whether both have the same voxels in whatever order, by their headers; False where one cannot be read."""
+    try:
+        (shape, affine), (other_shape, other) = (_grid(open_scan(image.path)) for image in (scan, mask))
+    except (OSError, ValueError):
+        return False
+    corners = np.array(np.meshgrid(*((0, side - 1) for side in shape))).reshape(3, -1).T
+    apart = np.abs(nibabel.affines.apply_affine(affine, corners) - nibabel.affines.apply_affine(other, corners)).max()
+    return shape == other_shape and apart <= SAME_GRID * min(nibabel.affines.voxel_sizes(affine))
+
+
+def _grid(image: nibabel.Nifti1Image) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a scan as `nibabel.as_closest_canonical` would turn it."""
+    turned, shape = orientations.io_orientation(image.affine), (*image.shape, 1, 1)[:3]
+    sides = np.array(shape)[np.argsort(turned[:, 0])]
+    return tuple(sides.tolist()), image.affine @ orientations.inv_ornt_aff(turned, shape)

@@ -1,0 +1,82 @@
+"""Which scans are of one person, so that no person is in two splits, under two names or in two folders.
+
+Input: cohort tables. Output: whose scan each is, and refusals. Names are compared as a disk does that ignores case.
+"""
+
+import os
+import re
+import unicodedata
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+
+def person(subject: str) -> str:
+    """Whose scan it is: the subject's name before its session, run or another entity of BIDS, in lower case."""
+    return folded(re.split("_(?:ses|acq|ce|rec|run|part|echo|chunk|dir)-", subject)[0])
+
+
+def folded(name: str) -> str:
+    """A name without differences in case, spaces or the way of writing accents."""
+    return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+
+
+def refuse_two_spellings(centres: pd.Series) -> None:
+    """Refuse centres that are one but for case or spaces, of which a configuration would name only one (ValueError)."""
+    names = pd.Series(centres.unique(), dtype=str)
+    for _, alike in names.groupby(names.map(folded)):
+        if len(alike) > 1:
+            raise ValueError(
+                f"The centres {' and '.join(map(repr, alike))} differ only in case or spaces: give them one name, or their "
+                "subjects could be in different splits."
+            )
+
+
+def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
+    """Refuse a person, by the `person` of each row, of whom one scan is external and another may train (ValueError)."""
+    for _, scans in cohort.groupby(people):
+        if scans.split.nunique() > 1:
+            each = ", ".join(f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples())
+            raise ValueError(
+                f"One subject would be in two splits ({each}): move its scans together or, if they are of two people, "
+                "rename them."
+            )
+
+
+def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
+    """Refuse two scans of one name, a person in two folders, and a file under two names; `tables` by their folders.
+
+    Raises
+    ------
+    ValueError
+        The message names the subjects and the folders or the file.
+    """
+    rows = pd.concat([table.assign(folder=str(folder)) for folder, table in tables.items()], ignore_index=True)
+    for _, scans in rows.groupby(rows.subject.map(person)):
+        folders = scans.folder.unique()
+        if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
+            raise ValueError(
+                f"Subject {' and '.join(scans.subject.unique())} stands twice in {' and '.join(folders)} (case does not "
+                "count): rename or remove one of them."
+            )
+    for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
+        if len(scans) > 1:
+            raise ValueError(f"The subjects {' and '.join(scans.subject)} have one FLAIR, {path}: remove one of them.")
+
+
+def content(path: str | Path) -> tuple[int, int]:
+    """CRC-32 and size of a file's content; a gzip file's own last bytes say so, without unpacking it."""
+    with open(path, "rb") as file:
+        whole = file.read(18)
+        if whole[:2] == b"\x1f\x8b" and len(whole) == 18:
+            file.seek(-8, os.SEEK_END)
+            end = file.read()
+            if any(end[4:]):
+                return int.from_bytes(end[:4], "little"), int.from_bytes(end[4:], "little")
+        file.seek(0)
+        crc, size = 0, 0
+        while block := file.read(2**20):
+            crc, size = zlib.crc32(block, crc), size + len(block)
+        return crc, size
