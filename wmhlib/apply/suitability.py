@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.scans import IN_PROPORTION, read_flair, tissue_level
+from wmhlib.running.files import PathLike
 
 RANGES: dict[str, tuple[str, str, tuple[float, float]]] = {
     "maximum": ("median_tissue_intensity", "the maximum", IN_PROPORTION),
@@ -73,7 +74,7 @@ def training_range(cohort: pd.DataFrame) -> dict:
     return {"scans": len(every)} | spans
 
 
-def read_range(path: Path) -> dict:
+def read_range(path: PathLike) -> dict:
     """What `training_range` gave, from a file; empty where there is none. Ranges written earlier lack the key of `tissue`.
 
     Raises
@@ -81,6 +82,7 @@ def read_range(path: Path) -> dict:
     ValueError
         The file does not hold it.
     """
+    path = Path(path)
     if not path.is_file():
         return {}
     try:

@@ -165,7 +165,7 @@ def _subject(scan: Image, entities: tuple[str, ...]) -> str:
     return "_".join(f"{key}-{label}" for key, label in scan.entities.items() if key in entities).removeprefix("sub-")
 
 
-def refuse_data_set(root: Path) -> None:
+def refuse_data_set(root: PathLike) -> None:
     """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data.
 
     Raises
@@ -173,6 +173,7 @@ def refuse_data_set(root: Path) -> None:
     ValueError
         By its description it was made by others, or it is not empty and has none.
     """
+    root = Path(root)
     if os.path.lexists(root / DESCRIPTION):
         if set(made_by := makers(root)) != {references.OWN_NAME}:
             raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wmhlib.intake.folders import not_fetched
+from wmhlib.running.files import PathLike
 
 NAME = re.compile(r"((?:[a-z]+-[0-9a-zA-Z+]+_)+)([0-9a-zA-Z]+)\.nii(?:\.gz)?")
 LABELS = ("wmh", "lesion")
@@ -32,15 +33,16 @@ class Image(NamedTuple):
         return self.suffix == "mask" and self.entities.get("label", "").lower() in LABELS
 
 
-def parsed(path: Path) -> Image | None:
+def parsed(path: PathLike) -> Image | None:
     """What a file's name says, where it is named as BIDS asks."""
+    path = Path(path)
     if not (named := NAME.fullmatch(path.name)):
         return None
     entities = dict(part.split("-", 1) for part in named[1].rstrip("_").split("_"))
     return Image(path, entities, named[2]) if "sub" in entities else None
 
 
-def described(folder: Path, example: str) -> dict:
+def described(folder: PathLike, example: str) -> dict:
     """The content of a folder's `dataset_description.json`.
 
     Raises
@@ -50,6 +52,7 @@ def described(folder: Path, example: str) -> dict:
     ValueError
         It is not JSON with an object.
     """
+    folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
         remedy = f"run {get}" if (get := not_fetched(path)) else f"write a file that holds {example}"
@@ -63,9 +66,10 @@ def described(folder: Path, example: str) -> dict:
     return content
 
 
-def makers(derivative: Path) -> list[str]:
+def makers(derivative: PathLike) -> list[str]:
     """Who made a derivative, in lower case: `GeneratedBy` of its description, formerly `PipelineDescription`; BIDS's word
     for people is "manual". Errors as in `described`."""
+    derivative = Path(derivative)
     content = described(derivative, DERIVATIVE_EXAMPLE)
     steps = content.get("GeneratedBy", content.get("PipelineDescription", []))
     steps = steps if isinstance(steps, list) else [steps]

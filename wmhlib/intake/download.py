@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from wmhlib.intake import sources, web
 from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source
-from wmhlib.running.files import ROOT, alone, write_json, writing
+from wmhlib.running.files import ROOT, PathLike, alone, write_json, writing
 
 if TYPE_CHECKING:  # brings Keras, which takes seconds
     from wmhlib.study import Study
@@ -106,12 +106,13 @@ def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4)
 
 
 def fetch_sets(
-    names: Iterable[str], root: Path, servers: Mapping[str, str] = SERVERS, workers: int = 4, **options: bool
+    names: Iterable[str], root: PathLike, servers: Mapping[str, str] = SERVERS, workers: int = 4, **options: bool
 ) -> dict[str, list[str]]:
     """Fetch data sets, each into its folder below `root`: the name of every one that is not complete, and why.
 
     A failure is told at once, and the next set is fetched all the same. `options` are those of `listing`.
     """
+    root = Path(root)
     failed = {}
     for source in (SOURCES[name] for name in names):
         try:

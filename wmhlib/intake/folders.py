@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from wmhlib.running.files import PathLike
+
 COLUMNS = ["subject", "centre", "split", "flair", "reference"]
 """What the readers of data sets list."""
 
@@ -30,7 +32,7 @@ class Tree(NamedTuple):
     closed: list[Path]
 
 
-def search(*tops: Path, may_be_closed: bool = False) -> Tree:
+def search(*tops: PathLike, may_be_closed: bool = False) -> Tree:
     """List everything below these folders, but for hidden files and folders; behind links only what is nowhere else.
 
     Raises
@@ -38,6 +40,7 @@ def search(*tops: Path, may_be_closed: bool = False) -> Tree:
     PermissionError
         A folder may not be read, unless `may_be_closed`; the message names it.
     """
+    tops = tuple(map(Path, tops))
     tree, seen = Tree([], [], [], []), {}
     waiting, links = list(reversed(tops)), []
     while waiting or links:
@@ -60,13 +63,15 @@ def search(*tops: Path, may_be_closed: bool = False) -> Tree:
     return tree
 
 
-def is_hidden(path: Path) -> bool:
+def is_hidden(path: PathLike) -> bool:
     """Whether a file or folder is one that programs hide, such as `.git`, `.snapshot` or `._FLAIR.nii.gz`."""
+    path = Path(path)
     return path.name.startswith(".") and not path.name.startswith("..")
 
 
-def refuse_closed(folder: Path) -> None:
+def refuse_closed(folder: PathLike) -> None:
     """PermissionError where a folder may not be read; the message names it."""
+    folder = Path(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it elsewhere.")
 
@@ -86,19 +91,22 @@ def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
             )
 
 
-def is_made(path: Path) -> bool:
+def is_made(path: PathLike) -> bool:
     """Whether a file is a mask or a probability map by its name, as this project and BIDS end these, and so no scan."""
+    path = Path(path)
     return bool(re.search(r"_(mask|probability|probseg|dseg)\.nii(\.gz)?$", path.name, re.IGNORECASE))
 
 
-def looks_like(path: Path, *words: str) -> bool:
+def looks_like(path: PathLike, *words: str) -> bool:
     """Whether a file is a NIfTI with one of these words in its name, in any case."""
+    path = Path(path)
     name = path.name.lower()
     return name.endswith((".nii", ".nii.gz")) and any(word in name for word in words)
 
 
-def looks_like_flair(path: Path) -> bool:
+def looks_like_flair(path: PathLike) -> bool:
     """Whether a file's name says that it is a FLAIR."""
+    path = Path(path)
     return looks_like(path, "flair") and not is_made(path)
 
 
@@ -106,7 +114,8 @@ def not_fetched(path: str | Path) -> str:
     """What to run where a file stands for content that was never fetched; empty where the content is there, or lost."""
     path = Path(path)
     if path.is_symlink() and not path.exists():
-        return f"`datalad get {path}` or `git annex get {path}`" if "annex/objects" in os.readlink(path) else ""
+        annexed = "annex/objects" in os.path.realpath(path).replace(os.sep, "/")
+        return f"`datalad get {path}` or `git annex get {path}`" if annexed else ""
     if path.is_file() and path.stat().st_size < 1024 and os.access(path, os.R_OK):
         start = path.read_bytes()
         return next((f"`{get} {path}`" for mark, get in POINTERS.items() if start.startswith(mark)), "")
@@ -122,13 +131,15 @@ def broken_links(tree: Tree) -> Notes:
     ]
 
 
-def shortened(notes: Notes, root: Path) -> Notes:
+def shortened(notes: Notes, root: PathLike) -> Notes:
     """Notes that name each file from the data set's folder on, as a page for others should."""
+    root = Path(root)
     return [(os.path.relpath(what, root.parent), why) for what, why in notes]
 
 
-def inventory(*roots: Path) -> list[tuple[str, str]]:
+def inventory(*roots: PathLike) -> list[tuple[str, str]]:
     """What a cohort of these folders follows from: every NIfTI file with its size, every table and description with its text."""
+    roots = tuple(map(Path, roots))
     entries = []
     for root in roots:
         for path in search(root, may_be_closed=True).files:

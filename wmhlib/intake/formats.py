@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from wmhlib.intake.folders import not_fetched
+
 _NIBABEL = "convert it with `nib-convert {path} {stem}.nii.gz`"
 _SLICER = "convert it with 3D Slicer, or with SimpleITK's ReadImage and WriteImage"
-_DATALAD = "fetch it with `datalad get {path}` or `git annex get {path}`"
 _UNPACK = "unpack it first"
 _PAIR = _NIBABEL + " (where it is Analyze, compare left and right afterwards: that format does not say which is which)"
 
@@ -19,8 +20,6 @@ _KINDS = (
     ("an NRRD volume", rb"NRRD0", (".nrrd", ".nhdr"), _SLICER),
     ("a MetaImage volume", rb"(ObjectType|NDims|Comment) *=", (".mha", ".mhd"), _SLICER),
     ("compressed with bzip2, xz, Zstandard or zip", rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|PK\x03\x04", (), _UNPACK),
-    ("a pointer of git-annex to a file that was not fetched", rb".{0,200}annex[/\\]objects[/\\]", (), _DATALAD),
-    ("a pointer of Git LFS to a file that was not fetched", rb"version https://git-lfs", (), "run `git lfs pull`"),
     ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, signed in where the site asks for it"),
 )
 """What it is, how it begins once gzip is undone, how its name ends, and what to do."""
@@ -41,6 +40,8 @@ def refuse_other_formats(path: str | Path, start: bytes) -> None:
     ValueError
         The message says what it is and how to convert it.
     """
+    if get := not_fetched(path):
+        raise ValueError(f"{path} stands for content that was not fetched: run {get}.")
     name = Path(path).name.lower().removesuffix(".gz")
     sized = {int.from_bytes(start[:4], order) for order in ("little", "big")} & {348, 540}
     single = sized and (start[344:347] == b"n+1" or start[4:7] == b"n+2")
@@ -54,7 +55,6 @@ def absent(path: str | Path) -> str:
     """What to do about a file that is not there: fetch it, where its link leads into git-annex's store."""
     if not os.path.islink(path):
         return "check the path"
-    goal = os.path.realpath(path)
-    if re.search(r"[/\\]annex[/\\]objects[/\\]", goal):
-        return f"its content was not fetched; {_DATALAD.format(path=path)}"
-    return f"it is a link to {goal}, which leads nowhere; correct the link"
+    if get := not_fetched(path):
+        return f"its content was not fetched; run {get}"
+    return f"it is a link to {os.path.realpath(path)}, which leads nowhere; correct the link"

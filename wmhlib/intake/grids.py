@@ -75,15 +75,27 @@ def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
             f"Shapes {grid.shape} and {turned.shape} (right, anterior, superior) differ for {names}, which must lie on one "
             "grid: resample the second to the first."
         )
-    corners = np.array(list(product(*((0, side - 1) for side in grid.shape))))
-    there = nibabel.affines.apply_affine(np.linalg.inv(grid.affine) @ turned.affine, corners)
-    apart = np.abs(there - corners).max()
+    apart = corners_apart(grid.shape, grid.affine, turned.affine)
     if not apart <= GRID_TOLERANCE:
         raise ValueError(
             f"Corners lie up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}, for {names}, which must lie on one "
             "grid: resample the second to the first."
         )
     return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
+
+
+def corners_apart(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
+    """How far the corner voxels of two grids of one shape lie apart at most, along an axis of the first, in its voxels."""
+    corners = np.array(list(product(*((0, side - 1) for side in shape))))
+    there = nibabel.affines.apply_affine(np.linalg.inv(affine) @ other, corners)
+    return float(np.abs(there - corners).max())
+
+
+def turned_grid(image: SpatialImage) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of an image as `canonical` would turn it, without its voxels."""
+    turn, shape = io_orientation(image.affine), (*image.shape, 1, 1)[:3]
+    sides = np.array(shape)[np.argsort(turn[:, 0])]
+    return tuple(sides.tolist()), image.affine @ inv_ornt_aff(turn, shape)
 
 
 def _turned(values: np.ndarray, affine: np.ndarray, turn: np.ndarray) -> SpatialImage:

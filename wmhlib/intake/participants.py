@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wmhlib.intake.folders import not_fetched
+from wmhlib.running.files import PathLike
 
 CENTRE_COLUMNS = ("centre", "center", "site")
 SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
@@ -26,7 +27,7 @@ class Participant(NamedTuple):
     line: int = 0
 
 
-def read_participants(root: Path, subjects: Iterable[str]) -> dict[str, Participant]:
+def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
     """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
 
     Raises
@@ -36,6 +37,7 @@ def read_participants(root: Path, subjects: Iterable[str]) -> dict[str, Particip
     FileNotFoundError
         The file is a link whose content was not fetched.
     """
+    root = Path(root)
     path = root / "participants.tsv"
     if not path.is_file():
         _refuse_another_name(path)

@@ -9,23 +9,19 @@ import os
 import re
 from pathlib import Path
 
-import nibabel
-import numpy as np
-from nibabel import orientations
-
 from wmhlib.intake.bids_files import DESCRIPTION, LABELS, Image, makers, parsed
 from wmhlib.intake.folders import Notes, broken_links, looks_like, not_fetched, search
+from wmhlib.intake.grids import GRID_TOLERANCE, corners_apart, turned_grid
 from wmhlib.intake.nifti import open_scan
+from wmhlib.running.files import PathLike
 
 VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
 """The entities by which scans of one session differ; a mask that lacks one may belong to any of them."""
 
 OWN_NAME = "wmhlib"
-SAME_GRID = 0.1
-"""How far the corners of two grids may lie apart, as a fraction of a voxel's shortest side, to be one grid."""
 
 
-def lesion_masks(root: Path, notes: Notes) -> list[Image]:
+def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
     """Every lesion mask of a data set's derivatives but for those that this project made.
 
     Raises
@@ -35,6 +31,7 @@ def lesion_masks(root: Path, notes: Notes) -> list[Image]:
     PermissionError
         A folder may not be read.
     """
+    root = Path(root)
     tree = search(*filter(Path.is_dir, [root / "derivatives"]))
     notes += broken_links(tree)
     masks = []
@@ -144,16 +141,7 @@ def _best(scan: Image, fitting: list[Image]) -> Image:
 def _on_one_grid(scan: Image, mask: Image) -> bool:
     """Whether both have the same voxels in whatever order, by their headers; False where one cannot be read."""
     try:
-        (shape, affine), (other_shape, other) = (_grid(open_scan(image.path)) for image in (scan, mask))
+        (shape, affine), (other_shape, other) = (turned_grid(open_scan(image.path)) for image in (scan, mask))
     except (OSError, ValueError):
         return False
-    corners = np.array(np.meshgrid(*((0, side - 1) for side in shape))).reshape(3, -1).T
-    apart = np.abs(nibabel.affines.apply_affine(affine, corners) - nibabel.affines.apply_affine(other, corners)).max()
-    return shape == other_shape and apart <= SAME_GRID * min(nibabel.affines.voxel_sizes(affine))
-
-
-def _grid(image: nibabel.Nifti1Image) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of a scan as `nibabel.as_closest_canonical` would turn it."""
-    turned, shape = orientations.io_orientation(image.affine), (*image.shape, 1, 1)[:3]
-    sides = np.array(shape)[np.argsort(turned[:, 0])]
-    return tuple(sides.tolist()), image.affine @ orientations.inv_ornt_aff(turned, shape)
+    return shape == other_shape and corners_apart(shape, affine, other) <= GRID_TOLERANCE

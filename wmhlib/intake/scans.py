@@ -5,9 +5,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel import orientations
 
-from wmhlib.intake.grids import canonical, laid_over, refuse_other_than_3d
+from wmhlib.intake.grids import canonical, laid_over, refuse_other_than_3d, turned_grid
 from wmhlib.intake.masks import check_labels
 from wmhlib.intake.nifti import open_scan
 
@@ -107,4 +106,4 @@ def canonical_slice_count(path: str | Path) -> int:
     """Axial slices of a scan, from its header alone. Errors as in `canonical`."""
     image = open_scan(path)
     refuse_other_than_3d(path, image.shape)
-    return image.shape[int(np.argmax(orientations.io_orientation(image.affine)[:, 0] == 2))]
+    return turned_grid(image)[0][2]

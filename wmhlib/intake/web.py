@@ -19,7 +19,7 @@ import urllib3
 from tqdm import tqdm
 
 from wmhlib.intake.refusals import LATER, NETWORK, Failure, explained, is_page, refusal
-from wmhlib.running.files import writing
+from wmhlib.running.files import PathLike, writing
 
 REACH_S = 5  # for any answer at all, with the name looked up and the certificate checked
 CONNECT_S = 4  # for each address of a server
@@ -102,7 +102,7 @@ def persist(action: Callable[[], Any], url: str, attempts: int = 0, stop: thread
 def receive(
     session: requests.Session,
     url: str,
-    target: Path,
+    target: PathLike,
     checksum: str,
     size: int | None = None,
     advance: Callable[[int], Any] = lambda count: None,
@@ -117,6 +117,7 @@ def receive(
     OSError
         The file could not be fetched or written, or it came twice with another checksum, and was removed.
     """
+    target = Path(target)
     part, wrong = part_of(target), []
 
     def attempt() -> None:
@@ -158,13 +159,15 @@ def _append(session, url: str, part: Path, most: int, advance: Callable[[int], A
                     return  # more than listed: the checksum will tell
 
 
-def part_of(target: Path) -> Path:
+def part_of(target: PathLike) -> Path:
     """Where the beginning of an unfinished file lies."""
+    target = Path(target)
     return target.with_name(f"{target.name}.part")
 
 
-def digest(path: Path, like: str) -> str:
+def digest(path: PathLike, like: str) -> str:
     """A file's checksum, of the same kind as another: `SHA-1:`, `MD5:` or `git SHA-1:` (Pro Git, 10.2) and its digits."""
+    path = Path(path)
     kind = like.partition(":")[0]
     start = f"blob {bytes_in(path)}\0".encode() if kind == "git SHA-1" else b""
     algorithm = hashlib.md5 if kind == "MD5" else hashlib.sha1
@@ -172,6 +175,7 @@ def digest(path: Path, like: str) -> str:
         return f"{kind}:{hashlib.file_digest(content, lambda: algorithm(start, usedforsecurity=False)).hexdigest()}"
 
 
-def bytes_in(path: Path) -> int:
+def bytes_in(path: PathLike) -> int:
     """Bytes of a file; 0 where there is none."""
+    path = Path(path)
     return path.stat().st_size if path.exists() else 0
