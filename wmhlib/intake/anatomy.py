@@ -1,0 +1,185 @@
+"""True heads as maps of tissue at 1 mm: the MNI152 template, or label maps of whole heads.
+
+Input: nothing (the template comes with nilearn), or a folder of label maps by FreeSurfer's numbers, such as
+`make data OPTIONS=head-label-maps` fetches. Output: a `Head` each, in right, anterior, superior order.
+
+MNI152: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033; the brain alone, so skull, fat and eyes are drawn around it.
+Label maps: Billot et al. 2023, doi:10.1016/j.media.2023.102789; brain, skull, fat, muscles and eyes.
+"""
+
+from enum import IntEnum
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+from wmhlib.intake.fields import along, interpolation
+
+Tissue = IntEnum(
+    "Tissue",
+    "WHITE CORTEX THALAMUS STRIATUM PALLIDUM VENTRICLE CSF CEREBELLAR_WHITE CEREBELLAR_GREY STEM CHOROID VESSEL "
+    "BONE MARROW MUSCLE FAT SKIN EYE MUCOSA",
+)
+"""What a voxel holds; 0 is air."""
+
+FREESURFER = {
+    Tissue.WHITE: (2, 25, 41, 57, 77, *range(250, 256)),  # lesions are drawn anew
+    Tissue.CORTEX: (3, 17, 18, 42, 53, 54),
+    Tissue.THALAMUS: (10, 49),
+    Tissue.STRIATUM: (11, 12, 26, 50, 51, 58),
+    Tissue.PALLIDUM: (13, 52),
+    Tissue.VENTRICLE: (4, 5, 14, 15, 43, 44, 72),
+    Tissue.CSF: (24,),
+    Tissue.CEREBELLAR_WHITE: (7, 46),
+    Tissue.CEREBELLAR_GREY: (8, 47),
+    Tissue.STEM: (16, 28, 60, 85, 512),
+    Tissue.CHOROID: (31, 63, 136, 137, 163, 164),
+    Tissue.VESSEL: (30, 62, 502, 514),
+    Tissue.BONE: (515,),
+    Tissue.MARROW: (516,),
+    Tissue.MUSCLE: (507, 508, 530),
+    Tissue.SKIN: (511,),
+    Tissue.EYE: (506,),
+    Tissue.MUCOSA: (509,),
+}
+PARENCHYMA = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11)  # of the brain, its inner fluid included
+
+
+class Head(NamedTuple):
+    """A head at 1 mm: `tissue` (uint8), how much white matter and outer fluid is around a voxel (uint8, 255 is all), and
+
+    how samples move away from the ventricles for each mm by which these widen (x, y, z on a grid of 4 mm). `centre` is the
+    voxel in the middle of the brain.
+    """
+
+    tissue: np.ndarray
+    white: np.ndarray
+    fluid: np.ndarray
+    outward: np.ndarray
+    centre: np.ndarray
+
+
+def heads(folder: Path | None) -> list[Path | None]:
+    """The heads there are: None stands for the template; then the label maps of a folder, by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no NIfTI file.
+    """
+    maps = sorted(folder.rglob("*.nii.gz")) if folder else []
+    if folder and not maps:
+        raise FileNotFoundError(
+            f"{folder} holds no label map (*.nii.gz): fetch them with `make data OPTIONS=head-label-maps`, or leave "
+            "data.phantom.heads out."
+        )
+    return [None, *maps]
+
+
+@lru_cache(maxsize=2)
+def head(path: Path | None) -> Head:
+    """The template (None) or a label map.
+
+    Raises
+    ------
+    ValueError
+        The file holds other numbers than FreeSurfer's for a brain and what is around it, or another grid than 1 mm.
+    """
+    return _template() if path is None else _label_map(path)
+
+
+def _template() -> Head:
+    spec = find_spec("nilearn")  # looked up, not imported: its data alone is wanted, in every worker process
+    assert spec is not None and spec.origin
+    names = (f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("gm", "wm", "t1"))
+    grey, white, t1 = (
+        np.pad(np.asarray(nibabel.load(Path(spec.origin).parent / name).dataobj), ((8, 8), (8, 20), (30, 10)))
+        for name in names
+    )
+    x, y, z = (axis.astype(np.float32) for axis in np.ogrid[-106:107, -142:119, -102:127])  # mm in MNI152
+    brain = t1 > 0
+    fluid = np.maximum(np.int16(255) - grey - white, 0) * brain
+    matter = brain & (fluid < 135)
+    tissue = brain * np.uint8(Tissue.CSF) - matter * np.uint8(Tissue.CSF - Tissue.CORTEX)
+    tissue -= (matter & (white > grey)) * np.uint8(Tissue.CORTEX - Tissue.WHITE)
+    _draw_shells(tissue, brain, z)
+    _draw_face(tissue[:, 125:236, :80], ~brain[:, 125:236, :80], x, y[:, 125:236], z[:, :, :80])
+    inner = (slice(46, 167), slice(30, 191), slice(30, 137))
+    _name_parts(tissue[inner], brain[inner], x[46:167], y[:, 30:191], z[:, :, 30:137])
+    return _finished(tissue, white * (tissue == Tissue.WHITE), fluid)
+
+
+def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
+    """Give the ventricles, nuclei, cerebellum and brainstem of the template their own numbers, in place."""
+    parts, _ = ndimage.label((tissue == Tissue.CSF) & (((x / 42) ** 2 + ((y + 15) / 62) ** 2 + ((z - 7) / 24) ** 2) < 1))
+    tissue[parts == np.bincount(parts[parts > 0]).argmax()] = Tissue.VENTRICLE
+    nuclei = (tissue == Tissue.CORTEX) & (((x / 34) ** 2 + ((y + 6) / 31) ** 2 + ((z - 6) / 17) ** 2) < 1)
+    behind = y < -3 - np.abs(x) / 3
+    tissue[nuclei & behind] = Tissue.THALAMUS
+    tissue[nuclei & ~behind] = Tissue.STRIATUM
+    below = (y < -34) & (z < -14 + 0.3 * np.maximum(y + 60, 0)) & (np.abs(x) < 60)
+    tissue[below & (tissue == Tissue.WHITE)] = Tissue.CEREBELLAR_WHITE
+    tissue[below & (tissue == Tissue.CORTEX)] = Tissue.CEREBELLAR_GREY
+    stem = (np.abs(x) < 16) & (y > -40) & (y < -8) & (z < -8) & (tissue <= Tissue.CORTEX) & brain
+    tissue[stem] = Tissue.STEM
+
+
+def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
+    """Draw CSF, skull, fat and skin around the template's brain, in place: by half-millimetres of depth outside of it."""
+    full = ndimage.binary_closing(brain[1::3, 1::3, 1::3], iterations=4)
+    away = 3 * ndimage.distance_transform_edt(~full).astype(np.float32)
+    axes = [np.arange(count) for count in tissue.shape]
+    away = along(away, [interpolation(axis, axis[1::3]) for axis in axes]) - 2 + 2 * np.maximum(0, -z / 40 - 0.6)
+    shells = ("CSF", 5), ("BONE", 4), ("MARROW", 4), ("BONE", 3), ("FAT", 9), ("SKIN", 5), (None, 500)
+    table = np.repeat([Tissue[name] if name else 0 for name, _ in shells], [count for _, count in shells])
+    np.copyto(tissue, table.astype(np.uint8)[np.maximum(2 * away, 0).astype(np.int16)], where=~brain)
+
+
+def _draw_face(tissue: np.ndarray, outside: np.ndarray, x, y, z) -> None:
+    """Draw muscle, nose and eyes below the template's forehead, in place."""
+    head = outside & (((x / 62) ** 2 + ((y - 15) / 72) ** 2) < 1) & (z < -22)
+    tissue[head & ((np.abs(x) < 18) | (z < -55)) & (tissue != Tissue.BONE)] = Tissue.MUSCLE
+    tissue[head & (np.abs(x) < 13) & (y > 20) & (y < 76)] = Tissue.MUCOSA
+    for side in (-34, 34):
+        cone = np.sqrt((x - side * (1 - (66 - y) / 90)) ** 2 + (z + 35) ** 2) + 0.28 * np.maximum(66 - y, 0)
+        tissue[outside & (cone < 19) & (y > 22) & ((y - 40) ** 2 + (x - side) ** 2 < 36**2)] = Tissue.FAT
+        tissue[outside & (cone < 4) & (y > 30) & (y < 60)] = Tissue.MUSCLE
+        tissue[outside & (((x - side) ** 2 + (y - 64) ** 2 + (z + 37) ** 2) < 144)] = Tissue.EYE
+
+
+def _label_map(path: Path) -> Head:
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    labels = np.asarray(image.dataobj).astype(np.int16)
+    names = np.zeros(1000, np.uint8)
+    for tissue, numbers in FREESURFER.items():
+        names[list(numbers)] = tissue
+    if labels.min() < 0 or labels.max() > 999 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
+        raise ValueError(f"{path} is no label map of a head at 1 mm by FreeSurfer's numbers: take it out of the folder.")
+    tissue = names[labels]
+    brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
+    if not len(brain) or not (tissue == Tissue.VENTRICLE).any():
+        raise ValueError(f"{path} has no white matter (2, 41) or no ventricles (4, 43): take it out of the folder.")
+    tissue = tissue[:, :, max(0, brain[0] - 50) :]
+    found = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in found)], 2)
+    coarse = tissue[::2, ::2, ::2]
+    fat = 2 * ndimage.distance_transform_edt(coarse != 0) < 8
+    fat |= ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
+    fat = fat.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(map(slice, tissue.shape))]
+    tissue[fat & (tissue == Tissue.MUSCLE)] = Tissue.FAT
+    around = [ndimage.gaussian_filter((tissue == what).astype(np.float32), 0.8) for what in (Tissue.WHITE, Tissue.CSF)]
+    return _finished(tissue, *(255 * part for part in around))
+
+
+def _finished(tissue: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> Head:
+    distance = 4 * ndimage.distance_transform_edt(tissue[::4, ::4, ::4] != Tissue.VENTRICLE)
+    distance = ndimage.gaussian_filter(distance, 0.7)
+    outward = np.stack(np.gradient(distance, 4.0)) * np.exp(-distance / 14)
+    brain = np.isin(np.arange(256), PARENCHYMA)[tissue]
+    middle = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]
+    parts = (np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (white, fluid))
+    return Head(np.ascontiguousarray(tissue), *parts, outward.astype(np.float32), np.array(middle))

@@ -1,0 +1,66 @@
+"""White matter hyperintensities, drawn into the white matter of a head.
+
+Input: where the white matter is, how far each voxel is from the ventricles, and a volume in ml. Output: a height from 0 to 1
+on the same grid. Drawn are periventricular caps and bands, confluent deep lesions, and punctate ones (Fazekas et al. 1987,
+doi:10.2214/ajr.149.2.351). Volumes and numbers follow 32 real masks; the tests hold their bounds.
+"""
+
+import numpy as np
+
+from wmhlib.intake.fields import Axes, smooth_field, step
+
+BORDER = 0.45
+"""The height from which a reader marks a lesion."""
+
+
+def lesions(
+    random: np.random.Generator, axes: Axes, white: np.ndarray, away: np.ndarray, place: np.ndarray, load_ml: float
+) -> np.ndarray:
+    """The height of lesions, 0 to 1, of about `load_ml`; `away` are mm from the ventricles, `place` as in `Bent`."""
+    voxel_ml = float(np.prod([axis[1] - axis[0] for axis in axes])) / 1000
+    allowed = (white > 0.5) & (place[2] > -26)
+    broad, fine = smooth_field(random, axes, 12), smooth_field(random, axes, 4.5)
+    near = (away < 1.5) & (place[2] > -15)
+    back, front = np.percentile(place[1][near], [3, 97]) if near.any() else (-60, 30)
+    horns = np.exp(-(((place[1] - front) / 9) ** 2)) + 1.1 * np.exp(-(((place[1] - back) / 13) ** 2))
+
+    bands_share = random.uniform(0.35, 0.85)
+    merged_share = (1 - bands_share) * random.uniform(0, 0.9) * (load_ml > 4)
+    score = random.uniform(2, 4) * horns + random.uniform(1, 2) * broad + 0.7 * fine - away
+    height = _grown(score, allowed, bands_share * load_ml / voxel_ml, 0.9)
+    if merged_share:
+        score = 0.5 * fine - broad - away / random.uniform(6, 14)
+        height = np.maximum(height, _grown(score, allowed, merged_share * load_ml / voxel_ml, 0.25))
+    number = int(np.clip(random.normal(34 + 14 * load_ml**0.5, 8), 30, 160))
+    rest_mm3 = 1000 * load_ml * (1 - bands_share - merged_share)
+    size_mm3 = float(np.clip(rest_mm3 / number, 14, 60))
+    height = np.maximum(height, _punctate(random, axes, allowed & (away > 2), number, size_mm3))
+    height *= np.clip((white - 0.3) / 0.4, 0, 1) * (place[2] > -30)
+    return np.clip(height * (1 + 0.15 * fine), 0, 1)
+
+
+def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: float) -> np.ndarray:
+    """Soft lesions where the score is highest: so many voxels of the white matter."""
+    values = score[allowed]
+    count = int(np.clip(voxels, 1, len(values) - 1)) if len(values) > 1 else 0
+    return step(score - np.partition(values, -count)[-count], softness) if count else np.zeros_like(score)
+
+
+def _punctate(random, axes: Axes, allowed: np.ndarray, number: int, size_mm3: float) -> np.ndarray:
+    """Soft ovals at random places of a mask, of `size_mm3` at half their height on average: the highest at each voxel."""
+    height = np.zeros(allowed.shape, np.float32)
+    places = np.flatnonzero(allowed)
+    if not len(places):
+        return height
+    radii = (3 * size_mm3 * random.lognormal(-0.3, 0.8, number) / (4 * np.pi)) ** (1 / 3)
+    for place, radius in zip(places[random.integers(len(places), size=number)], radii, strict=True):
+        box, squares = [], []
+        indices = np.unravel_index(place, allowed.shape)
+        for axis, index, stretch in zip(axes, indices, np.exp(random.normal(0, 0.25, 3)), strict=True):
+            size = np.clip(radius, 1.1, 7) * stretch
+            near = np.flatnonzero(np.abs(axis - axis[index]) < 2.2 * size)
+            box.append(slice(near[0], near[-1] + 1))
+            squares.append(((axis[box[-1]] - axis[index]) / size) ** 2)
+        profile = np.exp2(-((squares[0][:, None, None] + squares[1][:, None] + squares[2]) ** 1.5))
+        height[tuple(box)] = np.maximum(height[tuple(box)], profile * random.uniform(0.7, 1))
+    return height

@@ -1,0 +1,158 @@
+"""A subject's head at the moment of the scan: bent anatomy, aged, with lesions, as brightness with white matter = 100.
+
+Input: a `Head`, the axes of the grid to paint on (mm about the middle of the brain), and a `Centre` for the contrast.
+Output: `Painted`: brightness, height of lesions, brain, and other pathology on that grid.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from wmhlib.intake.anatomy import PARENCHYMA, Head, Tissue
+from wmhlib.intake.drawn_lesions import lesions
+from wmhlib.intake.fields import Axes, along, interpolation, smooth_field, step
+from wmhlib.intake.scanner import Centre
+
+
+class Bent(NamedTuple):
+    """A head on a subject's grid: `tissue`, `white` and `fluid` as in `Head`, and each voxel's `place` in it, in mm."""
+
+    tissue: np.ndarray
+    white: np.ndarray
+    fluid: np.ndarray
+    place: np.ndarray
+
+
+class Painted(NamedTuple):
+    """`image` with white matter = 100; `lesion` 0-1; `brain`, above half where a stripped scan keeps it; `pathology`, a mask."""
+
+    image: np.ndarray
+    lesion: np.ndarray
+    brain: np.ndarray
+    pathology: np.ndarray
+
+
+def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float) -> Bent:
+    """Turn, scale and bend a head, mirror every other one, and widen its ventricles by so many mm to each side."""
+    coarse = [np.arange(axis[0] - 4, axis[-1] + 8, 4, dtype=np.float32) for axis in axes]
+    turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix() / random.normal(1, 0.04, 3)
+    turn[0] *= random.choice([-1, 1])
+    place = np.tensordot(turn.astype(np.float32), np.stack(np.meshgrid(*coarse, indexing="ij")), axes=1)
+    broad_mm, narrow_mm = random.uniform(1, 3.5), random.uniform(0.3, 1)
+    for part in place:
+        part += broad_mm * smooth_field(random, coarse, 32) + narrow_mm * smooth_field(random, coarse, 13)
+    where = (place + head.centre.reshape(3, 1, 1, 1)) / 4
+    place -= np.float32(widening_mm) * np.stack([ndimage.map_coordinates(o, where, order=1) for o in head.outward])
+    finer = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
+    place = np.stack([along(part, finer) for part in place])
+    flat = np.zeros(place.shape[1:], np.int32)
+    for part, middle, count in zip(place, head.centre, head.tissue.shape, strict=True):
+        flat *= count
+        flat += np.clip(part + np.float32(middle + 0.5), 0, count - 1).astype(np.int32)
+    return Bent(head.tissue.ravel()[flat], head.white.ravel()[flat], head.fluid.ravel()[flat], place)
+
+
+def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, load_ml: float) -> Painted:
+    """A head of a centre, with lesions of about `load_ml`."""
+    age = random.normal(0, 1)
+    tissue, white, fluid, place = bent(random, head, axes, widening_mm=float(np.clip(1.2 + 1.2 * age, -1, 5)))
+    if age > 0:
+        tissue[(tissue == Tissue.CORTEX) & (fluid > 128 - 45 * min(age, 1.8))] = Tissue.CSF
+    else:
+        tissue[(tissue == Tissue.CSF) & (fluid < 128 - 60 * max(age, -1.5))] = Tissue.CORTEX
+    fields = [smooth_field(random, axes, length) for length in (2.4, 5, 11, 22)]
+    away = _away(tissue, axes)
+    image = _levels(random, site)[tissue] * _texture(tissue, fields)
+    brain = np.isin(np.arange(256), PARENCHYMA)[tissue]
+    shell = np.maximum(_soft(brain, axes, 2.5) + 0.03 * fields[2], 0) - random.uniform(0.25, 0.55) + 0.5
+
+    height = lesions(random, axes, white / np.float32(255) * (tissue == Tissue.WHITE), away, place, load_ml)
+    bright = site.lesion * random.uniform(0.85, 1.15)
+    _add_bright(random, site, image, tissue, away, place, fields, bright, height)
+    image += bright * height * (1 + 0.15 * fields[1])
+    pathology = np.zeros(tissue.shape, bool)
+    if random.random() < site.other_pathology:
+        pathology = _infarct(random, axes, image, tissue, place, fields[1]) & (height < 0.5)
+    return Painted(image, height * brain, shell, pathology)
+
+
+def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
+    """A mask blurred, on every other voxel and back."""
+    coarse = [axis[::2] for axis in axes]
+    soft = ndimage.gaussian_filter(mask[::2, ::2, ::2].astype(np.float32), sd_mm / (coarse[0][1] - coarse[0][0]))
+    return along(soft, [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)])
+
+
+def _away(tissue: np.ndarray, axes: Axes) -> np.ndarray:
+    """Millimetres from the ventricles, 0 inside."""
+    every = max(1, round(2 / float(axes[0][1] - axes[0][0])))
+    coarse = [axis[::every] for axis in axes]
+    inside = (tissue == Tissue.VENTRICLE) | (tissue == Tissue.CHOROID)
+    away = ndimage.distance_transform_edt(~inside[::every, ::every, ::every]) * (coarse[0][1] - coarse[0][0]) - 1
+    back = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
+    return along(np.maximum(away, 0).astype(np.float32), back)
+
+
+def _levels(random: np.random.Generator, site: Centre) -> np.ndarray:
+    """The brightness of every tissue."""
+    levels = np.zeros(len(Tissue) + 1)
+    grey, scalp = site.grey * random.normal(1, 0.015), site.scalp * random.normal(1, 0.1)
+    for tissue, level in (
+        ("WHITE", 100), ("CORTEX", grey), ("THALAMUS", 0.55 * grey + 45), ("STRIATUM", 0.9 * grey + 8),
+        ("PALLIDUM", random.uniform(78, 100)), ("CEREBELLAR_WHITE", 99), ("CEREBELLAR_GREY", grey - 3), ("STEM", 98),
+        ("VENTRICLE", site.csf), ("CSF", site.csf * random.uniform(1, 1.6)), ("EYE", site.csf * random.uniform(1, 1.8)),
+        ("CHOROID", random.uniform(site.csf, 120)), ("VESSEL", random.uniform(10, 70)), ("BONE", random.uniform(5, 20)),
+        ("MARROW", scalp * random.uniform(0.2, 0.8)), ("MUSCLE", random.uniform(35, 80)), ("FAT", scalp),
+        ("SKIN", scalp * random.uniform(0.5, 0.9)), ("MUCOSA", random.uniform(60, 190)),
+    ):  # fmt: skip
+        levels[Tissue[tissue]] = level
+    levels[: Tissue.CSF] *= random.normal(1, 0.012, Tissue.CSF)
+    return levels.astype(np.float32)
+
+
+def _texture(tissue: np.ndarray, fields: list[np.ndarray]) -> np.ndarray:
+    """What varies within a tissue, as a factor near 1: little in the brain, more around it, most in cortex."""
+    fine, middle, broad = np.zeros((3, len(Tissue) + 1), np.float32)
+    fine[1:], middle[1:], broad[1:] = 0.012, 0.0, 0.015
+    cortex = [Tissue.CORTEX, Tissue.CEREBELLAR_GREY]
+    fine[cortex], middle[cortex], broad[cortex] = 0.03, 0.025, 0.04
+    fine[Tissue.VENTRICLE], fine[Tissue.CSF], middle[Tissue.CSF] = 0.08, 0.12, 0.2
+    fine[Tissue.VESSEL :], middle[Tissue.VESSEL :], broad[Tissue.VESSEL :] = 0.1, 0.15, 0.12
+    return 1 + fine[tissue] * fields[0] + middle[tissue] * fields[1] + broad[tissue] * fields[3]
+
+
+def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
+    """Add what is bright and no lesion, in place: dirty white matter, rims, septum, choroid plexus, cortex, flow."""
+    matter = (tissue <= Tissue.PALLIDUM) & (tissue > 0)
+    amount = random.uniform(0, 0.35) * np.exp(away / np.float32(-9)) * np.clip(0.6 + 0.5 * fields[2], 0, 1.5)
+    amount += random.uniform(0, 0.6) * np.exp(-(((away - 0.4) / 0.9) ** 2)) * np.clip(0.7 + 0.5 * fields[1], 0, 1.5)
+    septum = (np.abs(place[0]) < 2) & (away < 3) & (away > 0) & (place[2] > -8)
+    amount += random.uniform(0.2, 0.9) * septum
+    image += bright * amount * (1 - height) * matter
+    choroid = (tissue == Tissue.VENTRICLE) & (fields[1] > 1.1) & (place[1] < 0)
+    image[choroid] = random.uniform(site.csf, 125)
+    bands = np.clip(fields[3] - 0.9, 0, 1.2) * random.uniform(0, 25)
+    image += bands * (tissue == Tissue.CORTEX)
+    flow = np.clip(fields[2] - 0.8, 0, 1) * random.uniform(0, 70) * (place[2] < -12)
+    image += flow * ((tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE))
+
+
+def _infarct(random, axes: Axes, image, tissue, place, rough) -> np.ndarray:
+    """An old infarct of the cortex, dark with a bright rim, in place; where it is, as a mask."""
+    cortex = np.flatnonzero((tissue == Tissue.CORTEX) & (place[2] > -20))
+    mask = np.zeros(tissue.shape, bool)
+    if not len(cortex):
+        return mask
+    spot = np.unravel_index(cortex[random.integers(len(cortex))], tissue.shape)
+    radius = random.uniform(8, 16)
+    near = [np.flatnonzero(np.abs(axis - axis[i]) < 1.6 * radius) for axis, i in zip(axes, spot, strict=True)]
+    box = tuple(slice(where[0], where[-1] + 1) for where in near)
+    squares = [(axis[part] - axis[i]) ** 2 for axis, part, i in zip(axes, box, spot, strict=True)]
+    depth = radius - np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2]) + 1.5 * rough[box]
+    matter = (tissue[box] <= Tissue.PALLIDUM) & (tissue[box] > 0)
+    dark, rim = step(depth - 3.5, 0.7), step(depth, 0.7)
+    image[box] += matter * ((35 - image[box]) * dark + (145 - image[box]) * (rim - dark))
+    mask[box] = (depth > 0) & matter
+    return mask
