@@ -18,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from wmhlib.intake.fields import along, interpolation
+from wmhlib.running.files import PathLike
 
 Tissue = IntEnum(
     "Tissue",
@@ -63,7 +64,7 @@ class Head(NamedTuple):
     centre: np.ndarray
 
 
-def heads(folder: Path | None) -> list[Path | None]:
+def heads(folder: PathLike | None) -> list[Path | None]:
     """The heads there are: None stands for the template; then the label maps of a folder, by name.
 
     Raises
@@ -71,7 +72,7 @@ def heads(folder: Path | None) -> list[Path | None]:
     FileNotFoundError
         The folder holds no NIfTI file.
     """
-    maps = sorted(folder.rglob("*.nii.gz")) if folder else []
+    maps = sorted(Path(folder).rglob("*.nii.gz")) if folder else []
     if folder and not maps:
         raise FileNotFoundError(
             f"{folder} holds no label map (*.nii.gz): fetch them with `make data OPTIONS=head-label-maps`, or leave "
@@ -103,7 +104,7 @@ def _template() -> Head:
     x, y, z = (axis.astype(np.float32) for axis in np.ogrid[-106:107, -142:119, -102:127])  # mm in MNI152
     brain = t1 > 0
     fluid = np.maximum(np.int16(255) - grey - white, 0) * brain
-    matter = brain & (fluid < 135)
+    matter = brain & (fluid < 105)
     tissue = brain * np.uint8(Tissue.CSF) - matter * np.uint8(Tissue.CSF - Tissue.CORTEX)
     tissue -= (matter & (white > grey)) * np.uint8(Tissue.CORTEX - Tissue.WHITE)
     _draw_shells(tissue, brain, z)
@@ -134,7 +135,7 @@ def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
     away = 3 * ndimage.distance_transform_edt(~full).astype(np.float32)
     axes = [np.arange(count) for count in tissue.shape]
     away = along(away, [interpolation(axis, axis[1::3]) for axis in axes]) - 2 + 2 * np.maximum(0, -z / 40 - 0.6)
-    shells = ("CSF", 5), ("BONE", 4), ("MARROW", 4), ("BONE", 3), ("FAT", 9), ("SKIN", 5), (None, 500)
+    shells = ("CSF", 5), ("BONE", 4), ("MARROW", 3), ("BONE", 3), ("FAT", 7), ("SKIN", 4), (None, 500)
     table = np.repeat([Tissue[name] if name else 0 for name, _ in shells], [count for _, count in shells])
     np.copyto(tissue, table.astype(np.uint8)[np.maximum(2 * away, 0).astype(np.int16)], where=~brain)
 

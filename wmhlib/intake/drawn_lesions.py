@@ -14,29 +14,36 @@ BORDER = 0.45
 
 
 def lesions(
-    random: np.random.Generator, axes: Axes, white: np.ndarray, away: np.ndarray, place: np.ndarray, load_ml: float
+    random: np.random.Generator,
+    axes: Axes,
+    white: np.ndarray,
+    away: np.ndarray,
+    place: np.ndarray,
+    rough: np.ndarray,
+    patches: np.ndarray,
+    load_ml: float,
 ) -> np.ndarray:
-    """The height of lesions, 0 to 1, of about `load_ml`; `away` are mm from the ventricles, `place` as in `Bent`."""
-    voxel_ml = float(np.prod([axis[1] - axis[0] for axis in axes])) / 1000
+    """The height of lesions, 0 to 1, of about `load_ml`.
+
+    `away` are mm from the ventricles, `place` is as in `Bent`; `rough` and `patches` are fields of 5 and 11 mm.
+    """
+    voxel_mm3 = float(np.prod([axis[1] - axis[0] for axis in axes]))
     allowed = (white > 0.5) & (place[2] > -26)
-    broad, fine = smooth_field(random, axes, 12), smooth_field(random, axes, 4.5)
     near = (away < 1.5) & (place[2] > -15)
-    back, front = np.percentile(place[1][near], [3, 97]) if near.any() else (-60, 30)
+    back, front = np.percentile(place[1][near], [3, 97]).tolist() if near.any() else (-60, 30)
     horns = np.exp(-(((place[1] - front) / 9) ** 2)) + 1.1 * np.exp(-(((place[1] - back) / 13) ** 2))
 
-    bands_share = random.uniform(0.35, 0.85)
-    merged_share = (1 - bands_share) * random.uniform(0, 0.9) * (load_ml > 4)
-    score = random.uniform(2, 4) * horns + random.uniform(1, 2) * broad + 0.7 * fine - away
-    height = _grown(score, allowed, bands_share * load_ml / voxel_ml, 0.9)
-    if merged_share:
-        score = 0.5 * fine - broad - away / random.uniform(6, 14)
-        height = np.maximum(height, _grown(score, allowed, merged_share * load_ml / voxel_ml, 0.25))
-    number = int(np.clip(random.normal(34 + 14 * load_ml**0.5, 8), 30, 160))
-    rest_mm3 = 1000 * load_ml * (1 - bands_share - merged_share)
-    size_mm3 = float(np.clip(rest_mm3 / number, 14, 60))
+    bands_mm3 = 1000 * load_ml * random.uniform(0.35, 0.85)
+    merged_mm3 = (1000 * load_ml - bands_mm3) * random.uniform(0, 0.9) * (load_ml > 4)
+    score = random.uniform(2, 4) * horns + random.uniform(1, 2) * patches + 0.7 * rough - away
+    height = _grown(score, allowed, bands_mm3 / voxel_mm3, 0.9)
+    if merged_mm3:
+        score = 0.5 * rough - patches - away / random.uniform(6, 14)
+        height = np.maximum(height, _grown(score, allowed, merged_mm3 / voxel_mm3, 0.25))
+    number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160))
+    size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / number, 24, 70))
     height = np.maximum(height, _punctate(random, axes, allowed & (away > 2), number, size_mm3))
-    height *= np.clip((white - 0.3) / 0.4, 0, 1) * (place[2] > -30)
-    return np.clip(height * (1 + 0.15 * fine), 0, 1)
+    return np.clip(height * (1 + 0.12 * rough), 0, 1) * np.clip((white - 0.2) / 0.3, 0, 1) * (place[2] > -30)
 
 
 def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: float) -> np.ndarray:
@@ -62,5 +69,5 @@ def _punctate(random, axes: Axes, allowed: np.ndarray, number: int, size_mm3: fl
             box.append(slice(near[0], near[-1] + 1))
             squares.append(((axis[box[-1]] - axis[index]) / size) ** 2)
         profile = np.exp2(-((squares[0][:, None, None] + squares[1][:, None] + squares[2]) ** 1.5))
-        height[tuple(box)] = np.maximum(height[tuple(box)], profile * random.uniform(0.7, 1))
+        height[tuple(box)] = np.maximum(height[tuple(box)], profile * random.uniform(0.8, 1.1))
     return height

@@ -1,7 +1,7 @@
 """A subject's head at the moment of the scan: bent anatomy, aged, with lesions, as brightness with white matter = 100.
 
 Input: a `Head`, the axes of the grid to paint on (mm about the middle of the brain), and a `Centre` for the contrast.
-Output: `Painted`: brightness, height of lesions, brain, and other pathology on that grid.
+Output: `Painted`, on that grid.
 """
 
 from typing import NamedTuple
@@ -26,11 +26,11 @@ class Bent(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """`image` with white matter = 100; `lesion` 0-1; `brain`, above half where a stripped scan keeps it; `pathology`, a mask."""
+    """`image` with white matter = 100; `lesion` 0-1; `kept`, above half where a stripped scan has values; `pathology`, a mask."""
 
     image: np.ndarray
     lesion: np.ndarray
-    brain: np.ndarray
+    kept: np.ndarray
     pathology: np.ndarray
 
 
@@ -40,9 +40,9 @@ def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float
     turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix() / random.normal(1, 0.04, 3)
     turn[0] *= random.choice([-1, 1])
     place = np.tensordot(turn.astype(np.float32), np.stack(np.meshgrid(*coarse, indexing="ij")), axes=1)
-    broad_mm, narrow_mm = random.uniform(1, 3.5), random.uniform(0.3, 1)
+    broad_mm, narrow_mm = random.uniform(1, 3), random.uniform(0.2, 0.7)
     for part in place:
-        part += broad_mm * smooth_field(random, coarse, 32) + narrow_mm * smooth_field(random, coarse, 13)
+        part += broad_mm * smooth_field(random, coarse, 36) + narrow_mm * smooth_field(random, coarse, 13)
     where = (place + head.centre.reshape(3, 1, 1, 1)) / 4
     place -= np.float32(widening_mm) * np.stack([ndimage.map_coordinates(o, where, order=1) for o in head.outward])
     finer = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
@@ -62,20 +62,27 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
         tissue[(tissue == Tissue.CORTEX) & (fluid > 128 - 45 * min(age, 1.8))] = Tissue.CSF
     else:
         tissue[(tissue == Tissue.CSF) & (fluid < 128 - 60 * max(age, -1.5))] = Tissue.CORTEX
-    fields = [smooth_field(random, axes, length) for length in (2.4, 5, 11, 22)]
-    away = _away(tissue, axes)
-    image = _levels(random, site)[tissue] * _texture(tissue, fields)
+    fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
+    image = _levels(random, site)[tissue] * _texture(tissue, fine, broad)
     brain = np.isin(np.arange(256), PARENCHYMA)[tissue]
-    shell = np.maximum(_soft(brain, axes, 2.5) + 0.03 * fields[2], 0) - random.uniform(0.25, 0.55) + 0.5
+    kept = _soft(brain, axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
+    lesion, pathology = np.zeros_like(image), np.zeros(tissue.shape, bool)
 
-    height = lesions(random, axes, white / np.float32(255) * (tissue == Tissue.WHITE), away, place, load_ml)
+    # what lies inside the brain is drawn in the box around it
+    found = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+    box = tuple(slice(first, last + 1) for first, last in found)
+    axes = [axis[part] for axis, part in zip(axes, box, strict=True)]
+    tissue, image_in, broad, place = tissue[box], image[box], broad[box], place[:, *box]
+    away, rough, patches = _away(tissue, axes), smooth_field(random, axes, 5), smooth_field(random, axes, 11)
+    matter = (tissue == Tissue.WHITE) * (white[box] / np.float32(255))
+    height = lesions(random, axes, matter, away, place, rough, patches, load_ml)
     bright = site.lesion * random.uniform(0.85, 1.15)
-    _add_bright(random, site, image, tissue, away, place, fields, bright, height)
-    image += bright * height * (1 + 0.15 * fields[1])
-    pathology = np.zeros(tissue.shape, bool)
+    _add_bright(random, site, image_in, tissue, away, place, (rough, patches, broad), bright, height)
+    image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
-        pathology = _infarct(random, axes, image, tissue, place, fields[1]) & (height < 0.5)
-    return Painted(image, height * brain, shell, pathology)
+        pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
+    lesion[box] = height
+    return Painted(image, lesion, kept, pathology)
 
 
 def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
@@ -112,31 +119,28 @@ def _levels(random: np.random.Generator, site: Centre) -> np.ndarray:
     return levels.astype(np.float32)
 
 
-def _texture(tissue: np.ndarray, fields: list[np.ndarray]) -> np.ndarray:
-    """What varies within a tissue, as a factor near 1: little in the brain, more around it, most in cortex."""
-    fine, middle, broad = np.zeros((3, len(Tissue) + 1), np.float32)
-    fine[1:], middle[1:], broad[1:] = 0.012, 0.0, 0.015
-    cortex = [Tissue.CORTEX, Tissue.CEREBELLAR_GREY]
-    fine[cortex], middle[cortex], broad[cortex] = 0.03, 0.025, 0.04
-    fine[Tissue.VENTRICLE], fine[Tissue.CSF], middle[Tissue.CSF] = 0.08, 0.12, 0.2
-    fine[Tissue.VESSEL :], middle[Tissue.VESSEL :], broad[Tissue.VESSEL :] = 0.1, 0.15, 0.12
-    return 1 + fine[tissue] * fields[0] + middle[tissue] * fields[1] + broad[tissue] * fields[3]
+def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
+    """What varies within a tissue, as a factor near 1: least in white matter, most around the brain."""
+    amounts = np.full((2, len(Tissue) + 1), 0.015, np.float32)
+    amounts[:, [Tissue.CORTEX, Tissue.CEREBELLAR_GREY]] = 0.035
+    amounts[:, Tissue.VESSEL :] = [[0.08], [0.15]]
+    amounts[:, [Tissue.CSF, Tissue.VENTRICLE]] = [[0.12, 0.08], [0.15, 0.02]]
+    return 1 + amounts[0][tissue] * fine + amounts[1][tissue] * broad
 
 
 def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
     """Add what is bright and no lesion, in place: dirty white matter, rims, septum, choroid plexus, cortex, flow."""
-    matter = (tissue <= Tissue.PALLIDUM) & (tissue > 0)
-    amount = random.uniform(0, 0.35) * np.exp(away / np.float32(-9)) * np.clip(0.6 + 0.5 * fields[2], 0, 1.5)
-    amount += random.uniform(0, 0.6) * np.exp(-(((away - 0.4) / 0.9) ** 2)) * np.clip(0.7 + 0.5 * fields[1], 0, 1.5)
-    septum = (np.abs(place[0]) < 2) & (away < 3) & (away > 0) & (place[2] > -8)
-    amount += random.uniform(0.2, 0.9) * septum
-    image += bright * amount * (1 - height) * matter
-    choroid = (tissue == Tissue.VENTRICLE) & (fields[1] > 1.1) & (place[1] < 0)
-    image[choroid] = random.uniform(site.csf, 125)
-    bands = np.clip(fields[3] - 0.9, 0, 1.2) * random.uniform(0, 25)
-    image += bands * (tissue == Tissue.CORTEX)
-    flow = np.clip(fields[2] - 0.8, 0, 1) * random.uniform(0, 70) * (place[2] < -12)
-    image += flow * ((tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE))
+    rough, patches, broad = fields
+    some = np.clip(0.6 + 0.5 * patches, 0, 1.5)
+    amount = random.uniform(0, 0.35) * some * np.exp(away / np.float32(-9))
+    amount += random.uniform(0, 0.6) * some * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
+    septum = (np.abs(place[0]) < 2) & (away < 3) & (away > 0) & (np.abs(place[2] - 8) < 15) & (tissue != Tissue.CORTEX)
+    amount += np.float32(random.uniform(0.1, 0.7)) * septum
+    image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
+    image[(tissue == Tissue.VENTRICLE) & (rough > 1.1) & (place[1] < 0)] = random.uniform(site.csf, 125)
+    image += np.clip(broad - 0.8, 0, 1.2) * random.uniform(0, 14) * (tissue == Tissue.CORTEX)
+    fluid = (tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE)
+    image += np.clip(patches - 0.8, 0, 1) * random.uniform(0, 70) * (fluid & (place[2] < -12))
 
 
 def _infarct(random, axes: Axes, image, tissue, place, rough) -> np.ndarray:

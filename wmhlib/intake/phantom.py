@@ -21,8 +21,7 @@ from tqdm import tqdm
 from wmhlib.intake.anatomy import head, heads
 from wmhlib.intake.heads import painted
 from wmhlib.intake.drawn_lesions import BORDER
-from wmhlib.intake.fields import along, profile
-from wmhlib.intake.scanner import Centre, acquired, any_scanner
+from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
 RECIPE = 2
@@ -85,19 +84,15 @@ def subject(
         np.arange(max(low, axis[0] - 3), min(high, axis[-1] + 3), fine_mm, dtype=np.float32)
         for axis, (low, high) in zip(axes, reach, strict=True)
     ]
-    load_ml = float(np.clip(site.load_ml * random.lognormal(0, 0.8), 1, 40))
+    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), 2.5, 42))
     paint = painted(random, site, head(anatomy), fine, load_ml)
-    image = paint.image * (paint.brain > 0.5) if site.stripped else paint.image
-    scan = acquired(random, site, axes, fine, image)
-    lesion, brain, other = (
-        along(part.astype(np.float32), [profile(a, f, max(0.4 * (a[1] - a[0]), 0.5 * fine_mm)) for a, f in zip(axes, fine, strict=True)])
-        for part in (paint.lesion, paint.brain, paint.pathology)
-    )
-    wmh = (lesion > BORDER).astype(np.float32)
-    wmh[(other > 0.5) & (wmh == 0)] = 2
+    scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
+    wmh = (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)
+    if paint.pathology.any():
+        wmh[(measured(site, axes, fine, paint.pathology.astype(np.float32)) > 0.5) & (wmh == 0)] = 2
     if site.stripped:
-        scan[brain < 0.5] = 0
-        wmh[brain < 0.5] = 0
+        outside = measured(site, axes, fine, paint.kept) < 0.5
+        scan[outside] = wmh[outside] = 0
     if site.defaced:
         scan[:, (axes[1][:, None] > 30) & (axes[2] < axes[1][:, None] - 113)] = 0
     scan *= site.gain
@@ -127,14 +122,21 @@ def _site(name: str) -> Centre:
 
 
 def write_cohort(
-    root: str | Path, subjects_per_centre: dict[str, int], seed: int, scale: float = 1.0, workers: int = 2
+    root: PathLike,
+    subjects_per_centre: dict[str, int],
+    seed: int,
+    scale: float = 1.0,
+    workers: int = 2,
+    maps: PathLike | None = None,
 ) -> None:
     """Write the subjects that `root` lacks, each whole or not at all.
 
     Parameters
     ----------
     subjects_per_centre
-        Centre's name to number of subjects, at most 50 a centre.
+        Centre's name to number of subjects: at most 50 a centre, and 5000 of `random`.
+    maps
+        As in `subject`.
 
     Raises
     ------
@@ -145,10 +147,12 @@ def write_cohort(
     """
     root = Path(root)
     for name, count in subjects_per_centre.items():
-        _site(name)  # an unknown name is refused before anything is written
-        if not 1 <= count <= 50:
-            raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to 50.")
+        most = _site(name).most  # an unknown name is refused before anything is written
+        if not 1 <= count <= most:
+            raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to {most}.")
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
+    if maps:
+        made_with["maps"] = [path.name for path in heads(maps)[1:]]
     marker = root / "phantom.json"
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
@@ -165,12 +169,13 @@ def write_cohort(
             unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
             unfinished.replace(marker)
     missing = [
-        (root, seed, name, number, scale)
+        (root, seed, name, number, scale, maps)
         for name, count in subjects_per_centre.items()
         for number in range(count)
         if not _folder(root, name, number).is_dir()
     ]
     if missing:
+        head(None)  # once, before the workers start
         with ProcessPoolExecutor(workers) as pool:
             for _ in tqdm(
                 pool.map(_write_subject, *zip(*missing, strict=True)), "synthetic cohort", len(missing), unit="subject"
@@ -183,11 +188,11 @@ def _folder(root: Path, centre: str, number: int) -> Path:
     return root / site.part / site.name / str(site.first_id + number)
 
 
-def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float) -> None:
+def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float, maps: PathLike | None) -> None:
     folder = _folder(root, centre, number)
     unfinished = root / ".unfinished" / folder.name  # beside the parts, where no reader looks
     shutil.rmtree(unfinished, ignore_errors=True)
-    flair, wmh = subject(seed, centre, number, scale)
+    flair, wmh = subject(seed, centre, number, scale, maps)
     with writing(root):
         try:
             (unfinished / "pre").mkdir(parents=True)

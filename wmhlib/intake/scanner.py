@@ -56,10 +56,16 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     )  # fmt: skip
 
 
+def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray) -> np.ndarray:
+    """Values on the axes `fine` as the scanner's voxels on `axes` mix them."""
+    steps = [(float(axis[1] - axis[0]), float(old[1] - old[0])) for axis, old in zip(axes, fine, strict=True)]
+    blurs = [max(site.blur * new, 0.55 * old) for new, old in steps]
+    return along(values, [profile(*each) for each in zip(axes, fine, blurs, strict=True)])
+
+
 def acquired(random: np.random.Generator, site: Centre, axes: Axes, fine: Axes, image: np.ndarray) -> np.ndarray:
     """The magnitude image of brightness on the axes `fine`, on the scanner's `axes`; white matter stays near 100."""
-    widths = [max(site.blur * float(axis[1] - axis[0]), 0.55 * float(f[1] - f[0])) for axis, f in zip(axes, fine, strict=True)]
-    scan = along(image, [profile(*both) for both in zip(axes, fine, widths, strict=True)])
+    scan = measured(site, axes, fine, image)
     scan *= np.exp(site.bias * smooth_field(random, axes, 70))
     if site.gamma != 1:
         scan = 100 * (np.maximum(scan, 0) / 100) ** np.float32(site.gamma)
