@@ -20,7 +20,7 @@ from wmhlib.intake.challenge import read_challenge
 from wmhlib.intake.folders import NOTES
 from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
-from wmhlib.running.files import PathLike
+from wmhlib.running.files import ROOT, PathLike
 from wmhlib.study import Study
 
 LONGEST_NAME = 200
@@ -126,7 +126,8 @@ def load_cohort(study: Study) -> pd.DataFrame:
         `assign_splits`.
     """
     if phantom := study.config.data.phantom:
-        write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale)
+        label_maps = ROOT / phantom.label_maps if phantom.label_maps else None
+        write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale, label_maps=label_maps)
     tables = {folder: _with_reason(folder) for folder in (study.data, *study.external)}
     for folder in study.external:
         tables[folder] = tables[folder].assign(split="external", reason="its folder is under data.external")

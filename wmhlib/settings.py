@@ -42,6 +42,7 @@ class Phantom(Settings):
     seed: NonNegativeInt
     subjects: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    label_maps: Text | None = None  # a folder of label maps of heads, as head-label-maps; None: the template alone
 
 
 class Data(Settings):

@@ -116,7 +116,9 @@ def _template() -> Head:
 
 def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
     """Give the ventricles, nuclei, cerebellum and brainstem of the template their own numbers, in place."""
-    parts, _ = ndimage.label((tissue == Tissue.CSF) & (((x / 42) ** 2 + ((y + 15) / 62) ** 2 + ((z - 7) / 24) ** 2) < 1))
+    parts, _ = ndimage.label(
+        (tissue == Tissue.CSF) & (((x / 42) ** 2 + ((y + 15) / 62) ** 2 + ((z - 7) / 24) ** 2) < 1)
+    )
     tissue[parts == np.bincount(parts[parts > 0]).argmax()] = Tissue.VENTRICLE
     nuclei = (tissue == Tissue.CORTEX) & (((x / 34) ** 2 + ((y + 6) / 31) ** 2 + ((z - 6) / 17) ** 2) < 1)
     behind = y < -3 - np.abs(x) / 3
@@ -159,7 +161,9 @@ def _label_map(path: Path) -> Head:
     for tissue, numbers in FREESURFER.items():
         names[list(numbers)] = tissue
     if labels.min() < 0 or labels.max() > 999 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
-        raise ValueError(f"{path} is no label map of a head at 1 mm by FreeSurfer's numbers: take it out of the folder.")
+        raise ValueError(
+            f"{path} is no label map of a head at 1 mm by FreeSurfer's numbers: take it out of the folder."
+        )
     tissue = names[labels]
     brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
     if not len(brain) or not (tissue == Tissue.VENTRICLE).any():

@@ -7,7 +7,7 @@ doi:10.2214/ajr.149.2.351). Volumes and numbers follow 32 real masks; the tests 
 
 import numpy as np
 
-from wmhlib.intake.fields import Axes, smooth_field, step
+from wmhlib.intake.fields import Axes, step
 
 BORDER = 0.45
 """The height from which a reader marks a lesion."""

@@ -13,7 +13,9 @@ Axes = list[np.ndarray]
 def along(values: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
     """Values on one grid brought to another: a matrix (new points, old points) for each axis."""
     for matrix in reversed(matrices):
-        values = np.tensordot(matrix, values, axes=([1], [2]))  # the axis done moves first: after three, all are in order
+        values = np.tensordot(
+            matrix, values, axes=([1], [2])
+        )  # the axis done moves first: after three, all are in order
     return values
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from wmhlib.intake.anatomy import head, heads
-from wmhlib.intake.heads import painted
 from wmhlib.intake.drawn_lesions import BORDER
+from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
@@ -43,9 +43,9 @@ RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 1
 
 
 def subject(
-    seed: int, centre: str, number: int, scale: float = 1.0, maps: PathLike | None = None
+    seed: int, centre: str, number: int, scale: float = 1.0, label_maps: PathLike | None = None
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
-    """One synthetic subject: a pure function of its arguments and, with `maps`, of the files there.
+    """One synthetic subject: a pure function of its arguments and, with `label_maps`, of the files there.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def subject(
         What the subject is drawn from; `centre` is a name in `CENTRES` or `random`, `number` counts from 0 within it.
     scale
         Below 1, a coarser grid over the same head: for tests.
-    maps
+    label_maps
         A folder of label maps of whole heads, from which three of four subjects are drawn; without, all from MNI152.
 
     Returns
@@ -66,13 +66,13 @@ def subject(
     ValueError
         No such centre, or a label map that is none.
     FileNotFoundError
-        No label map below `maps`.
+        No label map below `label_maps`.
     """
     site = _site(centre)
     random = np.random.default_rng([seed, zlib.crc32(centre.encode()), number])
     if site.name == RANDOM.name:
         site = any_scanner(random, site)
-    template, *others = heads(maps)
+    template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
     shape = tuple(max(8, round(count * scale)) for count in site.shape)
     voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
@@ -127,7 +127,7 @@ def write_cohort(
     seed: int,
     scale: float = 1.0,
     workers: int = 2,
-    maps: PathLike | None = None,
+    label_maps: PathLike | None = None,
 ) -> None:
     """Write the subjects that `root` lacks, each whole or not at all.
 
@@ -135,7 +135,7 @@ def write_cohort(
     ----------
     subjects_per_centre
         Centre's name to number of subjects: at most 50 a centre, and 5000 of `random`.
-    maps
+    label_maps
         As in `subject`.
 
     Raises
@@ -151,8 +151,8 @@ def write_cohort(
         if not 1 <= count <= most:
             raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to {most}.")
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
-    if maps:
-        made_with["maps"] = [path.name for path in heads(maps)[1:]]
+    if label_maps:
+        made_with["label_maps"] = [path.name for path in heads(label_maps)[1:]]
     marker = root / "phantom.json"
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ def write_cohort(
             unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
             unfinished.replace(marker)
     missing = [
-        (root, seed, name, number, scale, maps)
+        (root, seed, name, number, scale, label_maps)
         for name, count in subjects_per_centre.items()
         for number in range(count)
         if not _folder(root, name, number).is_dir()
@@ -188,11 +188,11 @@ def _folder(root: Path, centre: str, number: int) -> Path:
     return root / site.part / site.name / str(site.first_id + number)
 
 
-def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float, maps: PathLike | None) -> None:
+def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float, label_maps: PathLike | None) -> None:
     folder = _folder(root, centre, number)
     unfinished = root / ".unfinished" / folder.name  # beside the parts, where no reader looks
     shutil.rmtree(unfinished, ignore_errors=True)
-    flair, wmh = subject(seed, centre, number, scale, maps)
+    flair, wmh = subject(seed, centre, number, scale, label_maps)
     with writing(root):
         try:
             (unfinished / "pre").mkdir(parents=True)

@@ -45,7 +45,11 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     """A scanner like no other, for a subject of the centre named `random`."""
     thick = random.random() < 0.6
     plane = random.uniform(0.45, 1.1) if thick else random.uniform(0.8, 1.2)
-    voxel = (plane, plane * random.choice([1, 1, random.uniform(0.9, 1.3)]), random.uniform(2.5, 8) if thick else random.uniform(0.9, 1.5))
+    voxel = (
+        plane,
+        plane * random.choice([1, 1, random.uniform(0.9, 1.3)]),
+        random.uniform(2.5, 8) if thick else random.uniform(0.9, 1.5),
+    )
     shape = (round(200 / voxel[0]), round(245 / voxel[1]), round(185 / voxel[2]))
     return replace(
         site, voxel_mm=voxel, shape=shape, grey=random.uniform(102, 132), lesion=random.uniform(22, 70),
