@@ -34,9 +34,16 @@ def interpolation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(new[:, None] - old) / (old[1] - old[0])).astype(np.float32)
 
 
-def profile(new: np.ndarray, old: np.ndarray, blur_mm: float) -> np.ndarray:
-    """The matrix that measures an even axis through a Gaussian of SD `blur_mm`; beyond its ends lies zero."""
-    weights = np.exp(-0.5 * ((new[:, None] - old) / blur_mm) ** 2) * (old[1] - old[0]) / (blur_mm * np.sqrt(2 * np.pi))
+def profile(new: np.ndarray, old: np.ndarray, blur_mm: float, sharpened: float = 0) -> np.ndarray:
+    """The matrix that measures an even axis through a Gaussian of SD `blur_mm`; beyond its ends lies zero.
+
+    `sharpened` takes away that share of a Gaussian 2.5 times as wide, and so leaves dark seams along bright edges.
+    """
+
+    def gaussian(sd: float) -> np.ndarray:
+        return np.exp(-0.5 * ((new[:, None] - old) / sd) ** 2) * (old[1] - old[0]) / (sd * np.sqrt(2 * np.pi))
+
+    weights = (1 + sharpened) * gaussian(blur_mm) - sharpened * gaussian(2.5 * blur_mm)
     return (weights / np.maximum(weights.sum(1, keepdims=True), 1)).astype(np.float32)
 
 

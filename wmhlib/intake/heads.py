@@ -37,12 +37,14 @@ class Painted(NamedTuple):
 def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float) -> Bent:
     """Turn, scale and bend a head, mirror every other one, and widen its ventricles by so many mm to each side."""
     coarse = [np.arange(axis[0] - 4, axis[-1] + 8, 4, dtype=np.float32) for axis in axes]
-    turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix() / random.normal(1, 0.04, 3)
+    turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix() / random.normal(
+        1, 0.035, 3
+    )
     turn[0] *= random.choice([-1, 1])
     place = np.tensordot(turn.astype(np.float32), np.stack(np.meshgrid(*coarse, indexing="ij")), axes=1)
-    broad_mm, narrow_mm = random.uniform(1, 3), random.uniform(0.2, 0.7)
+    broad_mm, narrow_mm = random.uniform(0.8, 2.4), random.uniform(0.2, 0.5)
     for part in place:
-        part += broad_mm * smooth_field(random, coarse, 36) + narrow_mm * smooth_field(random, coarse, 13)
+        part += broad_mm * smooth_field(random, coarse, 40) + narrow_mm * smooth_field(random, coarse, 13)
     where = (place + head.centre.reshape(3, 1, 1, 1)) / 4
     place -= np.float32(widening_mm) * np.stack([ndimage.map_coordinates(o, where, order=1) for o in head.outward])
     finer = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
@@ -58,10 +60,9 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     """A head of a centre, with lesions of about `load_ml`."""
     age = random.normal(0, 1)
     tissue, white, fluid, place = bent(random, head, axes, widening_mm=float(np.clip(1.2 + 1.2 * age, -1, 5)))
-    if age > 0:
-        tissue[(tissue == Tissue.CORTEX) & (fluid > 128 - 45 * min(age, 1.8))] = Tissue.CSF
-    else:
-        tissue[(tissue == Tissue.CSF) & (fluid < 128 - 60 * max(age, -1.5))] = Tissue.CORTEX
+    sulci = 112 - 22 * float(np.clip(age, -1.5, 2))
+    tissue[(tissue == Tissue.CORTEX) & (fluid > sulci)] = Tissue.CSF
+    tissue[(tissue == Tissue.CSF) & (fluid < sulci)] = Tissue.CORTEX
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
     image = _levels(random, site)[tissue] * _texture(tissue, fine, broad)
     brain = np.isin(np.arange(256), PARENCHYMA)[tissue]

@@ -34,7 +34,7 @@ CENTRES = (
     Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 110, 36, 80, 3.0, 0.05, 8, csf=34,
            defaced=True, other_pathology=0.5, tilt_deg=6.0, gamma=1.1, dtype=np.uint16, gain=2.5),
     Centre("Dover/P15T", "test", 160, (288, 288, 28), (0.83, 0.83, 6.0), 119, 38, 210, 3.5, 0.08, 8, csf=38,
-           other_pathology=0.3, tilt_deg=-4.0, gamma=0.9, blur=0.55, ghost=0.008, gain=0.01),
+           other_pathology=0.3, tilt_deg=-4.0, gamma=0.9, ghost=0.008, gain=0.01),
     Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 113, 42, 60, 3.0, 0.09, 7, csf=15, defaced=True),
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ def subject(
     voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2).astype(np.float32) * np.float32(v) for n, v in zip(shape, voxel, strict=True)]
     axes = [axis + np.float32(off) for axis, off in zip(axes, random.normal([0, 0, 6], 2), strict=True)]
-    reach = [(-80, 80), (-98, 98), (-90, 90)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
+    reach = [(-86, 86), (-102, 102), (-92, 92)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
     fine_mm = 1.0 if scale > 0.5 else 2.0
     fine = [
         np.arange(max(low, axis[0] - 3), min(high, axis[-1] + 3), fine_mm, dtype=np.float32)

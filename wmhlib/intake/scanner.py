@@ -34,7 +34,8 @@ class Centre:
     other_pathology: float = 0.0  # share of subjects with label 2
     tilt_deg: float = 0.0  # of the scanner's axes about the left-right axis
     gamma: float = 1.0  # of the contrast
-    blur: float = 0.45  # SD of a voxel's profile, in voxels
+    blur: float = 0.35  # SD of a voxel's profile, in voxels
+    sharpened: float = 0.3  # within slices, as scanners do
     ghost: float = 0.0  # share of the signal that comes back half a field of view away
     dtype: type = np.float32
     gain: float = 1.0  # stored value of intensity 1
@@ -54,25 +55,28 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     return replace(
         site, voxel_mm=voxel, shape=shape, grey=random.uniform(102, 132), lesion=random.uniform(22, 70),
         csf=random.uniform(8, 48), scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
-        noise=random.uniform(1, 6), bias=random.uniform(0.02, 0.12), load_ml=random.uniform(2, 15),
-        stripped=random.random() < 0.5, other_pathology=0.1, gamma=random.uniform(0.85, 1.2), blur=random.uniform(0.35, 0.7),
+        noise=random.uniform(1, 6), bias=random.uniform(0.02, 0.12), load_ml=random.uniform(3, 16),
+        stripped=random.random() < 0.5, other_pathology=0.1, gamma=random.uniform(0.85, 1.2), blur=random.uniform(0.28, 0.5),
+        sharpened=random.choice([0, random.uniform(0, 0.8)]),
         ghost=random.choice([0, random.uniform(0, 0.02)]), gain=float(10 ** random.uniform(-2, 1.5)),
     )  # fmt: skip
 
 
-def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray) -> np.ndarray:
-    """Values on the axes `fine` as the scanner's voxels on `axes` mix them."""
-    steps = [(float(axis[1] - axis[0]), float(old[1] - old[0])) for axis, old in zip(axes, fine, strict=True)]
-    blurs = [max(site.blur * new, 0.55 * old) for new, old in steps]
-    return along(values, [profile(*each) for each in zip(axes, fine, blurs, strict=True)])
+def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray, sharpened: float = 0) -> np.ndarray:
+    """Values on the axes `fine` as the scanner's voxels on `axes` mix them; `sharpened` within a slice, as in `profile`."""
+    matrices = []
+    for axis, old, share in zip(axes, fine, (sharpened, sharpened, 0), strict=True):
+        blur_mm = max(site.blur * float(axis[1] - axis[0]), 0.5 * float(old[1] - old[0]))
+        matrices.append(profile(axis, old, blur_mm, share))
+    return along(values, matrices)
 
 
 def acquired(random: np.random.Generator, site: Centre, axes: Axes, fine: Axes, image: np.ndarray) -> np.ndarray:
     """The magnitude image of brightness on the axes `fine`, on the scanner's `axes`; white matter stays near 100."""
-    scan = measured(site, axes, fine, image)
+    scan = np.maximum(measured(site, axes, fine, image, site.sharpened), 0)
     scan *= np.exp(site.bias * smooth_field(random, axes, 70))
     if site.gamma != 1:
-        scan = 100 * (np.maximum(scan, 0) / 100) ** np.float32(site.gamma)
+        scan = 100 * (scan / 100) ** np.float32(site.gamma)
     if site.ghost:
         scan += site.ghost * np.roll(scan, scan.shape[1] // 2, axis=1)
     smooth = random.uniform(0, 0.6)
