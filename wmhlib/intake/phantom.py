@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from wmhlib.intake.anatomy import head, heads
 from wmhlib.intake.drawn_lesions import BORDER
+from wmhlib.intake.fields import Axes
 from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
@@ -74,16 +75,7 @@ def subject(
         site = any_scanner(random, site)
     template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
-    shape = tuple(max(8, round(count * scale)) for count in site.shape)
-    voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
-    axes = [(np.arange(n) - (n - 1) / 2).astype(np.float32) * np.float32(v) for n, v in zip(shape, voxel, strict=True)]
-    axes = [axis + np.float32(off) for axis, off in zip(axes, random.normal([0, 0, 6], 2), strict=True)]
-    reach = [(-86, 86), (-102, 102), (-92, 92)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
-    fine_mm = 1.0 if scale > 0.5 else 2.0
-    fine = [
-        np.arange(max(low, axis[0] - 3), min(high, axis[-1] + 3), fine_mm, dtype=np.float32)
-        for axis, (low, high) in zip(axes, reach, strict=True)
-    ]
+    voxel, axes, fine = _grids(random, site, scale)
     load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), 2.5, 42))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
@@ -99,6 +91,17 @@ def subject(
     if np.issubdtype(site.dtype, np.integer):
         scan = np.rint(scan)
     return _nifti(scan.astype(site.dtype), voxel, site.tilt_deg), _nifti(wmh, voxel, site.tilt_deg)
+
+
+def _grids(random: np.random.Generator, site: Centre, scale: float) -> tuple[list[float], Axes, Axes]:
+    """The scan's voxel in mm and its axes, and the finer ones that the head is painted on, as far as it reaches."""
+    shape = tuple(max(8, round(count * scale)) for count in site.shape)
+    voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
+    axes = [(np.arange(n) - (n - 1) / 2).astype(np.float32) * np.float32(v) for n, v in zip(shape, voxel, strict=True)]
+    axes = [axis + np.float32(off) for axis, off in zip(axes, random.normal([0, 0, 6], 2), strict=True)]
+    reach = [(-86, 86), (-102, 102), (-92, 92)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
+    ends = [(max(low, axis[0] - 3), min(high, axis[-1] + 3)) for axis, (low, high) in zip(axes, reach, strict=True)]
+    return voxel, axes, [np.arange(*both, 1.0 if scale > 0.5 else 2.0, dtype=np.float32) for both in ends]
 
 
 def _nifti(values: np.ndarray, voxel: list[float], tilt_deg: float) -> nibabel.Nifti1Image:
@@ -141,9 +144,11 @@ def write_cohort(
     Raises
     ------
     ValueError
-        An unknown centre, too many subjects, or a folder that holds a cohort of another seed, scale or recipe.
+        An unknown centre, too many subjects, or a folder that holds a cohort of another seed, scale, recipe or maps.
+    FileNotFoundError
+        No label map below `label_maps`.
     OSError
-        The disk has no room, or the folder cannot be written; as `wmhlib.study.writing`.
+        The disk has no room, or the folder cannot be written; as `wmhlib.running.files.writing`.
     """
     root = Path(root)
     for name, count in subjects_per_centre.items():
@@ -153,6 +158,24 @@ def write_cohort(
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
     if label_maps:
         made_with["label_maps"] = [path.name for path in heads(label_maps)[1:]]
+    _mark(root, made_with)
+    missing = [
+        (root, seed, name, number, scale, label_maps)
+        for name, count in subjects_per_centre.items()
+        for number in range(count)
+        if not _folder(root, name, number).is_dir()
+    ]
+    if missing:
+        head(None)  # once, before the workers start
+        with ProcessPoolExecutor(workers) as pool:
+            for _ in tqdm(
+                pool.map(_write_subject, *zip(*missing, strict=True)), "synthetic cohort", len(missing), unit="subject"
+            ):
+                pass
+
+
+def _mark(root: Path, made_with: dict) -> None:
+    """Say in a folder what its cohort is made with; ValueError where it says otherwise or holds something else."""
     marker = root / "phantom.json"
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
@@ -168,19 +191,6 @@ def write_cohort(
             root.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
             unfinished.replace(marker)
-    missing = [
-        (root, seed, name, number, scale, label_maps)
-        for name, count in subjects_per_centre.items()
-        for number in range(count)
-        if not _folder(root, name, number).is_dir()
-    ]
-    if missing:
-        head(None)  # once, before the workers start
-        with ProcessPoolExecutor(workers) as pool:
-            for _ in tqdm(
-                pool.map(_write_subject, *zip(*missing, strict=True)), "synthetic cohort", len(missing), unit="subject"
-            ):
-                pass
 
 
 def _folder(root: Path, centre: str, number: int) -> Path:
