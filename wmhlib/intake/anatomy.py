@@ -18,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from wmhlib.intake.fields import along, interpolation
+from wmhlib.intake.nifti import read_scan
 from wmhlib.running.files import PathLike
 
 Tissue = IntEnum(
@@ -51,17 +52,13 @@ PARENCHYMA = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11)  # of the brain, its inner fluid i
 
 
 class Head(NamedTuple):
-    """A head at 1 mm: `tissue` (uint8), how much white matter and outer fluid is around a voxel (uint8, 255 is all), and
+    """A head at 1 mm in right, anterior, superior order."""
 
-    how samples move away from the ventricles for each mm by which these widen (x, y, z on a grid of 4 mm). `centre` is the
-    voxel in the middle of the brain.
-    """
-
-    tissue: np.ndarray
-    white: np.ndarray
-    fluid: np.ndarray
-    outward: np.ndarray
-    centre: np.ndarray
+    tissue: np.ndarray  # uint8, numbers of `Tissue`
+    white: np.ndarray  # uint8, how much white matter is at a voxel; 255 is all
+    fluid: np.ndarray  # the same for the fluid around the brain
+    outward: np.ndarray  # on every fourth voxel: x, y, z by which tissue moves where the ventricles widen by one
+    centre: np.ndarray  # the voxel in the middle of the brain
 
 
 def heads(folder: PathLike | None) -> list[Path | None]:
@@ -76,7 +73,7 @@ def heads(folder: PathLike | None) -> list[Path | None]:
     if folder and not maps:
         raise FileNotFoundError(
             f"{folder} holds no label map (*.nii.gz): fetch them with `make data OPTIONS=head-label-maps`, or leave "
-            "data.phantom.heads out."
+            "data.phantom.label_maps out."
         )
     return [None, *maps]
 
@@ -87,8 +84,9 @@ def head(path: Path | None) -> Head:
 
     Raises
     ------
-    ValueError
-        The file holds other numbers than FreeSurfer's for a brain and what is around it, or another grid than 1 mm.
+    FileNotFoundError, PermissionError, ValueError
+        As `wmhlib.intake.nifti.read_scan`; ValueError also where the file holds other numbers than FreeSurfer's for a head,
+        or another grid than 1 mm.
     """
     return _template() if path is None else _label_map(path)
 
@@ -155,16 +153,17 @@ def _draw_face(tissue: np.ndarray, outside: np.ndarray, x, y, z) -> None:
 
 
 def _label_map(path: Path) -> Head:
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    labels = np.asarray(image.dataobj).astype(np.int16)
-    names = np.zeros(1000, np.uint8)
-    for tissue, numbers in FREESURFER.items():
-        names[list(numbers)] = tissue
-    if labels.min() < 0 or labels.max() > 999 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
+    image = nibabel.as_closest_canonical(read_scan(path))
+    labels = np.asarray(image.dataobj)
+    known = labels.ndim == 3 and np.isin(labels[::8, ::8, ::8], range(1000)).all() and 0 <= labels.min() <= labels.max()
+    if not known or labels.max() > 999 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
         raise ValueError(
             f"{path} is no label map of a head at 1 mm by FreeSurfer's numbers: take it out of the folder."
         )
-    tissue = names[labels]
+    names = np.zeros(1000, np.uint8)
+    for number_of, numbers in FREESURFER.items():
+        names[list(numbers)] = number_of
+    tissue = names[labels.astype(np.int16)]
     brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
     if not len(brain) or not (tissue == Tissue.VENTRICLE).any():
         raise ValueError(f"{path} has no white matter (2, 41) or no ventricles (4, 43): take it out of the folder.")
