@@ -48,7 +48,8 @@ FREESURFER = {
     Tissue.EYE: (506,),
     Tissue.MUCOSA: (509,),
 }
-PARENCHYMA = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11)  # of the brain, its inner fluid included
+IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBELLAR_WHITE, Tissue.VESSEL)])
+"""For each number of `Tissue`, whether it is of the brain, its inner fluid included."""
 
 
 class Head(NamedTuple):
@@ -56,7 +57,7 @@ class Head(NamedTuple):
 
     tissue: np.ndarray  # uint8, numbers of `Tissue`
     white: np.ndarray  # uint8, how much white matter is at a voxel; 255 is all
-    fluid: np.ndarray  # the same for the fluid around the brain
+    fluid: np.ndarray  # the same for what is around the brain, fluid in its folds included
     outward: np.ndarray  # on every fourth voxel: x, y, z by which tissue moves where the ventricles widen by one
     centre: np.ndarray  # the voxel in the middle of the brain
 
@@ -101,7 +102,7 @@ def _template() -> Head:
     )
     x, y, z = (axis.astype(np.float32) for axis in np.ogrid[-106:107, -142:119, -102:127])  # mm in MNI152
     brain = t1 > 0
-    fluid = np.maximum(np.int16(255) - grey - white, 0) * brain
+    fluid = np.where(brain, np.maximum(np.int16(255) - grey - white, 0), 255)
     matter = brain & (fluid < 105)
     tissue = brain * np.uint8(Tissue.CSF) - matter * np.uint8(Tissue.CSF - Tissue.CORTEX)
     tissue -= (matter & (white > grey)) * np.uint8(Tissue.CORTEX - Tissue.WHITE)
@@ -173,17 +174,20 @@ def _label_map(path: Path) -> Head:
     coarse = tissue[::2, ::2, ::2]
     fat = 2 * ndimage.distance_transform_edt(coarse != 0) < 8
     fat |= ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
-    fat = fat.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(map(slice, tissue.shape))]
+    pieces, _ = ndimage.label(coarse)
+    stray = pieces != np.bincount(pieces[pieces > 0]).argmax()
+    fat, stray = (part.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(map(slice, tissue.shape))] for part in (fat, stray))
     tissue[fat & (tissue == Tissue.MUSCLE)] = Tissue.FAT
-    around = [ndimage.gaussian_filter((tissue == what).astype(np.float32), 0.8) for what in (Tissue.WHITE, Tissue.CSF)]
-    return _finished(tissue, *(255 * part for part in around))
+    tissue[stray & (tissue > Tissue.CHOROID)] = 0
+    masks = tissue == Tissue.WHITE, ~IN_BRAIN[tissue]
+    return _finished(tissue, *(255 * ndimage.gaussian_filter(mask.astype(np.float32), 0.8) for mask in masks))
 
 
 def _finished(tissue: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> Head:
     distance = 4 * ndimage.distance_transform_edt(tissue[::4, ::4, ::4] != Tissue.VENTRICLE)
     distance = ndimage.gaussian_filter(distance, 0.7)
     outward = np.stack(np.gradient(distance, 4.0)) * np.exp(-distance / 14)
-    brain = np.isin(np.arange(256), PARENCHYMA)[tissue]
+    brain = IN_BRAIN[tissue]
     middle = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]
     parts = (np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (white, fluid))
     return Head(np.ascontiguousarray(tissue), *parts, outward.astype(np.float32), np.array(middle))

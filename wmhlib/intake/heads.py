@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from wmhlib.intake.anatomy import PARENCHYMA, Head, Tissue
+from wmhlib.intake.anatomy import IN_BRAIN, Head, Tissue
 from wmhlib.intake.drawn_lesions import lesions
 from wmhlib.intake.fields import Axes, along, interpolation, smooth_field, step
 from wmhlib.intake.scanner import Centre
@@ -65,7 +65,9 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     tissue[(tissue == Tissue.CSF) & (fluid < sulci)] = Tissue.CORTEX
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
     image = _levels(random, site)[tissue] * _texture(tissue, fine, broad)
-    brain = np.isin(np.arange(256), PARENCHYMA)[tissue]
+    if site.stripped:
+        image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is thin
+    brain = IN_BRAIN[tissue]
     kept = _soft(brain, axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
     lesion, pathology = np.zeros_like(image), np.zeros(tissue.shape, bool)
 
