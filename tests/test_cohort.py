@@ -9,8 +9,7 @@ from conftest import SHARED, as_nobody, naming, small_scan, write_subject
 from wmhlib import slices
 from wmhlib.cohort import account, assign_splits, load_cohort, read_challenge, read_folder
 from wmhlib.inference import mask_of
-from wmhlib.intake.challenge import COLUMNS
-from wmhlib.intake.folders import inventory
+from wmhlib.intake.folders import COLUMNS, inventory
 from wmhlib.intake.nifti import read_scan, save_image
 from wmhlib.study import open_study
 

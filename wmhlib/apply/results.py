@@ -5,7 +5,6 @@ Results are replaced by those of the same scan and network only; scans and netwo
 
 import hashlib
 import itertools
-import json
 import os
 import re
 import unicodedata
@@ -15,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from wmhlib.running.files import PathLike, write_json
+from wmhlib.running.files import PathLike, read_json, write_json
 
 COLUMNS = [
     "scan",
@@ -67,11 +66,8 @@ def read_records(out: PathLike) -> dict[str, dict]:
 
 def read_record(path: PathLike) -> dict:
     """The record of one result; empty where there is none, or another file has its name."""
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) and all(isinstance(record.get(key), str) for key in IDENTITY) else {}
+    record = read_json(path)
+    return record if all(isinstance(record.get(key), str) for key in IDENTITY) else {}
 
 
 def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> str:

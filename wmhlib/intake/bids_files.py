@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import not_fetched
+from wmhlib.intake.folders import absent
 from wmhlib.running.files import PathLike
 
 NAME = re.compile(r"((?:[a-z]+-[0-9a-zA-Z+]+_)+)([0-9a-zA-Z]+)\.nii(?:\.gz)?")
@@ -35,11 +35,10 @@ class Image(NamedTuple):
 
 def parsed(path: PathLike) -> Image | None:
     """What a file's name says, where it is named as BIDS asks."""
-    path = Path(path)
-    if not (named := NAME.fullmatch(path.name)):
+    if not (named := NAME.fullmatch(Path(path).name)):
         return None
     entities = dict(part.split("-", 1) for part in named[1].rstrip("_").split("_"))
-    return Image(path, entities, named[2]) if "sub" in entities else None
+    return Image(Path(path), entities, named[2]) if "sub" in entities else None
 
 
 def described(folder: PathLike, example: str) -> dict:
@@ -52,10 +51,9 @@ def described(folder: PathLike, example: str) -> dict:
     ValueError
         It is not JSON with an object.
     """
-    folder = Path(folder)
-    path = folder / DESCRIPTION
+    path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        remedy = f"run {get}" if (get := not_fetched(path)) else f"write a file that holds {example}"
+        remedy = absent(path) if path.is_symlink() else f"write a file that holds {example}"
         raise FileNotFoundError(f"{path} is missing, so that BIDS does not say what {folder} holds: {remedy}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -69,7 +67,6 @@ def described(folder: PathLike, example: str) -> dict:
 def makers(derivative: PathLike) -> list[str]:
     """Who made a derivative, in lower case: `GeneratedBy` of its description, formerly `PipelineDescription`; BIDS's word
     for people is "manual". Errors as in `described`."""
-    derivative = Path(derivative)
     content = described(derivative, DERIVATIVE_EXAMPLE)
     steps = content.get("GeneratedBy", content.get("PipelineDescription", []))
     steps = steps if isinstance(steps, list) else [steps]

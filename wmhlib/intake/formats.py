@@ -1,6 +1,5 @@
 """What a file is that is not a single NIfTI file, or is not there, and what its owner can do about it."""
 
-import os
 import re
 from pathlib import Path
 
@@ -49,12 +48,3 @@ def refuse_other_formats(path: str | Path, start: bytes) -> None:
         if re.match(begins, start) or name.endswith(endings):
             advice = advice.format(path=path, stem=Path(name).stem)
             raise ValueError(f"{path} is {what}, not a single NIfTI file (.nii, .nii.gz): {advice}.")
-
-
-def absent(path: str | Path) -> str:
-    """What to do about a file that is not there: fetch it, where its link leads into git-annex's store."""
-    if not os.path.islink(path):
-        return "check the path"
-    if get := not_fetched(path):
-        return f"its content was not fetched; run {get}"
-    return f"it is a link to {os.path.realpath(path)}, which leads nowhere; correct the link"

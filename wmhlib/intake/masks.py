@@ -1,15 +1,13 @@
 """A reference and a result mask, as files or images, checked and brought to one pair of arrays on one grid."""
 
 import warnings
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from wmhlib.intake.formats import absent
-from wmhlib.intake.grids import Volume, canonical, laid_over
-from wmhlib.intake.nifti import DAMAGE, Mended
+from wmhlib.intake.grids import Volume, canonical, laid_over, name_of
+from wmhlib.intake.nifti import Mended
 
 LABEL_TOLERANCE, SCALE_TOLERANCE = 0.01, 1e-3
 """A label may differ this much from 0, 1 or 2: a scale to bytes makes 254/255 of a 1. Below the second, which is what a
@@ -30,8 +28,13 @@ def read_pair_of_masks(
         The reference's foreground; the result's values, 0 below `foreground`; the box; the affine of the whole volume.
     """
     names = f"reference {name_of(reference)} and result {name_of(result)}"
-    grid = read_mask(reference, "reference", names)
-    over = laid_over(read_mask(result, "result", names), grid, names)
+    masks = []
+    for which, mask in (("reference", reference), ("result", result)):
+        try:
+            masks.append(read_mask(mask))
+        except (OSError, ValueError) as error:
+            raise type(error)(f"The {which} of {names}: {error}") from None
+    grid, over = masks[0], laid_over(masks[1], masks[0], names)
     labels, values = np.asanyarray(grid.dataobj), np.asanyarray(over.dataobj)
     if foreground is None:
         foreground = 1 if values.dtype.kind in "iub" else 0.5
@@ -67,35 +70,25 @@ def check_labels(labels: np.ndarray, names: str) -> None:
         warnings.warn(text, Mended, stacklevel=2)
 
 
-def read_mask(mask: Volume, which: str, names: str) -> SpatialImage:
+def read_mask(mask: Volume) -> SpatialImage:
     """A mask in canonical orientation: its values as stored or, where the file has a scale, as floating point.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        It is missing or unreadable, not 3D, or holds NaN; the message calls it `which` of `names`.
+    FileNotFoundError, PermissionError, ValueError
+        As `canonical`; also where it holds NaN.
     """
-    if isinstance(mask, str | Path) and not Path(mask).is_file():
-        raise FileNotFoundError(f"No {which} mask at {mask} (of {names}): {absent(mask)}.")
-    try:
-        image = canonical(mask)
-    except DAMAGE as error:
-        raise ValueError(f"The {which} cannot be read among {names}: {error}") from error
+    image = canonical(mask)
     values = np.asanyarray(image.dataobj)
     if values.dtype.kind == "f" and np.isnan(values.min(initial=0)):  # the smallest is NaN where any value is
-        raise ValueError(f"The {which} holds NaN, not numbers alone, among {names}: set those voxels to 0.")
+        raise ValueError(f"{name_of(mask)} holds NaN: set those voxels to 0.")
     return image
-
-
-def name_of(mask: Volume) -> str:
-    return str(mask) if isinstance(mask, str | Path) else (mask.get_filename() or "(image in memory)")
 
 
 def in_memory(mask: Volume) -> SpatialImage:
     """A mask as `read_mask` gives it, read once for several measures; messages still name its file."""
-    name = name_of(mask)
-    image = read_mask(mask, "mask", name)
-    image.file_map["image"].filename = name
+    image = read_mask(mask)
+    image.file_map["image"].filename = name_of(mask)
     return image
 
 

@@ -20,7 +20,8 @@ import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
-from wmhlib.intake.formats import absent, refuse_other_formats
+from wmhlib.intake.folders import absent
+from wmhlib.intake.formats import refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
 from wmhlib.running.files import replacing
 
@@ -95,7 +96,7 @@ def read_scan(path: str | Path) -> nibabel.Nifti1Image:
             if isinstance(file, gzip.GzipFile):
                 _read_to_the_end(file, path)
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return _image(kind, values, header, path)
 
 
@@ -121,9 +122,10 @@ def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
         raise ValueError("it goes on long after the voxels that its header tells of")
 
 
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
+def unreadable(name: str | Path, error: Exception) -> ValueError:
+    """One sentence on a damaged file, whatever nibabel or gzip said of it."""
     said = " ".join(str(error).split())
-    return ValueError(f"{path} cannot be read as a NIfTI ({said}): fetch or export the file again.")
+    return ValueError(f"{name} cannot be read as a NIfTI ({said}): fetch or export the file again.")
 
 
 def _warn(path: str | Path, text: str) -> None:
@@ -142,7 +144,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         with _opened(path) as file:
             start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     refuse_other_formats(path, start)
     try:
         sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
@@ -156,7 +158,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         header.get_slope_inter()  # an error, where they are no numbers
         check_grid(raw["pixdim"][1 : 1 + min(int(raw["dim"][0]), 3)], header.get_best_affine())
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     for text in faults:
         _warn(path, text)
     if zipped != str(path).lower().endswith(".gz"):

@@ -66,17 +66,13 @@ def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
             raise ValueError(f"The subjects {' and '.join(scans.subject)} have one FLAIR, {path}: remove one of them.")
 
 
-def content(path: str | Path) -> tuple[int, int]:
-    """CRC-32 and size of a file's content; a gzip file's own last bytes say so, without unpacking it."""
+def content(path: str | Path) -> bytes:
+    """What tells a file's content from another's: CRC-32 and size, which end a gzip file, so it need not be unpacked."""
     with open(path, "rb") as file:
-        whole = file.read(18)
-        if whole[:2] == b"\x1f\x8b" and len(whole) == 18:
-            file.seek(-8, os.SEEK_END)
-            end = file.read()
-            if any(end[4:]):
-                return int.from_bytes(end[:4], "little"), int.from_bytes(end[4:], "little")
+        if file.read(2) == b"\x1f\x8b":
+            file.seek(max(os.path.getsize(path) - 8, 0))
+            if any((end := file.read())[4:]):
+                return end
         file.seek(0)
-        crc, size = 0, 0
-        while block := file.read(2**20):
-            crc, size = zlib.crc32(block, crc), size + len(block)
-        return crc, size
+        whole = file.read()
+    return zlib.crc32(whole).to_bytes(4, "little") + (len(whole) % 2**32).to_bytes(4, "little")

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from wmhlib.intake.grids import canonical, laid_over, refuse_other_than_3d, turned_grid
+from wmhlib.intake.grids import canonical, laid_over, name_of, refuse_other_than_3d, turned_grid
 from wmhlib.intake.masks import check_labels
 from wmhlib.intake.nifti import open_scan
 
@@ -38,16 +38,13 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
         As `canonical`; also where a voxel is not finite or none is above zero.
     """
     image = canonical(path)
-    name = path if isinstance(path, str | Path) else "the scan given"
     volume = np.asarray(image.dataobj, dtype=np.float32)
-    if not np.isfinite(volume).all():
+    if bad := (~np.isfinite(volume)).sum():
+        raise ValueError(f"{name_of(path)} holds {bad} voxels that are NaN or infinite: correct or leave it out.")
+    if volume.max() <= 0 or volume.min() == volume.max():
         raise ValueError(
-            f"{name} holds {(~np.isfinite(volume)).sum()} voxels that are NaN or infinite: mend or leave it out."
+            f"{name_of(path)} has no voxel above zero, or one value everywhere: this is not a FLAIR image."
         )
-    if volume.max() <= 0:
-        raise ValueError(f"{name} has no voxel above zero: this is not a FLAIR image.")
-    if volume.min() == volume.max():
-        raise ValueError(f"{name} is {volume.max():g} everywhere: this is not a FLAIR image.")
     volume = np.maximum(volume, 0)
     white = volume.max() if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
     return nibabel.Nifti1Image(np.minimum(volume / white, 1), image.affine)
@@ -66,11 +63,8 @@ def check_proportion(name: str | Path, flair: nibabel.Nifti1Image) -> None:
     level, (low, high) = tissue_level(np.asarray(flair.dataobj)), IN_PROPORTION
     if not low <= level <= high:
         text = f"{name}: tissue is at {level:.2f} of the maximum, expected {low} to {high}"
-        if level < low:
-            text += (
-                ": fat or a few bright voxels set the scale; a network trained with `intensity: tissue` is not misled"
-            )
-        warnings.warn(f"{text}.", BrightnessWarning, stacklevel=2)
+        why = ": fat or a few bright voxels set the scale; networks trained with `intensity: tissue` are not misled"
+        warnings.warn(f"{text}{why * (level < low)}.", BrightnessWarning, stacklevel=2)
 
 
 def read_reference(path: str | Path) -> nibabel.Nifti1Image:

@@ -3,13 +3,12 @@
 Quick to import: notebooks look at their parameters with it before they load anything else.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wmhlib.running.files import ROOT, PathLike, find, write_json
+from wmhlib.running.files import ROOT, PathLike, find, read_json, write_json
 
 
 def read_settings(config: PathLike) -> tuple[Path, dict]:
@@ -61,10 +60,7 @@ def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
     """
     record = Path(folder) / "made_from.json"
     now = {"configuration": _kept(configuration), "data": _kept(data)}
-    try:
-        before = {key: str(value) for key, value in json.loads(record.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
-        before = {}
+    before = {key: str(value) for key, value in read_json(record).items()}
     if any(Path(folder).glob("models/*/seed-*/model.keras")):
         for key in now.keys() & before.keys():
             if before[key] != now[key] and (ROOT / before[key]).exists():

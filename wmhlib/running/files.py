@@ -46,10 +46,8 @@ def writing(path: PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        target, place = (
-            Path(path).absolute(),
-            Path(str(error.filename or path)).absolute(),
-        )  # writes as such name no file
+        target = Path(path).absolute()
+        place = Path(str(error.filename or path)).absolute()  # writes as such name no file
         if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
             raise
         raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
@@ -99,6 +97,15 @@ def alone(folder: PathLike) -> Iterator[None]:
         except OSError:
             pass  # a disk without locks
         yield
+
+
+def read_json(path: PathLike) -> dict:
+    """The object that a JSON file holds; an empty one where it is not there, cannot be read or holds anything else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: PathLike, content: dict) -> None:
