@@ -59,9 +59,8 @@ def assign_splits(
     cohort = cohort.copy() if external is None else _only_external(cohort, external)
     people = cohort.subject.map(roles.person)
     roles.refuse_two_roles(cohort, people)
-    for index, split in _drawn(
-        cohort, people, {"holdout": holdout, "validation": validation, "training": training}, seed
-    ):
+    counts = {"holdout": holdout, "validation": validation, "training": training}
+    for index, split in _drawn(cohort, people, counts, seed):
         cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
     return _without(cohort, cohort.split == "", "more than the counts under split ask for")
 

@@ -14,20 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from wmhlib.intake.roles import folded
 from wmhlib.running.files import PathLike, read_json, write_json
 
-COLUMNS = [
-    "scan",
-    "status",
-    "reason",
-    "lesions",
-    "volume_ml",
-    "largest_lesion_ml",
-    "verdict",
-    "mirror_dice",
-    "warnings",
-]
-COLUMNS += ["mask", "network"]
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "verdict", "mirror_dice"]
+COLUMNS += ["warnings", "mask", "network"]
 """Of `volumes.csv`."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}
@@ -48,13 +39,14 @@ def safe_names(scans: Iterable[PathLike]) -> list[str]:
     """
     paths = [Path(os.path.abspath(scan)) for scan in scans]
     stems = [re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) for path in paths]
-    alike = [_folded(stem) for stem in stems]
+    alike = [folded(stem) for stem in stems]
     top, names, taken = os.path.commonpath([path.parent for path in paths]), [], set()
     for path, stem in zip(paths, stems, strict=True):
-        text = os.path.join(os.path.relpath(path.parent, top), stem) if alike.count(_folded(stem)) > 1 else stem
-        base = _cut(re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))))
-        name = next(name for name in _numbered(base) if _folded(name) not in taken)
-        names, taken = [*names, name], taken | {_folded(name)}
+        text = os.path.join(os.path.relpath(path.parent, top), stem) if alike.count(folded(stem)) > 1 else stem
+        safe = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)))
+        base = safe.encode()[-LONGEST:].decode(errors="ignore").strip("._-") or "scan"
+        names.append(next(name for name in _numbered(base) if folded(name) not in taken))
+        taken.add(folded(names[-1]))
     return names
 
 
@@ -83,33 +75,19 @@ def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     records
         As `read_records` gives them; the new one is added.
     """
-    there = {_folded(path.name) for path in Path(out).iterdir()}
+    there = {folded(path.name) for path in Path(out).iterdir()}
     own = [name for name, known in records.items() if all(known[key] == record[key] for key in IDENTITY)]
-    rivals = [known["scan"] for name, known in records.items() if _folded(name) == _folded(wanted)]
+    rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
     told_apart = [safe_names([rival, record["scan"]])[1] for rival in rivals]
     names = itertools.chain(own, [wanted], told_apart, _numbered(wanted))
-    name = next(
-        name for name in names if name in own or not any(_folded(name + end) in there for end in RESULTS.values())
-    )
+    name = next(name for name in names if name in own or not {folded(name + end) for end in RESULTS.values()} & there)
     write_json(Path(out) / f"{name}{RESULTS['record']}", record)
     records[name] = record
     return name
 
 
-def _folded(name: str) -> str:
-    """A name as a disk sees it that makes no difference between upper and lower case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
 def _numbered(name: str) -> Iterable[str]:
     return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-
-
-def _cut(text: str) -> str:
-    """The end of a text that fits into a name."""
-    while len(os.fsencode(text)) > LONGEST:
-        text = text[1:]
-    return text.strip("._-") or "scan"
 
 
 def read_rows(path: PathLike) -> pd.DataFrame:
@@ -121,14 +99,14 @@ def read_rows(path: PathLike) -> pd.DataFrame:
         The file is another table.
     """
     try:
-        found = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
+        rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
+        return rows.astype({"scan": str, "status": str, "mask": object})
     except FileNotFoundError:
         return pd.DataFrame(columns=COLUMNS, dtype=str)
-    except ValueError:  # among them those of pandas and of UTF-8
-        found = pd.DataFrame()
-    if not {"scan", "status", "mask"} <= set(found.columns):
-        raise ValueError(f"{path} is not a table of this notebook: move it away, or name another folder as out.")
-    return found
+    except (ValueError, KeyError):  # those of pandas and of UTF-8; no such column
+        raise ValueError(
+            f"{path} is not a table of this notebook: move it away, or name another folder as out."
+        ) from None
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:

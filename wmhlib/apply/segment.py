@@ -99,8 +99,8 @@ def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> 
 def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
     """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
 
-    `flair` is as `read_flair` gives it, best by `tissue`, `mask` boolean and of its shape. Slices are seen from the feet, with square
-    pixels fine enough that no voxel of the mask is lost.
+    `flair` is as `read_flair` gives it, best by `tissue`; `mask` is boolean and of its shape. Slices are seen from the feet,
+    with square pixels fine enough that no voxel of the mask is lost.
     """
     volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
     count = min(3, len(area))
@@ -109,14 +109,13 @@ def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, si
     extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
     shape = np.maximum(np.round(extent / extent.max() * max(side, *volume.shape[:2])), 1).astype(int)
     high = np.percentile(volume[volume > TISSUE], 99.8)
-    drawn = [
-        outlined(
+    drawn = []
+    for k in chosen:
+        grey, lesion = (
             resize(np.minimum(volume[..., k] / high, 1), shape, order=1),
-            {"siamese": resize(mask[..., k], shape, order=0)},
-            int(shape.max()),
+            resize(mask[..., k], shape, order=0),
         )
-        for k in chosen
-    ]
+        drawn.append(outlined(grey, {"siamese": lesion}, int(shape.max())))
     picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
     pen = ImageDraw.Draw(picture)
     pen.text((6, 4), title, "white", font_size=14)
@@ -244,12 +243,8 @@ def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (
-        text
-        if type(error) in (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
-        else f"{type(error).__name__}: {text}"
-    )
+    ours = type(error) in (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
+    return " ".join(f"{'' if ours else f'{type(error).__name__}: '}{error}".split())
 
 
 def _readable(text: str) -> str:

@@ -16,7 +16,6 @@ This is thin: ten scans, three of them segmented well, related networks of one s
 that is right. The limits below were set on these same masks, so nothing here says how they do on others. A mask without a doubt can still be wrong, and a doubtful one right.
 """
 
-import json
 from pathlib import Path
 
 import nibabel
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.scans import IN_PROPORTION, read_flair, tissue_level
-from wmhlib.running.files import PathLike
+from wmhlib.running.files import PathLike, read_json
 
 RANGES: dict[str, tuple[str, str, tuple[float, float]]] = {
     "maximum": ("median_tissue_intensity", "the maximum", IN_PROPORTION),
@@ -67,10 +66,8 @@ def training_range(cohort: pd.DataFrame) -> dict:
     """
     if cohort.empty:
         raise ValueError("No training subject is given: there is no range to tell.")
-    every = [levels(read_flair(path)) for path in cohort.flair]
-    spans = {
-        key: [min(one[name] for one in every), max(one[name] for one in every)] for name, (key, *_) in RANGES.items()
-    }
+    every = pd.DataFrame([levels(read_flair(path)) for path in cohort.flair])
+    spans = {key: [float(every[name].min()), float(every[name].max())] for name, (key, *_) in RANGES.items()}
     return {"scans": len(every)} | spans
 
 
@@ -82,28 +79,23 @@ def read_range(path: PathLike) -> dict:
     ValueError
         The file does not hold it.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         return {}
+    stored = read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        spans = {key: tuple(map(float, found[key])) for key, *_ in RANGES.values() if key in found}
-        if not spans or any(len(span) != 2 for span in spans.values()):
+        spans = {key: [float(level) for level in stored[key]] for key, *_ in RANGES.values() if key in stored}
+        if not spans or {*map(len, spans.values())} != {2}:
             raise ValueError
-        return {"scans": int(found["scans"])} | {key: list(span) for key, span in spans.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(
-            f"{path} does not hold `scans` and the lowest and highest level of tissue: remove it or train again."
-        ) from None
+        return {"scans": int(stored["scans"])} | spans
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} lacks `scans` or the levels of tissue: remove it or train again.") from None
 
 
 def about_range(trained_on: dict, intensity: str = "maximum") -> str:
     """What a reader should know of the range before any warning."""
     key, whole, (low, high) = RANGES[intensity]
     if key not in trained_on:
-        return (
-            f"No range of the training scans lies beside the model: tissue is expected at {low} to {high} of {whole}."
-        )
+        return f"The training scans' range is not beside the model: tissue is expected at {low} to {high} of {whole}."
     low, high = trained_on[key]
     return f"Trained on {trained_on['scans']} scan(s), with tissue at {low:.2f} to {high:.2f} of {whole}."
 
@@ -126,9 +118,8 @@ def agreement(mask: np.ndarray, mirrored: np.ndarray) -> float:
 
 def agreement_doubt(agreed: float) -> str:
     """A sentence where `agreement` is below `AGREEMENT`; else empty."""
-    return f"The mirrored scan gives another mask (Dice {agreed:.2f}, expected {AGREEMENT} or more)" * (
-        agreed < AGREEMENT
-    )
+    text = f"The mirrored scan gives another mask (Dice {agreed:.2f}, expected {AGREEMENT} or more)"
+    return text * (agreed < AGREEMENT)
 
 
 def verdict(empty: bool, doubts: list[str]) -> str:

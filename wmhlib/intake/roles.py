@@ -28,10 +28,8 @@ def refuse_two_spellings(centres: pd.Series) -> None:
     names = pd.Series(centres.unique(), dtype=str)
     for _, alike in names.groupby(names.map(folded)):
         if len(alike) > 1:
-            raise ValueError(
-                f"The centres {' and '.join(map(repr, alike))} differ only in case or spaces: give them one name, or their "
-                "subjects could be in different splits."
-            )
+            both = " and ".join(map(repr, alike))
+            raise ValueError(f"The centres {both} differ only in case or spaces: give them one name.")
 
 
 def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
@@ -40,8 +38,7 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
         if scans.split.nunique() > 1:
             each = ", ".join(f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples())
             raise ValueError(
-                f"One subject would be in two splits ({each}): move its scans together or, if they are of two people, "
-                "rename them."
+                f"One subject would be in two splits ({each}): move its scans together, or rename another's."
             )
 
 
@@ -57,9 +54,9 @@ def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
     for _, scans in rows.groupby(rows.subject.map(person)):
         folders = scans.folder.unique()
         if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
+            both, places = " and ".join(scans.subject.unique()), " and ".join(folders)
             raise ValueError(
-                f"Subject {' and '.join(scans.subject.unique())} stands twice in {' and '.join(folders)} (case does not "
-                "count): rename or remove one of them."
+                f"Subject {both} is twice in {places} (case does not count): rename or remove one of them."
             )
     for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
         if len(scans) > 1:

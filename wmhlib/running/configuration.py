@@ -59,7 +59,8 @@ def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
         The folder holds trainings of another configuration or data folder that is still there: they would be replaced.
     """
     record = Path(folder) / "made_from.json"
-    now = {"configuration": _kept(configuration), "data": _kept(data)}
+    places = {"configuration": (ROOT / configuration).resolve(), "data": (ROOT / data).resolve()}
+    now = {key: str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path) for key, path in places.items()}
     before = {key: str(value) for key, value in read_json(record).items()}
     if any(Path(folder).glob("models/*/seed-*/model.keras")):
         for key in now.keys() & before.keys():
@@ -70,9 +71,3 @@ def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
                 )
     if before != now:
         write_json(record, now)
-
-
-def _kept(path: PathLike) -> str:
-    """A path that stays true when the project's folder moves."""
-    whole = (ROOT / path).resolve()
-    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)

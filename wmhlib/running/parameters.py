@@ -44,7 +44,11 @@ def check(**values: Any) -> None:
             hint = f"; did you mean {close[0]}?" if close else "."
             raise Refused(f"There is no parameter {name}: this notebook has {', '.join(values)}{hint}")
     for name in values.keys() & TEXTS:
-        _refuse_other_than_text(name, values[name])
+        if not isinstance(values[name], str | os.PathLike):
+            raise Refused(
+                f"{name} is {values[name]!r}, not text: papermill's -p turns what looks like a number, True, False or None "
+                "into one (007 becomes 7), -r leaves it as it is; in a cell, put it between quotes."
+            )
     try:
         for name, usable in CHECKS.items():
             if name in values:
@@ -75,14 +79,6 @@ def _assigned(known: dict) -> list[str]:
         if not injected:
             break
     return names
-
-
-def _refuse_other_than_text(name: str, value: Any) -> None:
-    if not isinstance(value, str | os.PathLike):
-        raise Refused(
-            f"{name} is {value!r}, not text: papermill's -p turns what looks like a number, True, False or None into one "
-            f"(007 becomes 7), -r leaves it as it is; in a cell, put it between quotes."
-        )
 
 
 def _check_seed(seed: Any) -> None:
