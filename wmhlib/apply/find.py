@@ -17,12 +17,8 @@ def find_scans(scans: PathLike) -> list[Path]:
     any. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory, else
     to the project. What is not there is kept among others, so that it is reported.
 
-    Raises
-    ------
-    FileNotFoundError
-        Nothing of it is there, or nothing was fetched.
-    PermissionError
-        A folder may not be read.
+    Raises FileNotFoundError: nothing of it is there, or nothing was fetched.
+    Raises PermissionError: a folder may not be read.
     """
     text, found = str(scans).strip(), []
     for piece in [text] if os.path.exists(text) else filter(None, text.split(os.pathsep)):

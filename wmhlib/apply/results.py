@@ -93,10 +93,7 @@ def _numbered(name: str) -> Iterable[str]:
 def read_rows(path: PathLike) -> pd.DataFrame:
     """The rows of a `volumes.csv` as text, so that they are written as they were; none where there is no file.
 
-    Raises
-    ------
-    ValueError
-        The file is another table.
+    Raises ValueError: the file is another table.
     """
     try:
         rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)

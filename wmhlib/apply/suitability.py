@@ -74,10 +74,7 @@ def training_range(cohort: pd.DataFrame) -> dict:
 def read_range(path: PathLike) -> dict:
     """What `training_range` gave, from a file; empty where there is none. Ranges written earlier lack the key of `tissue`.
 
-    Raises
-    ------
-    ValueError
-        The file does not hold it.
+    Raises ValueError: the file does not hold it.
     """
     if not Path(path).is_file():
         return {}

@@ -44,12 +44,8 @@ def parsed(path: PathLike) -> Image | None:
 def described(folder: PathLike, example: str) -> dict:
     """The content of a folder's `dataset_description.json`.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none; the message says what to write, such as `example`, or how to fetch it.
-    ValueError
-        It is not JSON with an object.
+    Raises FileNotFoundError: there is none; the message says what to write, such as `example`, or how to fetch it.
+    Raises ValueError: it is not JSON with an object.
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():

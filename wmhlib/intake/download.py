@@ -35,12 +35,8 @@ LISTING_S = 60  # a Dataverse may take long to list a large data set
 def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = False, orig: bool = False) -> list[File]:
     """The files of a data set that a study needs; of the challenge also T1 and scans before bias correction (`orig`).
 
-    Raises
-    ------
-    OSError
-        The server cannot be reached, or answers with an error.
-    ValueError
-        The answer is not the listing expected, or one of which nothing should be fetched.
+    Raises OSError: the server cannot be reached, or answers with an error.
+    Raises ValueError: the answer is not the listing expected, or one of which nothing should be fetched.
     """
     if source.table:
         return sources.read_table(source, servers)
@@ -134,10 +130,7 @@ def fetch_for(study: "Study") -> None:
     Nothing is done, and no server asked, where the key is absent or a data set's manifest says that it is complete and
     its files are still here.
 
-    Raises
-    ------
-    OSError
-        A data set is not complete; the message names it, and the first reason.
+    Raises OSError: a data set is not complete; the message names it, and the first reason.
     """
     root = ROOT / "data"
     failed = fetch_sets((name for name in study.config.data.download if not _manifest(root / name)[1]), root)

@@ -38,10 +38,7 @@ class Tree(NamedTuple):
 def search(*tops: PathLike, may_be_closed: bool = False) -> Tree:
     """List everything below these folders, but for hidden files and folders; behind links only what is nowhere else.
 
-    Raises
-    ------
-    PermissionError
-        A folder may not be read, unless `may_be_closed`; the message names it.
+    Raises PermissionError: a folder may not be read, unless `may_be_closed`; the message names it.
     """
     tree, seen = Tree([], [], [], []), {}
     waiting, links = [Path(top) for top in reversed(tops)], []
@@ -79,10 +76,7 @@ def refuse_closed(folder: PathLike) -> None:
 def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
     """Refuse a link by which one of these subjects' folders is reached a second time: it would count as two subjects.
 
-    Raises
-    ------
-    ValueError
-        The message names the link and the folder.
+    Raises ValueError: the message names the link and the folder.
     """
     for link, first in tree.again:
         if any(first in (folder, *folder.parents) for folder in subjects):
@@ -141,12 +135,8 @@ def misplaced(root: PathLike, known: Iterable[str], expected: str) -> Notes:
 def cohort_table(rows: list[tuple], notes: Notes, root: PathLike, expected: str) -> pd.DataFrame:
     """The table of a data set, sorted, with its notes, in which files are named from the data set's folder on.
 
-    Raises
-    ------
-    FileNotFoundError
-        There are no rows; the message says what was `expected`, and what was left out.
-    ValueError
-        Two rows are one subject; the message names their FLAIRs.
+    Raises FileNotFoundError: there are no rows; the message says what was `expected`, and what was left out.
+    Raises ValueError: two rows are one subject; the message names their FLAIRs.
     """
     if not rows:
         left_out = "".join(f". Left out: {what}, {why}" for what, why in notes[:3])

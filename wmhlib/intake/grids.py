@@ -25,10 +25,8 @@ the grid of a program that counts from a voxel's corner lies half a voxel away."
 def canonical(volume: Volume) -> SpatialImage:
     """A volume turned to the axes nearest to right, anterior, superior, so that the third one is axial.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `wmhlib.intake.nifti.read_scan`; also where it is not three-dimensional.
+    Raises FileNotFoundError, PermissionError, ValueError: as `wmhlib.intake.nifti.read_scan`; also where it is not
+    three-dimensional.
     """
     if isinstance(volume, str | Path):
         image = read_scan(volume)

@@ -21,10 +21,8 @@ QUATERNION_TOLERANCE = 1e-3
 def check_grid(sides: np.ndarray, affine: np.ndarray) -> None:
     """Refuse a grid that no scan of a head has, by its voxel's sides in mm as stored and its affine to world mm.
 
-    Raises
-    ------
-    ValueError
-        A side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no volume.
+    Raises ValueError: a side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no
+    volume.
     """
     for found in (sides, nibabel.affines.voxel_sizes(affine)):
         if not _plausible(found) or max(found) > MOST_STRETCHED * min(found):
@@ -47,10 +45,8 @@ def _shown(sides: np.ndarray) -> str:
 def mend(header: nibabel.Nifti1Header) -> list[str]:
     """Mend a header as it is stored, in place; what was wrong and what was taken, a sentence's end for each.
 
-    Raises
-    ------
-    ValueError
-        It does not say how the head lies: its sform spans nothing without a qform beside it, or its quaternion is none.
+    Raises ValueError: it does not say how the head lies: its sform spans nothing without a qform beside it, or its
+    quaternion is none.
     """
     return [text for step in (_mend_axes, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))]
 

@@ -50,10 +50,8 @@ def read_pair_of_masks(
 def check_labels(labels: np.ndarray, names: str) -> None:
     """Make sure that a reference has only 0 (background), 1 (WMH) and 2 (other pathology), but for rounding.
 
-    Raises
-    ------
-    ValueError
-        A label lies further than `LABEL_TOLERANCE` from 1 and 2, and than `SCALE_TOLERANCE` from 0; or is NaN.
+    Raises ValueError: a label lies further than `LABEL_TOLERANCE` from 1 and 2, and than `SCALE_TOLERANCE` from 0; or is
+    NaN.
     """
     present = labels[labels != 0].astype(np.float32)
     whole = np.clip(np.rint(present), 0, 2)
@@ -73,10 +71,7 @@ def check_labels(labels: np.ndarray, names: str) -> None:
 def read_mask(mask: Volume) -> SpatialImage:
     """A mask in canonical orientation: its values as stored or, where the file has a scale, as floating point.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `canonical`; also where it holds NaN.
+    Raises FileNotFoundError, PermissionError, ValueError: as `canonical`; also where it holds NaN.
     """
     image = canonical(mask)
     values = np.asanyarray(image.dataobj)

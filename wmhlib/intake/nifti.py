@@ -66,14 +66,11 @@ def noting() -> Iterator[list[str]]:
 def open_scan(path: str | Path) -> nibabel.Nifti1Image:
     """A scan's header and grid, checked against the file's size; its voxels are read when they are asked for.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError
-        The file is not there (the message says where git-annex has not fetched it), or may not be read.
-    ValueError
-        It is not a file or not a single NIfTI file (the message says how to convert it), its voxels are not numbers, or
-        it claims more of them than it can hold or than `MOST_VOXELS`, or sides that no head has
-        (`wmhlib.intake.headers.check_grid`).
+    Raises FileNotFoundError, PermissionError: the file is not there (the message says where git-annex has not fetched it),
+    or may not be read.
+    Raises ValueError: it is not a file or not a single NIfTI file (the message says how to convert it), its voxels are not
+    numbers, or it claims more of them than it can hold or than `MOST_VOXELS`, or sides that no head has
+    (`wmhlib.intake.headers.check_grid`).
     """
     kind, header = _header(path)
     zipped = str(path).lower().endswith(".gz")  # by its name, which is all that nibabel looks at
@@ -84,10 +81,8 @@ def open_scan(path: str | Path) -> nibabel.Nifti1Image:
 def read_scan(path: str | Path) -> nibabel.Nifti1Image:
     """A scan with its voxels: as stored or, where the header has a scale, as floating point.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `open_scan`; also where the file is cut short, has much after its voxels, or fails gzip's checksum.
+    Raises FileNotFoundError, PermissionError, ValueError: as `open_scan`; also where the file is cut short, has much after
+    its voxels, or fails gzip's checksum.
     """
     kind, header = _header(path)
     try:

@@ -30,12 +30,9 @@ class Participant(NamedTuple):
 def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
     """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
 
-    Raises
-    ------
-    ValueError
-        The file is no table with ids, or a row or value of it cannot be told; the message names the file and the line.
-    FileNotFoundError
-        The file is a link whose content was not fetched.
+    Raises ValueError: the file is no table with ids, or a row or value of it cannot be told; the message names the file and
+    the line.
+    Raises FileNotFoundError: the file is a link whose content was not fetched.
     """
     path = Path(root) / "participants.tsv"
     if not path.is_file():

@@ -23,12 +23,8 @@ OWN_NAME = "wmhlib"
 def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
     """Every lesion mask of a data set's derivatives but for those that this project made.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A derivative with lesion masks has no `dataset_description.json`, or a broken one.
-    PermissionError
-        A folder may not be read.
+    Raises FileNotFoundError, ValueError: a derivative with lesion masks has no `dataset_description.json`, or a broken one.
+    Raises PermissionError: a folder may not be read.
     """
     root = Path(root)
     tree = search(*filter(Path.is_dir, [root / "derivatives"]))
@@ -79,10 +75,7 @@ def _derivative(root: Path, path: Path) -> Path:
 def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Image, Image]]:
     """Scans with their masks, each in one pair at most; notes say of all others why.
 
-    Raises
-    ------
-    ValueError
-        Two masks fit one scan equally well; the message names them.
+    Raises ValueError: two masks fit one scan equally well; the message names them.
     """
     candidates: dict[Path, list[tuple[Image, Image]]] = {}
     known = set()

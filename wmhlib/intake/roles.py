@@ -45,10 +45,7 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
     """Refuse two scans of one name, a person in two folders, and a file under two names; `tables` by their folders.
 
-    Raises
-    ------
-    ValueError
-        The message names the subjects and the folders or the file.
+    Raises ValueError: the message names the subjects and the folders or the file.
     """
     rows = pd.concat([table.assign(folder=str(folder)) for folder, table in tables.items()], ignore_index=True)
     for _, scans in rows.groupby(rows.subject.map(person)):

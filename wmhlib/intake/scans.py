@@ -32,10 +32,7 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
 
     Bias correction leaves small negative values in some data sets; they are set to zero (D-011).
 
-    Raises
-    ------
-    ValueError
-        As `canonical`; also where a voxel is not finite or none is above zero.
+    Raises ValueError: as `canonical`; also where a voxel is not finite or none is above zero.
     """
     image = canonical(path)
     volume = np.asarray(image.dataobj, dtype=np.float32)
@@ -70,10 +67,7 @@ def check_proportion(name: str | Path, flair: nibabel.Nifti1Image) -> None:
 def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     """A reference mask in canonical orientation: WMH (label 1) is 1, background and other pathology (2) are 0; uint8.
 
-    Raises
-    ------
-    ValueError
-        As `canonical`; also where a voxel is not 0, 1 or 2.
+    Raises ValueError: as `canonical`; also where a voxel is not 0, 1 or 2.
     """
     image = canonical(path)
     values = np.asarray(image.dataobj)
@@ -86,10 +80,8 @@ def read_pair(
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
     """A FLAIR and its reference as `read_flair` and `read_reference` give them, the reference turned to the FLAIR's axes.
 
-    Raises
-    ------
-    ValueError
-        They do not cover the same voxels (`wmhlib.intake.grids.laid_over`); and as `read_flair` and `read_reference`.
+    Raises ValueError: they do not cover the same voxels (`wmhlib.intake.grids.laid_over`); and as `read_flair` and
+    `read_reference`.
     """
     image, mask = read_flair(flair, intensity), read_reference(reference)
     over = laid_over(mask, image, f"the FLAIR {flair} and its reference {reference}")

@@ -112,10 +112,7 @@ def receive(
 
     `checksum` is as in `digest`. `advance` is called with every change in bytes received; `stop` ends the work.
 
-    Raises
-    ------
-    OSError
-        The file could not be fetched or written, or it came twice with another checksum, and was removed.
+    Raises OSError: the file could not be fetched or written, or it came twice with another checksum, and was removed.
     """
     target = Path(target)
     part, wrong = part_of(target), []

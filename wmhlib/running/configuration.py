@@ -14,10 +14,8 @@ from wmhlib.running.files import ROOT, PathLike, find, read_json, write_json
 def read_settings(config: PathLike) -> tuple[Path, dict]:
     """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it).
 
-    Raises
-    ------
-    FileNotFoundError, OSError, ValueError
-        The file, or the one it builds on, is not there, cannot be read, or holds no settings.
+    Raises FileNotFoundError, OSError, ValueError: the file, or the one it builds on, is not there, cannot be read, or holds
+    no settings.
     """
     path = find(config, "configuration")
     settings = read_yaml(path)
@@ -53,10 +51,8 @@ def merged(below: Any, above: Any) -> Any:
 def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
     """Record in a study's folder (`made_from.json`) the configuration and the data folder that its results are made from.
 
-    Raises
-    ------
-    ValueError
-        The folder holds trainings of another configuration or data folder that is still there: they would be replaced.
+    Raises ValueError: the folder holds trainings of another configuration or data folder that is still there: they would be
+    replaced.
     """
     record = Path(folder) / "made_from.json"
     places = {"configuration": (ROOT / configuration).resolve(), "data": (ROOT / data).resolve()}

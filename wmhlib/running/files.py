@@ -38,10 +38,7 @@ def find(name: PathLike, what: str) -> Path:
 def writing(path: PathLike) -> Iterator[None]:
     """Say in one sentence why a file or folder cannot be written; any other error passes unchanged.
 
-    Raises
-    ------
-    OSError
-        Of the same class as the one that was raised; the message names `path`, the reason and the remedy.
+    Raises OSError: of the same class as the one that was raised; the message names `path`, the reason and the remedy.
     """
     try:
         yield
@@ -57,10 +54,7 @@ def writing(path: PathLike) -> Iterator[None]:
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place only when the block ends without an error.
 
-    Raises
-    ------
-    OSError
-        The disk is full, or the folder is not writable; as `writing`.
+    Raises OSError: the disk is full, or the folder is not writable; as `writing`.
     """
     path = Path(path)
     with writing(path):
@@ -82,10 +76,7 @@ def alone(folder: PathLike) -> Iterator[None]:
     """Hold a folder while the block lasts, or until the process ends. (On a cluster the study's own lock does not reach the
     jobs, and a job that Slurm believes lost may run twice.)
 
-    Raises
-    ------
-    BlockingIOError
-        Another process holds it.
+    Raises BlockingIOError: another process holds it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
