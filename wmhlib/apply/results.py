@@ -101,9 +101,7 @@ def read_rows(path: PathLike) -> pd.DataFrame:
     except FileNotFoundError:
         return pd.DataFrame(columns=COLUMNS, dtype=str)
     except (ValueError, KeyError):  # those of pandas and of UTF-8; no such column
-        raise ValueError(
-            f"{path} is not a table of this notebook: move it away, or name another folder as out."
-        ) from None
+        raise ValueError(f"{path} is not a table of this notebook: move it, or name another folder as out.") from None
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:

@@ -91,10 +91,8 @@ def _name(root: Path) -> str:
         raise ValueError(f"{root / DESCRIPTION} has no Name that is text: add it as BIDS asks.")
     for part in OTHER_LAYOUT:
         if (root / part).is_dir():
-            raise ValueError(
-                f"{root} has {part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS: it must have one of them "
-                "(masks that notebook 07 writes as BIDS need a folder of their own)."
-            )
+            both = f"{part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS"
+            raise ValueError(f"{root} has {both}: move one of them (notebook 07's masks need a folder of their own).")
     return name
 
 
@@ -136,10 +134,8 @@ def _refuse_data_set(root: Path) -> None:
     """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data."""
     if os.path.lexists(root / DESCRIPTION):
         if set(made_by := makers(root)) != {references.OWN_NAME}:
-            raise ValueError(
-                f"{root} is a data set of {', '.join(made_by) or 'others'} by its {DESCRIPTION}: name a folder of its own for "
-                "predicted masks."
-            )
+            made = ", ".join(made_by) or "others"
+            raise ValueError(f"{root} is made by {made}, says its {DESCRIPTION}: name another folder for masks.")
     elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
         raise ValueError(f"{root} holds other files and no {DESCRIPTION}: name an empty folder for predicted masks.")
 

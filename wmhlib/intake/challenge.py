@@ -75,10 +75,8 @@ def _centre(root: Path, folder: Path) -> tuple[str, str]:
     """A subject's centre, and the split that its place stands for."""
     part, *places = folder.relative_to(root).parts
     if not 2 <= len(places) <= 3:
-        raise ValueError(
-            f"The subject in {folder} lies {len(places)} folder(s) below {part}/, expected {part}/<site>/<id> or "
-            f"{part}/<site>/<scanner>/<id>: move it."
-        )
+        expected = f"{part}/<site>/<id> or {part}/<site>/<scanner>/<id>"
+        raise ValueError(f"The subject in {folder} is in the wrong place: move it to {expected}.")
     centre = "/".join(places[:-1])
     return ALIASES.get(centre, centre), PARTS[part]
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from wmhlib.intake import sources, web
 from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source
-from wmhlib.running.files import ROOT, PathLike, alone, write_json, writing
+from wmhlib.running.files import ROOT, PathLike, alone, read_json, write_json, writing
 
 if TYPE_CHECKING:  # brings Keras, which takes seconds
     from wmhlib.study import Study
@@ -195,11 +195,11 @@ def _manifest(root: Path) -> tuple[dict[str, dict], bool]:
 
     Empty and False where no manifest can be read: files are verified without.
     """
+    manifest = read_json(root / "manifest.json")
     try:
-        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
         rows = {row["path"]: row for row in manifest["files"] if web.bytes_in(root / row["path"]) == row["size"]}
         return rows, manifest.get("complete") is True and len(rows) == len(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return {}, False
 
 

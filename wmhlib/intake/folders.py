@@ -76,13 +76,11 @@ def refuse_closed(folder: PathLike) -> None:
 def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
     """Refuse a link by which one of these subjects' folders is reached a second time: it would count as two subjects.
 
-    Raises ValueError: the message names the link and the folder.
+    Raises ValueError, which names the link and the folder.
     """
     for link, first in tree.again:
         if any(first in (folder, *folder.parents) for folder in subjects):
-            raise ValueError(
-                f"{link} and {first} are one folder, whose scans would count twice: remove one of the two."
-            )
+            raise ValueError(f"{link} and {first} are one folder, whose scans would count twice: remove one of them.")
 
 
 def may_be_scan(path: PathLike) -> bool:

@@ -25,19 +25,9 @@ _KINDS = (
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:
-    """Refuse a file that is known not to be a single NIfTI file.
+    """Refuse a file that is known not to be a single NIfTI file, by its name and first bytes (540 or all), gzip undone.
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    start
-        Its first bytes, 540 or all of them, once gzip is undone.
-
-    Raises
-    ------
-    ValueError
-        The message says what it is and how to convert it.
+    Raises ValueError, which says what it is and how to convert it.
     """
     if get := not_fetched(path):
         raise ValueError(f"{path} stands for content that was not fetched: run {get}.")

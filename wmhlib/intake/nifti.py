@@ -168,10 +168,8 @@ def _check_claims(header: nibabel.Nifti1Header, size: int, inflates: bool) -> No
     sides = [int(side) for side in header["dim"][1 : int(header["dim"][0]) + 1]]
     voxels = int(np.prod(sides, dtype=object))
     if not 1 <= int(header["dim"][0]) <= 7 or min(sides) < 1 or max(sides[:3]) > MOST_SIDE or voxels > MOST_VOXELS:
-        raise ValueError(
-            f"its header claims {' x '.join(map(str, sides)) or 'no'} voxels; up to {MOST_SIDE} a side and {MOST_VOXELS} in "
-            "all are read"
-        )
+        claim = " x ".join(map(str, sides)) or "no"
+        raise ValueError(f"its header claims {claim} voxels; up to {MOST_SIDE} a side, {MOST_VOXELS} in all are read")
     try:
         kind, offset = header.get_data_dtype(), float(header["vox_offset"])
     except KeyError:

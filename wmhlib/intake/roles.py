@@ -37,24 +37,20 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
     for _, scans in cohort.groupby(people):
         if scans.split.nunique() > 1:
             each = ", ".join(f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples())
-            raise ValueError(
-                f"One subject would be in two splits ({each}): move its scans together, or rename another's."
-            )
+            raise ValueError(f"One subject would be in two splits ({each}): move its scans together, or rename one.")
 
 
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
     """Refuse two scans of one name, a person in two folders, and a file under two names; `tables` by their folders.
 
-    Raises ValueError: the message names the subjects and the folders or the file.
+    Raises ValueError, which names the subjects and the folders or the file.
     """
     rows = pd.concat([table.assign(folder=str(folder)) for folder, table in tables.items()], ignore_index=True)
     for _, scans in rows.groupby(rows.subject.map(person)):
         folders = scans.folder.unique()
         if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
             both, places = " and ".join(scans.subject.unique()), " and ".join(folders)
-            raise ValueError(
-                f"Subject {both} is twice in {places} (case does not count): rename or remove one of them."
-            )
+            raise ValueError(f"Subject {both} is twice in {places} (in any case): rename or remove one of them.")
     for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
         if len(scans) > 1:
             raise ValueError(f"The subjects {' and '.join(scans.subject)} have one FLAIR, {path}: remove one of them.")

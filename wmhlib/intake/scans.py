@@ -39,9 +39,7 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
     if bad := (~np.isfinite(volume)).sum():
         raise ValueError(f"{name_of(path)} holds {bad} voxels that are NaN or infinite: correct or leave it out.")
     if volume.max() <= 0 or volume.min() == volume.max():
-        raise ValueError(
-            f"{name_of(path)} has no voxel above zero, or one value everywhere: this is not a FLAIR image."
-        )
+        raise ValueError(f"{name_of(path)} has no voxel above zero or one value everywhere: this is not a FLAIR.")
     volume = np.maximum(volume, 0)
     white = volume.max() if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
     return nibabel.Nifti1Image(np.minimum(volume / white, 1), image.affine)

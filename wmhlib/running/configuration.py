@@ -61,9 +61,7 @@ def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
     if any(Path(folder).glob("models/*/seed-*/model.keras")):
         for key in now.keys() & before.keys():
             if before[key] != now[key] and (ROOT / before[key]).exists():
-                raise ValueError(
-                    f"{folder} holds trainings made from {before[key]}, and a study of {now[key]} would replace them: "
-                    f"give the study in {configuration} another name (its key `study`), or remove the folder."
-                )
+                remedy = f"give the study in {configuration} another name (its key `study`), or remove the folder"
+                raise ValueError(f"{folder} holds trainings of {before[key]}, not of {now[key]}: {remedy}.")
     if before != now:
         write_json(record, now)
