@@ -20,26 +20,26 @@ def find_scans(scans: PathLike) -> list[Path]:
     Raises FileNotFoundError: nothing of it is there, or nothing was fetched.
     Raises PermissionError: a folder may not be read.
     """
-    text, found = str(scans).strip(), []
+    text, paths = str(scans).strip(), []
     for piece in [text] if os.path.exists(text) else filter(None, text.split(os.pathsep)):
         places = Path(piece).expanduser(), ROOT / piece
         if not (path := next(filter(Path.exists, places), None)):
             matches = (_scans(map(Path, glob.glob(str(place), recursive=True))) for place in places)
-            found += next(filter(None, matches), [Path(piece)])
+            paths += next(filter(None, matches), [Path(piece)])
         elif path.is_file():
-            found.append(path)
+            paths.append(path)
         else:
             inside = _scans(search(path).files)
-            found += list(filter(may_be_flair, inside)) or inside
-    found = list({os.path.abspath(path): path for path in found}.values())
-    if not any(path.is_file() for path in found):
-        if get := next(filter(None, map(not_fetched, found)), ""):
+            paths += list(filter(may_be_flair, inside)) or inside
+    paths = list({os.path.abspath(path): path for path in paths}.values())
+    if not any(path.is_file() for path in paths):
+        if get := next(filter(None, map(not_fetched, paths)), ""):
             raise FileNotFoundError(f"The content of {text!r} was not fetched: run {get}.")
         raise FileNotFoundError(
             f"No scan at {text!r}: give a NIfTI file, a folder with .nii or .nii.gz files, a pattern such as "
             f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}."
         )
-    return found
+    return paths
 
 
 def _scans(paths: Iterable[Path]) -> list[Path]:

@@ -1,6 +1,6 @@
 """What becomes of a scan's results: a name that no other scan or network has, a record, a row of `volumes.csv`.
 
-Results are replaced by those of the same scan and network only; scans and networks are told apart by path and checksum.
+Results are replaced by those of the same scan and network only; scans and networks are distinguished by path and checksum.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ from wmhlib.slices import TISSUE, Preparation
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
-    """Where the network is, the network, and the range of its training scans (empty where none lies beside it).
+    """Where the network is, the network, and the range of its training scans (empty where none is next to it).
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> 
     return kind(values, scan.affine, header)
 
 
-def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
+def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str) -> Image.Image:
     """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
 
     `flair` is as `read_flair` gives it, best by `tissue`; `mask` is boolean and of its shape. Slices are seen from the feet,
@@ -107,14 +107,12 @@ def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, si
     evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
     chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
     extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.maximum(np.round(extent / extent.max() * max(side, *volume.shape[:2])), 1).astype(int)
+    shape = np.maximum(np.round(extent / extent.max() * max(384, *volume.shape[:2])), 1).astype(int)
     high = np.percentile(volume[volume > TISSUE], 99.8)
     drawn = []
     for k in chosen:
-        grey, lesion = (
-            resize(np.minimum(volume[..., k] / high, 1), shape, order=1),
-            resize(mask[..., k], shape, order=0),
-        )
+        grey = resize(np.minimum(volume[..., k] / high, 1), shape, order=1)
+        lesion = resize(mask[..., k], shape, order=0)
         drawn.append(outlined(grey, {"siamese": lesion}, int(shape.max())))
     picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
     pen = ImageDraw.Draw(picture)
@@ -184,7 +182,9 @@ def segment_scans(
     """
     out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
-        raise ValueError(f"Scans lie in {out}, where results would be written beside them: name another folder as out.")
+        raise ValueError(
+            f"Scans lie in {out}, where results would be written next to them: name another folder as out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

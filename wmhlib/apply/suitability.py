@@ -1,4 +1,4 @@
-"""Whether a network can read a scan: the signs that told failing masks from good ones, and a verdict on each mask.
+"""Whether a network can read a scan: the signs that separated failing masks from good ones, and a verdict on each mask.
 
 Two signs are kept. Disagreement with itself: the mask of the scan mirrored left to right, mirrored back, is another one. And
 the level of tissue, outside what the training scans had: as a share of the maximum for a network that divides by it, as a share
@@ -61,11 +61,11 @@ def levels(flair: nibabel.Nifti1Image) -> dict[str, float]:
 def training_range(cohort: pd.DataFrame) -> dict:
     """The number of FLAIRs of a cohort's rows, `scans`, and by the keys of `RANGES` their lowest and highest level of tissue.
 
-    Meant for training subjects; what `training_range.json` beside a model holds. Errors as in `read_flair`; ValueError
+    Meant for training subjects; what `training_range.json` next to a model holds. Errors as in `read_flair`; ValueError
     for no rows.
     """
     if cohort.empty:
-        raise ValueError("No training subject is given: there is no range to tell.")
+        raise ValueError("No training subject is given, so there is no range.")
     every = pd.DataFrame([levels(read_flair(path)) for path in cohort.flair])
     spans = {key: [float(every[name].min()), float(every[name].max())] for name, (key, *_) in RANGES.items()}
     return {"scans": len(every)} | spans
@@ -92,7 +92,7 @@ def about_range(trained_on: dict, intensity: str = "maximum") -> str:
     """What a reader should know of the range before any warning."""
     key, whole, (low, high) = RANGES[intensity]
     if key not in trained_on:
-        return f"The training scans' range is not beside the model: tissue is expected at {low} to {high} of {whole}."
+        return f"The training scans' range is not next to the model: tissue is expected at {low} to {high} of {whole}."
     low, high = trained_on[key]
     return f"Trained on {trained_on['scans']} scan(s), with tissue at {low:.2f} to {high:.2f} of {whole}."
 

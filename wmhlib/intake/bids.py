@@ -16,7 +16,7 @@ import nibabel
 import pandas as pd
 
 from wmhlib.intake import folders, references
-from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, Image, described, makers, parsed
+from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, BidsFile, described, makers, parsed
 from wmhlib.intake.folders import Notes, Tree
 from wmhlib.intake.nifti import save_image
 from wmhlib.intake.participants import Participant, read_participants
@@ -96,7 +96,7 @@ def _name(root: Path) -> str:
     return name
 
 
-def _scans(root: Path, tree: Tree) -> tuple[list[Image], Notes]:
+def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
     """Every FLAIR where BIDS has it, and notes on whatever else may be meant for a scan or a mask."""
     scans, notes = [], folders.broken_links(tree)
     for path in tree.files:
@@ -116,17 +116,17 @@ def _anat(root: Path, entities: dict[str, str]) -> Path:
     return root / "/".join([*(f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities), "anat"])
 
 
-def _rows(pairs: list[tuple[Image, Image]], people: dict[str, Participant], name: str) -> list[tuple]:
+def _rows(pairs: list[tuple[BidsFile, BidsFile]], people: dict[str, Participant], name: str) -> list[tuple]:
     """The cohort's rows. A subject has its session and run in its name, and further entities where two would be the same."""
     rows, short = [], [_subject(scan, ("sub", "ses", "run")) for scan, _ in pairs]
     for called, (scan, mask) in zip(short, pairs, strict=True):
-        person = people.get(scan.entities["sub"], Participant())
+        participant = people.get(scan.entities["sub"], Participant())
         subject = _subject(scan, tuple(scan.entities)) if short.count(called) > 1 else called
-        rows.append((subject, person.centre or name, person.split, str(scan.path), str(mask.path)))
+        rows.append((subject, participant.centre or name, participant.split, str(scan.path), str(mask.path)))
     return rows
 
 
-def _subject(scan: Image, entities: tuple[str, ...]) -> str:
+def _subject(scan: BidsFile, entities: tuple[str, ...]) -> str:
     return "_".join(f"{key}-{label}" for key, label in scan.entities.items() if key in entities).removeprefix("sub-")
 
 
@@ -179,15 +179,15 @@ def write_derivative(
     _refuse_data_set(root)
     stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ORDER) if entities.get(key))
     path = _anat(root, entities) / f"{stem}_mask.nii.gz"
-    beside = path.with_name(f"{stem}_mask.json")
+    sidecar_path = path.with_name(f"{stem}_mask.json")
     sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
     sidecar |= {key: value for key, value in (record or {}).items() if key in ("scan_sha256", "network_sha256")}
-    if path.exists() and read_json(beside) != sidecar:
+    if path.exists() and read_json(sidecar_path) != sidecar:
         raise FileExistsError(f"{path} holds the mask of another scan or network: name another folder for these masks.")
     if not (root / DESCRIPTION).is_file():
         made_by = {"Name": references.OWN_NAME, "Version": importlib.metadata.version("wmhlib")}
         description = {"Name": "Predicted white matter hyperintensities", "BIDSVersion": "1.9.0"}
         write_json(root / DESCRIPTION, description | {"DatasetType": "derivative", "GeneratedBy": [made_by]})
-    write_json(beside, sidecar)
+    write_json(sidecar_path, sidecar)
     save_image(mask, path)
     return path

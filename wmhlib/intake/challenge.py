@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from wmhlib.intake import folders
-from wmhlib.intake.folders import Notes, Tree, absent, not_fetched
+from wmhlib.intake.folders import Notes, Tree, not_fetched, remedy
 from wmhlib.running.files import PathLike
 
 PARTS = {"training": "", "test": "external"}
@@ -88,7 +88,7 @@ def _image(folder: Path, names: tuple[str, ...]) -> Path:
         raise ValueError(f"{path} and {others[0]} are both there: keep one of them.")
     if not path.is_file() and not not_fetched(path):
         what = "a link that leads nowhere" if path.is_symlink() else "no file"
-        raise FileNotFoundError(f"{path} is {what}: {absent(path)}, or remove the subject's folder.")
+        raise FileNotFoundError(f"{path} is {what}: {remedy(path)}, or remove the subject's folder.")
     return path
 
 

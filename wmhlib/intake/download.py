@@ -106,7 +106,7 @@ def fetch_sets(
 ) -> dict[str, list[str]]:
     """Fetch data sets, each into its folder below `root`: the name of every one that is not complete, and why.
 
-    A failure is told at once, and the next set is fetched all the same. `options` are those of `listing`.
+    A failure is printed at once, and the next set is still fetched. `options` are those of `listing`.
     """
     root = Path(root)
     failed = {}

@@ -1,7 +1,7 @@
 """What the readers of both layouts share: folders searched to the last file, the table, and notes on what was left out.
 
 Links to folders are followed, each folder is read once, and a link back up ends there. Files whose content was never fetched
-(DataLad, git-annex, Git LFS) are told from broken ones.
+(DataLad, git-annex, Git LFS) are distinguished from broken ones.
 """
 
 import os
@@ -22,7 +22,7 @@ NOTES = "notes"
 """The key of a cohort's `attrs` with what a reader of the study should know: pairs (what, why), as text."""
 
 POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
-"""How a file begins that stands for content kept elsewhere, and what fetches that."""
+"""How a placeholder for content kept elsewhere begins, and what fetches that."""
 
 
 class Tree(NamedTuple):
@@ -95,7 +95,7 @@ def may_be_flair(path: PathLike) -> bool:
 
 
 def not_fetched(*paths: PathLike) -> str:
-    """What to run for those files that stand for content that was never fetched; empty where it is there, or lost."""
+    """What to run for those files whose content was never fetched; empty where it is there, or lost."""
     return " and ".join(f"`{get} {path}`" for path in paths if (get := _fetches(Path(path))))
 
 
@@ -108,7 +108,7 @@ def _fetches(path: Path) -> str:
     return ""
 
 
-def absent(path: PathLike) -> str:
+def remedy(path: PathLike) -> str:
     """What to do about a file that is not there: fetch it, correct the link to it, or check the path."""
     if get := not_fetched(path):
         return f"its content was not fetched, so run {get}"

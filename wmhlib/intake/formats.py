@@ -30,7 +30,7 @@ def refuse_other_formats(path: str | Path, start: bytes) -> None:
     Raises ValueError, which says what it is and how to convert it.
     """
     if get := not_fetched(path):
-        raise ValueError(f"{path} stands for content that was not fetched: run {get}.")
+        raise ValueError(f"The content of {path} was not fetched: run {get}.")
     name = Path(path).name.lower().removesuffix(".gz")
     sized = {int.from_bytes(start[:4], order) for order in ("little", "big")} & {348, 540}
     single = sized and (start[344:347] == b"n+1" or start[4:7] == b"n+2")

@@ -45,8 +45,8 @@ def _shown(sides: np.ndarray) -> str:
 def mend(header: nibabel.Nifti1Header) -> list[str]:
     """Mend a header as it is stored, in place; what was wrong and what was taken, a sentence's end for each.
 
-    Raises ValueError: it does not say how the head lies: its sform spans nothing without a qform beside it, or its
-    quaternion is none.
+    Raises ValueError: it does not say how the head lies: its sform spans nothing and there is no qform, or its
+    quaternion is not one.
     """
     return [text for step in (_mend_axes, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))]
 
@@ -76,7 +76,7 @@ def _mend_units(header: nibabel.Nifti1Header) -> str | None:
 
 
 def _mend_sform(header: nibabel.Nifti1Header) -> str | None:
-    """The qform stands for an sform whose axes have no length."""
+    """The qform replaces an sform whose axes have no length."""
     if not header["sform_code"] or (nibabel.affines.voxel_sizes(header.get_sform()) > 0).all():
         return None
     if not header["qform_code"]:

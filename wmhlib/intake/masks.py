@@ -11,7 +11,7 @@ from wmhlib.intake.nifti import Mended
 
 LABEL_TOLERANCE, SCALE_TOLERANCE = 0.01, 1e-3
 """A label may differ this much from 0, 1 or 2: a scale to bytes makes 254/255 of a 1. Below the second, which is what a
-scale factor stored as float32 costs, nobody is told."""
+scale factor stored as float32 costs, no warning is given."""
 
 
 def read_pair_of_masks(
@@ -38,13 +38,13 @@ def read_pair_of_masks(
     labels, values = np.asanyarray(grid.dataobj), np.asanyarray(over.dataobj)
     if foreground is None:
         foreground = 1 if values.dtype.kind in "iub" else 0.5
-    found = values >= foreground
-    box = box_around((labels != 0) | found)
+    detected = values >= foreground
+    box = box_around((labels != 0) | detected)
     order: Literal["C", "F"] = "F" if abs(labels.strides[0]) < abs(labels.strides[2]) else "C"  # turning axes is slow
     labels = np.array(labels[box], np.float32, order=order)
     check_labels(labels, names)
-    found = np.array(found[box], order=order) & (labels < 1.5)
-    return (labels > 0.5) & (labels < 1.5), np.where(found, values[box], 0), box, grid.affine
+    detected = np.array(detected[box], order=order) & (labels < 1.5)
+    return (labels > 0.5) & (labels < 1.5), np.where(detected, values[box], 0), box, grid.affine
 
 
 def check_labels(labels: np.ndarray, names: str) -> None:
@@ -59,7 +59,7 @@ def check_labels(labels: np.ndarray, names: str) -> None:
     unknown = present[~(off <= np.where(whole == 0, SCALE_TOLERANCE, LABEL_TOLERANCE))]  # 1/255 is no background
     if len(unknown):
         raise ValueError(
-            f"The reference has labels {np.unique(unknown)[:5].tolist()} beside 0, 1 and 2 for {names}: "
+            f"The reference has labels {np.unique(unknown)[:5].tolist()} other than 0, 1 and 2 for {names}: "
             "relabel it with 0 background, 1 WMH and 2 other pathology."
         )
     rounded = present[off > SCALE_TOLERANCE]

@@ -1,10 +1,9 @@
-"""The one door through which NIfTI files come in, whoever made them, and go out.
+"""NIfTI files read, whoever made them, and written: every module opens scans through this one.
 
-A header of a few hundred bytes says how much there is to read, and a gzip file of a few kB can swell to gigabytes, so
-nothing of a file is believed before it was held against the file's size. Input: a path. Output: a nibabel image of a
-grid that a head can have. Header extensions are passed over: nothing here needs them, and each claims a size of its own.
-What a file is follows from its content, whatever its name ends in. A sound scan whose header or end is at fault is read, and
-a warning of the kind `Mended` says what was taken for what.
+Input: a path. Output: a nibabel image of a grid that a head can have. A header of a few hundred bytes says how much there is
+to read, and a gzip file of a few kB can swell to gigabytes, so every claim is first compared with the file's size. Header
+extensions are ignored. What a file is follows from its content, whatever its name ends in. A sound scan whose header or end is
+at fault is read, and a warning of the kind `Mended` says what was taken for what.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
-from wmhlib.intake.folders import absent
+from wmhlib.intake.folders import remedy
 from wmhlib.intake.formats import refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
 from wmhlib.running.files import replacing
@@ -32,7 +31,7 @@ INFLATION = 1032
 """Bytes that one byte of a gzip file can become at most (zlib's technical details): beyond, a header is sure to lie."""
 
 SLACK = 2**20
-"""Bytes that may stand between header and voxels, and behind these."""
+"""Bytes that may be between header and voxels, and after the voxels."""
 
 DAMAGE = (
     OSError,
@@ -105,7 +104,7 @@ def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
-    """Read what stands after the voxels, for gzip's checksum, which comes last. Errors: those of `gzip`, and ValueError."""
+    """Read what comes after the voxels, for gzip's checksum, which comes last. Errors: those of `gzip`, and ValueError."""
     try:
         rest = len(file.read(SLACK + 1))
     except gzip.BadGzipFile as error:
@@ -114,7 +113,7 @@ def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
         _warn(path, "there are bytes after the end of its gzip stream; they were left out")
         return
     if rest > SLACK:
-        raise ValueError("it goes on long after the voxels that its header tells of")
+        raise ValueError("it continues long after the voxels of its header")
 
 
 def unreadable(name: str | Path, error: Exception) -> ValueError:
@@ -130,9 +129,9 @@ def _warn(path: str | Path, text: str) -> None:
 def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1Header]:
     """Which NIfTI a file is, and its checked header. Errors as in `open_scan`."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"No scan at {path}: {absent(path)}.")
+        raise FileNotFoundError(f"No scan at {path}: {remedy(path)}.")
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is no file but a folder, a pipe or a device: name a NIfTI file.")
+        raise ValueError(f"{path} is a folder, a pipe or a device: name a NIfTI file.")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} may not be read: make the file readable.")
     try:

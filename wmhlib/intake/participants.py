@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import absent
+from wmhlib.intake.folders import remedy
 from wmhlib.running.files import PathLike
 
 CENTRE_COLUMNS = ("centre", "center", "site")
@@ -30,7 +30,7 @@ class Participant(NamedTuple):
 def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
     """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
 
-    Raises ValueError: the file is no table with ids, or a row or value of it cannot be told; the message names the file and
+    Raises ValueError: the file is not a table with ids, or a row or value of it is not understood; the message names the file and
     the line.
     Raises FileNotFoundError: the file is a link whose content was not fetched.
     """
@@ -60,7 +60,7 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
 def _refuse_another_name(path: Path) -> None:
     """Refuse a table of participants that would not be read: under another name, or as a link without its content."""
     if path.is_symlink():
-        raise FileNotFoundError(f"{path} cannot be read: {absent(path)}.")
+        raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
         if re.fullmatch(r"participants\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
             raise ValueError(f"{other} would not be read: save it as {path}, with tabs between its columns.")

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from wmhlib.intake.bids_files import DESCRIPTION, Image, makers, parsed
+from wmhlib.intake.bids_files import DESCRIPTION, BidsFile, makers, parsed
 from wmhlib.intake.folders import Notes, broken_links, not_fetched, search
 from wmhlib.intake.grids import on_one_grid
 from wmhlib.running.files import PathLike
@@ -20,7 +20,7 @@ VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
 OWN_NAME = "wmhlib"
 
 
-def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
+def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
     """Every lesion mask of a data set's derivatives but for those that this project made.
 
     Raises FileNotFoundError, ValueError: a derivative with lesion masks has no `dataset_description.json`, or a broken one.
@@ -44,9 +44,9 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
     return _made_by_others(root, masks, notes)
 
 
-def _made_by_others(root: Path, masks: list[Image], notes: Notes) -> list[Image]:
+def _made_by_others(root: Path, masks: list[BidsFile], notes: Notes) -> list[BidsFile]:
     """Masks without those of this project's derivatives; notes say what was passed over, and what no people made."""
-    by_derivative: dict[Path, list[Image]] = {}
+    by_derivative: dict[Path, list[BidsFile]] = {}
     for mask in masks:
         by_derivative.setdefault(_derivative(root, mask.path), []).append(mask)
     kept = []
@@ -72,12 +72,12 @@ def _derivative(root: Path, path: Path) -> Path:
     return (described or undescribed)[0]
 
 
-def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Image, Image]]:
+def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tuple[BidsFile, BidsFile]]:
     """Scans with their masks, each in one pair at most; notes say of all others why.
 
     Raises ValueError: two masks fit one scan equally well; the message names them.
     """
-    candidates: dict[Path, list[tuple[Image, Image]]] = {}
+    candidates: dict[Path, list[tuple[BidsFile, BidsFile]]] = {}
     known = set()
     for scan in scans:
         fitting = [mask for mask in masks if _fits(mask, scan)]
@@ -103,7 +103,7 @@ def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Im
     return chosen
 
 
-def _fits(mask: Image, scan: Image) -> bool:
+def _fits(mask: BidsFile, scan: BidsFile) -> bool:
     """Whether a mask is of a scan's session and names no other acquisition, run or the like than the scan does."""
     own, theirs = mask.entities, scan.entities
     if (own["sub"], own.get("ses")) != (theirs["sub"], theirs.get("ses")):
@@ -111,7 +111,7 @@ def _fits(mask: Image, scan: Image) -> bool:
     return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in VARIANTS if key in own)
 
 
-def _best(scan: Image, fitting: list[Image]) -> Image:
+def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
     """Of masks that fit a scan the one on its grid, else people's, else the one that shares more of its entities."""
     if len(fitting) == 1:
         return fitting[0]
@@ -125,7 +125,7 @@ def _best(scan: Image, fitting: list[Image]) -> Image:
     return best[0]
 
 
-def _overlay(scan: Image, mask: Image) -> bool:
+def _overlay(scan: BidsFile, mask: BidsFile) -> bool:
     """Whether both have the same voxels in whatever order, by their headers; False where one cannot be read."""
     try:
         return on_one_grid(scan.path, mask.path)

@@ -79,7 +79,7 @@ def read_table(source: Source, servers: Mapping[str, str]) -> list[File]:
 def read_dataverse(answer: Any, server: str) -> list[File]:
     """Every file of the newest published version, in the server's order; KeyError and the like for another answer.
 
-    Raises NoListing: a path could lead outside the folder or stands twice, or a file has no SHA-1.
+    Raises NoListing: a path could lead outside the folder or is listed twice, or a file has no SHA-1.
     """
     version = answer["data"]["latestVersion"]
     number = f"{version['versionNumber']}.{version['versionMinorNumber']}"
@@ -153,4 +153,4 @@ SOURCES = {
     )
 }
 DEFAULT = ("wmh-challenge", "ljubljana-ms")
-"""What `make data` fetches where it is not told."""
+"""What `make data` fetches by default."""

@@ -21,7 +21,7 @@ REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what stands in its place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what is in its place"),
 }
 """What helps where a file cannot be written."""
 
@@ -52,7 +52,7 @@ def writing(path: PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place only when the block ends without an error.
+    """A temporary name next to `path` that takes its place only when the block ends without an error.
 
     Raises OSError: the disk is full, or the folder is not writable; as `writing`.
     """
