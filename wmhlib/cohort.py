@@ -19,7 +19,7 @@ from wmhlib.intake.challenge import read_challenge
 from wmhlib.intake.folders import NOTES
 from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
-from wmhlib.running.files import PathLike
+from wmhlib.running.files import PathLike, sha256
 from wmhlib.study import Study
 
 LONGEST_NAME = 200
@@ -171,8 +171,7 @@ def fingerprint(cohort: pd.DataFrame) -> str:
     for row in cohort.sort_values("subject").itertuples():
         whole.update(f"{row.subject}\n{row.centre}\n{row.split}\n".encode())
         for path in (row.flair, row.reference):
-            with open(path, "rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            whole.update(bytes.fromhex(sha256(path)))
     return whole.hexdigest()
 
 

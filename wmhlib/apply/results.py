@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from wmhlib.intake.roles import folded
-from wmhlib.running.files import PathLike, read_json, write_json
+from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
 COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "verdict", "mirror_dice"]
 COLUMNS += ["warnings", "mask", "network"]
@@ -97,23 +97,19 @@ def read_rows(path: PathLike) -> pd.DataFrame:
     """
     try:
         rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
-        return rows.astype({"scan": str, "status": str, "mask": object})
     except FileNotFoundError:
         return pd.DataFrame(columns=COLUMNS, dtype=str)
-    except (ValueError, KeyError):  # those of pandas and of UTF-8; no such column
-        raise ValueError(f"{path} is not a table of this notebook: move it, or name another folder as out.") from None
+    except ValueError:  # among them those of pandas and of UTF-8
+        rows = pd.DataFrame()
+    if not {"scan", "status", "mask"} <= set(rows.columns):
+        raise ValueError(f"{path} is not a table of this notebook: move it, or name another folder as out.")
+    return rows
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:
     """Rows without those of the result `name`, and without those of a scan that failed before."""
     failed = (earlier.status == "failed") & (earlier.scan == scan)
     return earlier[~failed & (earlier["mask"].fillna("").map(os.path.basename) != f"{name}{RESULTS['mask']}")]
-
-
-def sha256(path: PathLike) -> str:
-    """The checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def network_sha256(network: Any, model: PathLike) -> str:

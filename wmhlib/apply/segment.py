@@ -31,7 +31,7 @@ from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.report.pictures import outlined
-from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
+from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
 from wmhlib.slices import TISSUE, Preparation
 
 
@@ -198,7 +198,7 @@ def segment_scans(
             name, row = "", {"scan": str(path), "status": "done", "network": model}
             try:
                 open_scan(path)
-                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": results.sha256(path)}
+                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
                 row |= segment_scan(network, path, name, out, trained_on)
             except Exception as error:  # whatever is wrong with one scan, the others are segmented

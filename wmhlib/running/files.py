@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -88,6 +89,12 @@ def alone(folder: PathLike) -> Iterator[None]:
         except OSError:
             pass  # a disk without locks
         yield
+
+
+def sha256(path: PathLike) -> str:
+    """The checksum of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: PathLike) -> dict:
