@@ -124,9 +124,7 @@ def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str) ->
 
 def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike, trained_on: dict) -> dict:
     """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
-
-    Errors as in `read_flair`.
-    """
+    Errors as in `read_flair`."""
     out = Path(out)
     with noting() as notes:
         flair, scan = read_flair(path), open_scan(path)
