@@ -194,6 +194,6 @@ def read_folder(root: PathLike) -> pd.DataFrame:
     for path in filter(is_automatic, cohort.reference):
         raise ValueError(
             f"{path} was made by this project, so it cannot be a reference: remove it or, where people have corrected it, "
-            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}."
+            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}, and remove its .json with the network's checksum."
         )
     return cohort

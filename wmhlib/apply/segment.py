@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from wmhlib.apply import results
 from wmhlib.apply.results import RESULTS
-from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, verdict
+from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, size_doubt, verdict
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
@@ -137,7 +137,7 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
         values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
         mirrored = np.asarray(probability(network, path, mirrored=True).dataobj) >= THRESHOLD
     agreed = agreement(values >= THRESHOLD, mirrored)
-    doubts = [text for text in (brightness, agreement_doubt(agreed)) if text]
+    doubts = [text for text in (brightness, size_doubt(flair), agreement_doubt(agreed)) if text]
     mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
     save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
     straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0

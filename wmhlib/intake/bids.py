@@ -20,6 +20,7 @@ from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, BidsFile, describ
 from wmhlib.intake.folders import Notes, Tree
 from wmhlib.intake.nifti import save_image
 from wmhlib.intake.participants import Participant, read_participants
+from wmhlib.intake.roles import ENTITIES
 from wmhlib.running.files import PathLike, read_json, write_json
 
 WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "docs")
@@ -27,10 +28,6 @@ WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "d
 
 EXPECTED = "sub-<label>/[ses-<label>/]anat/sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"
 OTHER_LAYOUT = ("training", "test")
-
-ORDER = "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
-ORDER += "recording chunk seg res den label desc".split()
-"""The entities of a file's name behind the subject, in the order of BIDS."""
 
 
 def is_bids(root: PathLike) -> bool:
@@ -171,13 +168,13 @@ def write_derivative(
         and has none.
     """
     root = Path(root)
-    name, *others = re.split(rf"_(?=(?:{'|'.join(ORDER)})-)", subject)
+    name, *others = re.split(rf"_(?=(?:{'|'.join(ENTITIES)})-)", subject)
     pairs = {"sub": name, "space": "orig"} | dict(part.split("-", 1) for part in others) | {"label": "WMH"}
     entities = {key: re.sub(r"[^0-9a-zA-Z]", "", value) for key, value in pairs.items()}
     if not entities["sub"]:
         raise ValueError(f"Subject {subject!r} has no letter or digit for a BIDS label: rename it.")
     _refuse_data_set(root)
-    stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ORDER) if entities.get(key))
+    stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ENTITIES) if entities.get(key))
     path = _anat(root, entities) / f"{stem}_mask.nii.gz"
     sidecar_path = path.with_name(f"{stem}_mask.json")
     sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}

@@ -25,6 +25,13 @@ POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git 
 """How a placeholder for content kept elsewhere begins, and what fetches that."""
 
 
+MADE = re.compile(
+    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d)$|^(lesion|mask|seg|roi)",
+    re.IGNORECASE,
+)
+"""How a file's name ends or begins, but for its ending, where programs or people made it from a scan."""
+
+
 class Tree(NamedTuple):
     """What lies below folders: every file (also links that lead nowhere), every folder, links to folders listed before with
     the place where these are listed, and folders that may not be read."""
@@ -84,14 +91,15 @@ def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
 
 
 def may_be_scan(path: PathLike) -> bool:
-    """Whether a file is a NIfTI by its name, and not a mask or a probability map, as this project and BIDS name these."""
-    made = r"(?<!_mask)(?<!_probability)(?<!_probseg)(?<!_dseg)"
-    return bool(re.search(rf"{made}\.nii(\.gz)?$", Path(path).name, re.IGNORECASE))
+    """Whether a file is a NIfTI by its name, and not a mask, labels or a probability map."""
+    name = re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    return name != Path(path).name and not MADE.search(name)
 
 
 def may_be_flair(path: PathLike) -> bool:
-    """Whether a file may be a scan and its name says that it is a FLAIR."""
-    return may_be_scan(path) and "flair" in Path(path).name.lower()
+    """Whether a file may be a scan and its name says that it is a FLAIR; in a BIDS name the last part does."""
+    name = re.sub(r"^sub-.*_(?=[^_]+$)", "", Path(path).name.lower())
+    return may_be_scan(path) and "flair" in name
 
 
 def not_fetched(*paths: PathLike) -> str:

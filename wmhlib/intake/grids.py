@@ -76,6 +76,10 @@ def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
         what = f"shapes {grid.shape} and {turned.shape} (right, anterior, superior)"
     elif not (apart := _corners_apart(grid.shape, grid.affine, turned.affine)) <= GRID_TOLERANCE:
         what = f"corners up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}"
+        if apart > min(grid.shape) / 2:
+            raise ValueError(
+                f"{names} have {what}: the header of one was lost; copy it from the other if they overlay."
+            )
     else:
         return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
     raise ValueError(f"{names} must lie on one grid, but have {what}: resample the second to the first.")

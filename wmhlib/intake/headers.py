@@ -48,7 +48,9 @@ def mend(header: nibabel.Nifti1Header) -> list[str]:
     Raises ValueError: it does not say how the head lies: its sform spans nothing and there is no qform, or its
     quaternion is not one.
     """
-    return [text for step in (_mend_axes, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))]
+    return [
+        text for step in (_mend_axes, _mend_sides, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))
+    ]
 
 
 def _mend_axes(header: nibabel.Nifti1Header) -> str | None:
@@ -73,6 +75,16 @@ def _mend_units(header: nibabel.Nifti1Header) -> str | None:
         header[field] = header[field] * factor
     header["pixdim"][1:4] = sides * factor
     return f"its header gives voxels of {_shown(sides)} {name}; they were converted to mm"
+
+
+def _mend_sides(header: nibabel.Nifti1Header) -> str | None:
+    """Negative sides of a voxel lose their sign; where an sform has the sides, so do those of zero."""
+    sides, steps = header["pixdim"][1:4].astype(float), nibabel.affines.voxel_sizes(header.get_sform())
+    taken = steps if header["sform_code"] and _plausible(steps) else np.abs(sides)
+    if (sides > 0).all() or not _plausible(taken):
+        return None
+    header["pixdim"][1:4] = taken
+    return f"its header gives voxels of {_shown(sides)} mm; {_shown(taken)} were taken"
 
 
 def _mend_sform(header: nibabel.Nifti1Header) -> str | None:

@@ -9,6 +9,7 @@ at fault is read, and a warning of the kind `Mended` says what was taken for wha
 import contextlib
 import gzip
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from nibabel.arrayproxy import ArrayProxy
 from wmhlib.intake.folders import remedy
 from wmhlib.intake.formats import refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
-from wmhlib.running.files import replacing
+from wmhlib.running.files import read_json, replacing
 
 MOST_SIDE, MOST_VOXELS = 1024, 2**28
 """Voxels along a side and in all that are still read. A FLAIR of 1 mm has 12 million, a head at 0.5 mm 134 million."""
@@ -199,7 +200,9 @@ def automatic(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 
 def is_automatic(path: str | Path) -> bool:
-    """Whether a file has the mark of `automatic`; False where it cannot be read."""
+    """Whether a file has the mark of `automatic`, or a sidecar names a network; False where it cannot be read."""
+    if "network_sha256" in read_json(re.sub(r"\.nii(\.gz)?$", ".json", str(path), flags=re.IGNORECASE)):
+        return True
     try:
         return open_scan(path).header["descrip"].item() == AUTOMATIC
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wmhlib.intake.folders import remedy
 from wmhlib.running.files import PathLike
 
-CENTRE_COLUMNS = ("centre", "center", "site")
+CENTRE_COLUMNS = ("centre", "center", "site", "site_id")
 SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
 """What the column `split` may hold, and the split that it means; the empty one is drawn later."""
 
@@ -62,7 +62,7 @@ def _refuse_another_name(path: Path) -> None:
     if path.is_symlink():
         raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
-        if re.fullmatch(r"participants\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
+        if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
             raise ValueError(f"{other} would not be read: save it as {path}, with tabs between its columns.")
 
 
@@ -76,6 +76,12 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path} is not a table of tab-separated UTF-8 ({error}): export it again.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
+    for number, cells in lines:
+        for name, cell in zip(names, cells, strict=False):
+            if name not in ("split", *CENTRE_COLUMNS) and cell.casefold() in ("external", "test"):
+                raise ValueError(
+                    f"{path}, line {number}: {cell!r} in the column {name} is not read: call the column split."
+                )
     if "participant_id" not in names or any(name and names.count(name) > 1 for name in names):
         raise ValueError(f"{path} has the columns {names}: expected participant_id, and none twice: correct them.")
     for number, cells in lines[1:]:

@@ -2,7 +2,7 @@
 
 Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on every mask and FLAIR that is in none. Masks
 that this project made are never references. A mask belongs to a scan of its subject and session that has all the entities it
-names, such as `acq-2D`; between several, the grid decides, then whether people made them, then the entities that they share.
+names, such as `acq-2D`; between several, those of people come first, then those on the scan's grid, then those that share more entities.
 """
 
 import os
@@ -80,7 +80,8 @@ def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tu
     candidates: dict[Path, list[tuple[BidsFile, BidsFile]]] = {}
     known = set()
     for scan in scans:
-        fitting = [mask for mask in masks if _fits(mask, scan)]
+        sessions = {one.entities.get("ses") for one in scans if one.entities["sub"] == scan.entities["sub"]}
+        fitting = [mask for mask in masks if _fits(mask, scan, only_session=len(sessions) == 1)]
         known |= {mask.path for mask in fitting}
         if get := not_fetched(scan.path, *(mask.path for mask in fitting)):
             notes.append((str(scan.path), f"content that was not fetched: run {get}"))
@@ -103,19 +104,20 @@ def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tu
     return chosen
 
 
-def _fits(mask: BidsFile, scan: BidsFile) -> bool:
-    """Whether a mask is of a scan's session and names no other acquisition, run or the like than the scan does."""
+def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
+    """Whether a mask is of a scan's session, which it need not name if it is the `only_session`, and names no other
+    acquisition, run or the like than the scan does."""
     own, theirs = mask.entities, scan.entities
-    if (own["sub"], own.get("ses")) != (theirs["sub"], theirs.get("ses")):
+    if own["sub"] != theirs["sub"] or ("ses" in theirs and "ses" not in own and not only_session):
         return False
-    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in VARIANTS if key in own)
+    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in ("ses", *VARIANTS) if key in own)
 
 
 def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
-    """Of masks that fit a scan the one on its grid, else people's, else the one that shares more of its entities."""
+    """Of masks that fit a scan people's, else the one on its grid, else the one that shares more of its entities."""
     if len(fitting) == 1:
         return fitting[0]
-    ranks = [(_overlay(scan, mask), mask.by_hand, len({*VARIANTS} & {*mask.entities})) for mask in fitting]
+    ranks = [(mask.by_hand, _overlay(scan, mask), len({"ses", *VARIANTS} & {*mask.entities})) for mask in fitting]
     best = [mask for mask, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
     if len(best) > 1:
         raise ValueError(

@@ -12,10 +12,21 @@ from pathlib import Path
 
 import pandas as pd
 
+ENTITIES = (
+    "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
+)
+ENTITIES += "recording chunk seg res den label desc".split()
+"""The entities of a file's name behind the subject, in the order of BIDS."""
+
+LATER_SCAN = re.compile(
+    rf"_(?:{'|'.join(ENTITIES)})-|[_-](?:study|session|visit|timepoint|time|tp|scan|exam|t|v)[_-]?\d+$", re.IGNORECASE
+)
+"""Where a subject's name goes on that only tells one scan of a person from another: `_ses-2`, `_study2`, `_T1`."""
+
 
 def person(subject: str) -> str:
-    """Whose scan it is: the subject's name before its session, run or another entity of BIDS, in lower case."""
-    return folded(re.split("_(?:ses|acq|ce|rec|run|part|echo|chunk|dir)-", subject)[0])
+    """Whose scan it is: the subject's name before what tells it from other scans of the same person, in lower case."""
+    return folded(LATER_SCAN.split(subject)[0] or subject)
 
 
 def folded(name: str) -> str:
@@ -24,12 +35,12 @@ def folded(name: str) -> str:
 
 
 def refuse_two_spellings(centres: pd.Series) -> None:
-    """Refuse centres that are one but for case or spaces, of which a configuration would name only one (ValueError)."""
+    """Refuse centres that are one but for case, spaces or the zeros of a number (ValueError): a configuration would name one."""
     names = pd.Series(centres.unique(), dtype=str)
-    for _, alike in names.groupby(names.map(folded)):
+    for _, alike in names.groupby(names.map(lambda name: re.sub(r"^0+(?=\d)|(?<=\d)\.0$", "", folded(name)))):
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
-            raise ValueError(f"The centres {both} differ only in case or spaces: give them one name.")
+            raise ValueError(f"The centres {both} differ only in case, spaces, accents or zeros: give them one name.")
 
 
 def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
