@@ -19,6 +19,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real files that may lie beside the project; tests that want them skip where they are absent."""
 
 
+LONGEST = ("test_notebooks.py", "test_training.py")
+"""Files that take minutes: they come first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order of everything else stays."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def naming(*words) -> str:
     """A pattern for the message of an error that must hold all of these: a file, a key, a name."""
     return "(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words)

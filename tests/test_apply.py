@@ -35,6 +35,13 @@ OBLIQUE = nibabel.affines.from_matvec(
 )
 
 
+@pytest.fixture(autouse=True)
+def small_heads(monkeypatch, request):
+    """The scans made here are far smaller than a head."""
+    if "of_a_head" not in request.node.name:
+        monkeypatch.setattr(suitability, "HEAD_LITRES", (0, 8))
+
+
 @pytest.fixture(scope="module")
 def untrained() -> keras.Model:
     return dense_unet(32, 4, 2, 2)
@@ -133,6 +140,7 @@ def test_a_grid_is_kept_whatever_its_codes(untrained, tmp_path):
 def test_lesions_are_counted_with_corners(bright, tmp_path):
     """Two voxels that share a corner are one lesion; one two slices away is another. Voxels of 2 x 3 x 4 mm."""
     values = np.full((32, 32, 9), 10, np.float32)
+    values[0] = 0
     for place in ((5, 5, 2), (6, 6, 3), (20, 20, 7), (21, 20, 7), (20, 21, 7)):
         values[place] = 100
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 3, 4, 1.0])), tmp_path / "one.nii")
@@ -225,6 +233,20 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names(odd / "d.nii") == ["d.nii"]
     monkeypatch.chdir(folder)
     assert names("T1.nii.gz") == ["T1.nii.gz"]
+
+
+def test_what_programs_make_of_a_scan_is_no_scan(tmp_path):
+    made = (
+        "sub-1_space-FLAIR_T1w",
+        "FLAIR_seg",
+        "FLAIR_WMH",
+        "FLAIR-mask",
+        "FLAIR_brainmask",
+        "lesionmask_FLAIR",
+        "FLAIR_pve_0",
+    )
+    folder = write(tmp_path / "in", "sub-1_FLAIR.nii.gz", "FLAIR_T2.nii.gz", *(f"{name}.nii.gz" for name in made))
+    assert [path.name for path in find_scans(folder)] == ["FLAIR_T2.nii.gz", "sub-1_FLAIR.nii.gz"]
 
 
 @pytest.mark.parametrize("scans", ["", "nowhere", "*.nothing", "empty", "a.nii:b.nii"])
@@ -648,3 +670,11 @@ def test_a_real_scan_comes_back_on_its_own_grid(untrained, tmp_path):
         assert all(result.header[field] == scan.header[field] for field in ("sform_code", "qform_code"))
         assert np.array_equal(result.header.get_zooms(), scan.header.get_zooms())
     assert len(visible(tmp_path)) == 5
+
+
+@pytest.mark.parametrize(("voxel_mm", "doubted"), [(1, False), (3, True), (0.1, True)])
+def test_a_scan_that_is_not_the_size_of_a_head_is_doubted(voxel_mm, doubted):
+    values = np.zeros((150, 150, 150), np.float32)
+    values[20:130, 20:130, 20:130] = 0.5 + 0.1 * np.random.default_rng(0).random((110, 110, 110))  # 1.3 litres
+    flair = nibabel.Nifti1Image(values, np.diag([voxel_mm] * 3 + [1]))
+    assert ("litres" in suitability.size_doubt(flair)) == doubted

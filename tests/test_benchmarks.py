@@ -1,5 +1,6 @@
 """What the benchmarks count, and that they run."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -56,3 +57,19 @@ def test_the_step_benchmark_has_a_row_for_every_loss(tmp_path):
     assert [row[0][2:] for row in rows[1:]] == ["dice", "tversky", "generalized_dice", "siamese", "siamese_minmax"]
     assert all(float(cell.strip(" |")) >= 0 for row in rows[1:] for cell in row[1:])
     assert "1.15" in run.stdout and "Input pipeline" in run.stdout and "adversary" in run.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_epochs_times_both_ways(tmp_path):
+    config = tmp_path / "small.yaml"
+    small = "generator: {filters: 2, depth: 1}\npreprocessing: {size_px: 16}\nlosses: {tversky: null, generalized_dice: null, siamese: null, siamese_minmax: null}\n"
+    steps = "training: {steps_per_epoch: 2, batch_norm_batches: 1}\n"
+    config.write_text(f"base: {ROOT / 'config' / 'demo.yaml'}\n{small}{steps}", encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "epochs.py", config, "--epochs", "1", "--precision", "float32"],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"KERAS_BACKEND": "jax"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    rows = [line.split(" | ") for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0][2:] for row in rows[1:]] == ["dice"]
+    assert all(float(cell.strip(" |")) >= 0 for row in rows[1:] for cell in row[1:])

@@ -154,6 +154,25 @@ def test_a_row_that_cannot_be_told_is_refused_by_its_line(root, rows, line, name
         people(root, f"participant_id\tsplit\n{rows}")
 
 
+@pytest.mark.parametrize(
+    "text", ["subset\nsub-01\tExternal\n", "group\nsub-01\ttest\n", "age\texternal\nsub-01\t7\tyes\n"]
+)
+def test_a_split_in_another_column_is_refused(root, text):
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "split")):
+        people(root, f"participant_id\t{text}")
+
+
+def test_a_mask_need_not_name_the_only_session(root):
+    anat, other = root / "sub-01" / "anat", root / "sub-01" / "ses-1" / "anat"
+    other.parent.mkdir()
+    anat.rename(other)
+    (other / "sub-01_FLAIR.nii.gz").rename(other / "sub-01_ses-1_FLAIR.nii.gz")
+    assert "01_ses-1" in set(bids.read_bids(root).subject)
+    shutil.copytree(other, root / "sub-01" / "ses-2" / "anat")
+    (root / "sub-01/ses-2/anat/sub-01_ses-1_FLAIR.nii.gz").rename(root / "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz")
+    assert not bids.read_bids(root).subject.str.startswith("01").any(), "whose it is cannot be told"
+
+
 def test_zeros_in_front_decide_only_where_they_are_not_needed(root):
     shutil.copytree(root / "sub-01", root / "sub-1")
     (root / "sub-1/anat/sub-01_FLAIR.nii.gz").rename(root / "sub-1/anat/sub-1_FLAIR.nii.gz")
@@ -252,6 +271,25 @@ def test_masks_of_people_go_before_those_of_programs_which_are_told(root):
     describe(root / "derivatives" / "tool", GeneratedBy={"Name": "Some Tool"})
     table = bids.read_bids(root)
     assert table.reference.str.contains("manual").all() and "set/derivatives/tool" in dict(table.attrs["notes"])
+
+
+def test_masks_of_people_go_before_those_of_programs_on_a_better_grid(root):
+    describe(root / "derivatives" / "manual", GeneratedBy=[{"Name": "Manual"}])
+    shutil.copytree(root / "derivatives" / "manual", root / "derivatives" / "tool")
+    describe(root / "derivatives" / "tool", GeneratedBy=[{"Name": "Some Tool"}])
+    mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz"
+    image = nibabel.load(mask)
+    shifted = image.affine.copy()
+    shifted[0, 3] += 0.3
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), shifted), mask)
+    assert bids.read_bids(root).reference.str.contains("manual").all()
+
+
+def test_a_mask_whose_sidecar_names_a_network_is_no_reference(root):
+    mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.json"
+    mask.write_text(json.dumps({"network_sha256": "0"}))
+    with pytest.raises(ValueError, match=naming("sub-01_label-WMH_mask.nii.gz")):
+        read_folder(root)
 
 
 @pytest.mark.parametrize("place", ["derivatives/manual", ".", "new"])

@@ -9,8 +9,7 @@ from conftest import SHARED, as_nobody, naming, small_scan, write_subject
 from wmhlib import slices
 from wmhlib.cohort import account, assign_splits, load_cohort, read_challenge, read_folder
 from wmhlib.inference import mask_of
-from wmhlib.intake.challenge import COLUMNS
-from wmhlib.intake.folders import inventory
+from wmhlib.intake.folders import COLUMNS, inventory
 from wmhlib.intake.nifti import read_scan, save_image
 from wmhlib.study import open_study
 
@@ -389,6 +388,11 @@ def test_all_scans_of_a_person_are_in_one_split(seed):
         ([("7", "Oslo", ""), ("8", "oslo", "")], ["oslo"], "oslo"),
         ([("7", "Oslo", ""), ("8", "Oslo ", "external")], None, "Oslo "),
         ([("7", "Zu\u0308rich", ""), ("8", "Z\u00fcrich", "")], ["Z\u00fcrich"], "Z\u00fcrich"),
+        ([("7_FLAIR_space-T1w", "A", ""), ("7_FLAIR", "A", "external")], None, "7_FLAIR_space-T1w"),
+        ([("p7_study1", "A", ""), ("p7_study2", "A", "external")], None, "p7_study2"),
+        ([("P7_T1", "A", ""), ("P7_T2", "B", "external")], None, "P7_T2"),
+        ([("7", "1", ""), ("8", "01", "")], ["1"], "01"),
+        ([("7", "1.0", ""), ("8", "1", "external")], None, "1.0"),
         ([("7", "Amsterdam/GE1T5", ""), ("8", "A", "")], ["Amsterdam/ge1t5"], "split.external"),
     ],
 )

@@ -149,12 +149,12 @@ def folders(tmp_path_factory):
 def test_slices_and_ceilings_are_the_same(folders, tmp_path):
     arrays = []
     for root in folders:
-        slices.write_slices(read_folder(root), tmp_path / root.name, 32, "head")
+        slices.write_slices(read_folder(root), tmp_path / root.name, 32, slices.Preparation("head"))
         arrays.append(slices.open_slices(tmp_path / root.name))
     for one, other in zip(arrays[0][:2], arrays[1][:2], strict=True):
         assert np.array_equal(one, other) and one.any()
     pd.testing.assert_frame_equal(arrays[0][2], arrays[1][2])
-    ceilings = [slices.ceilings(read_folder(root), 32, "whole") for root in folders]
+    ceilings = [slices.ceilings(read_folder(root), 32, slices.PAPER) for root in folders]
     pd.testing.assert_frame_equal(*ceilings)
 
 

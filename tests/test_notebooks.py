@@ -22,6 +22,8 @@ from conftest import open_browser
 from wmhlib import features
 from wmhlib.running.files import ROOT
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / "tests" / "smoke.yaml"
 FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
 

@@ -19,7 +19,7 @@ The core reads like the paper (Mac, Moody and Khademi, MIDL 2020). In reading or
 
 A reader of the paper need not open the packages: `intake` (reading and fetching scans and weights, synthetic scans),
 `evaluation` (masks as tables with intervals), `report` (figures, viewers, pages), `apply` (notebook 07) and `running`
-(files, locks, checkpoints, provenance, the commands).
+(files, locks, configurations, parameters, checkpoints, provenance, the commands). README.md says what is in which module.
 """
 
 import os

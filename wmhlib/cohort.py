@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from wmhlib.intake.challenge import read_challenge
 from wmhlib.intake.folders import NOTES
 from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
-from wmhlib.running.files import ROOT, PathLike
+from wmhlib.running.files import ROOT, PathLike, sha256
 from wmhlib.study import Study
 
 LONGEST_NAME = 200
@@ -59,9 +58,8 @@ def assign_splits(
     cohort = cohort.copy() if external is None else _only_external(cohort, external)
     people = cohort.subject.map(roles.person)
     roles.refuse_two_roles(cohort, people)
-    for index, split in _drawn(
-        cohort, people, {"holdout": holdout, "validation": validation, "training": training}, seed
-    ):
+    counts = {"holdout": holdout, "validation": validation, "training": training}
+    for index, split in _drawn(cohort, people, counts, seed):
         cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
     return _without(cohort, cohort.split == "", "more than the counts under split ask for")
 
@@ -104,10 +102,8 @@ def _without(cohort: pd.DataFrame, gone: pd.Series, why: str) -> pd.DataFrame:
 def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
     """A copy in which exactly the subjects of these centres are external; others below `test/` are left out."""
     if unknown := set(external) - set(cohort.centre):
-        raise ValueError(
-            f"split.external names {', '.join(sorted(unknown))}, but the centres here are "
-            f"{', '.join(sorted(cohort.centre.unique()))}: correct the name."
-        )
+        names, centres = ", ".join(sorted(unknown)), ", ".join(sorted(cohort.centre.unique()))
+        raise ValueError(f"split.external names {names}, but the centres are {centres}: correct the name.")
     gone = ~cohort.centre.isin(external) & (cohort.split != "")
     kept = _without(cohort, gone, "external in its folder, but its centre is not under split.external")
     kept.loc[kept.centre.isin(external), ["split", "reason"]] = "external", "its centre is under split.external"
@@ -128,7 +124,11 @@ def load_cohort(study: Study) -> pd.DataFrame:
     if phantom := study.config.data.phantom:
         label_maps = ROOT / phantom.label_maps if phantom.label_maps else None
         write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale, label_maps=label_maps)
-    tables = {folder: _with_reason(folder) for folder in (study.data, *study.external)}
+    tables = {}
+    for folder in (study.data, *study.external):
+        reason = "external in participants.tsv" if is_bids(folder) else "below test/"
+        tables[folder] = read_folder(folder)
+        tables[folder]["reason"] = tables[folder].split.map({"external": reason}).fillna("")
     for folder in study.external:
         tables[folder] = tables[folder].assign(split="external", reason="its folder is under data.external")
     roles.refuse_repeated(tables)
@@ -137,17 +137,11 @@ def load_cohort(study: Study) -> pd.DataFrame:
     cohort = assign_splits(cohort, **study.config.split.model_dump())
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
+            where = f"{study.data} (training/ for those that train, test/ for external ones)"
             raise ValueError(
-                f"The study {study.name} has no {needed} subject in {study.data}: put scans there (training/ for those "
-                "that train, test/ for external ones), or change the counts under split."
+                f"{study.name} has no {needed} subject: put scans into {where}, or lower the counts of split."
             )
     return cohort
-
-
-def _with_reason(folder: Path) -> pd.DataFrame:
-    table = read_folder(folder)
-    external = "external in participants.tsv" if is_bids(folder) else "below test/"
-    return table.assign(reason=table.split.map({"external": external}).fillna(""))
 
 
 def account(cohort: pd.DataFrame) -> str:
@@ -178,8 +172,7 @@ def fingerprint(cohort: pd.DataFrame) -> str:
     for row in cohort.sort_values("subject").itertuples():
         whole.update(f"{row.subject}\n{row.centre}\n{row.split}\n".encode())
         for path in (row.flair, row.reference):
-            with open(path, "rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            whole.update(bytes.fromhex(sha256(path)))
     return whole.hexdigest()
 
 
@@ -202,6 +195,6 @@ def read_folder(root: PathLike) -> pd.DataFrame:
     for path in filter(is_automatic, cohort.reference):
         raise ValueError(
             f"{path} was made by this project, so it cannot be a reference: remove it or, where people have corrected it, "
-            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}."
+            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}, and remove its .json with the network's checksum."
         )
     return cohort

@@ -114,7 +114,7 @@ class Application(FeatureNetwork):
                 web.reach(files.VGG19_URL)  # all of Keras's weights are kept on one server
             whole = self.build(model.input_shape[1], "imagenet")
         except Exception as error:  # Keras raises a bare Exception where a download fails
-            return {"weights": "random", "source": f"He-normal random features, since {error}"}
+            return {"weights": "random", "source": f"He-normal random features, since {getattr(error, 'what', error)}"}
         copy_weights(whole, model)
         return {"weights": "imagenet", "source": f"Keras's ImageNet weights of {self.key}"}
 

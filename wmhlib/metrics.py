@@ -23,7 +23,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from wmhlib.intake.grids import Volume
-from wmhlib.intake.masks import name_of, read_mask, read_pair_of_masks
+from wmhlib.intake.masks import read_mask, read_pair_of_masks
 from wmhlib.running.registry import register
 
 CHALLENGE = ("dice", "hd95_mm", "avd_pct", "lesion_recall", "lesion_f1")
@@ -150,7 +150,7 @@ def positive_class_density(reference: Volume) -> float:
 
     Raises FileNotFoundError or ValueError where the mask is missing, unreadable, not 3D or holds NaN.
     """
-    values = np.asanyarray(read_mask(reference, "reference", f"reference {name_of(reference)}").dataobj)
+    values = np.asanyarray(read_mask(reference).dataobj)
     return int(np.count_nonzero((values > 0.5) & (values < 1.5))) / values.size * 100
 
 

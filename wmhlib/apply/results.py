@@ -1,11 +1,10 @@
 """What becomes of a scan's results: a name that no other scan or network has, a record, a row of `volumes.csv`.
 
-Results are replaced by those of the same scan and network only; scans and networks are told apart by path and checksum.
+Results are replaced by those of the same scan and network only; scans and networks are distinguished by path and checksum.
 """
 
 import hashlib
 import itertools
-import json
 import os
 import re
 import unicodedata
@@ -15,20 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from wmhlib.running.files import PathLike, write_json
+from wmhlib.intake.roles import folded
+from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
-COLUMNS = [
-    "scan",
-    "status",
-    "reason",
-    "lesions",
-    "volume_ml",
-    "largest_lesion_ml",
-    "verdict",
-    "mirror_dice",
-    "warnings",
-]
-COLUMNS += ["mask", "network"]
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "verdict", "mirror_dice"]
+COLUMNS += ["warnings", "mask", "network"]
 """Of `volumes.csv`."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}
@@ -49,13 +39,14 @@ def safe_names(scans: Iterable[PathLike]) -> list[str]:
     """
     paths = [Path(os.path.abspath(scan)) for scan in scans]
     stems = [re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) for path in paths]
-    alike = [_folded(stem) for stem in stems]
+    alike = [folded(stem) for stem in stems]
     top, names, taken = os.path.commonpath([path.parent for path in paths]), [], set()
     for path, stem in zip(paths, stems, strict=True):
-        text = os.path.join(os.path.relpath(path.parent, top), stem) if alike.count(_folded(stem)) > 1 else stem
-        base = _cut(re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))))
-        name = next(name for name in _numbered(base) if _folded(name) not in taken)
-        names, taken = [*names, name], taken | {_folded(name)}
+        text = os.path.join(os.path.relpath(path.parent, top), stem) if alike.count(folded(stem)) > 1 else stem
+        safe = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)))
+        base = safe.encode()[-LONGEST:].decode(errors="ignore").strip("._-") or "scan"
+        names.append(next(name for name in _numbered(base) if folded(name) not in taken))
+        taken.add(folded(names[-1]))
     return names
 
 
@@ -67,11 +58,8 @@ def read_records(out: PathLike) -> dict[str, dict]:
 
 def read_record(path: PathLike) -> dict:
     """The record of one result; empty where there is none, or another file has its name."""
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) and all(isinstance(record.get(key), str) for key in IDENTITY) else {}
+    record = read_json(path)
+    return record if all(isinstance(record.get(key), str) for key in IDENTITY) else {}
 
 
 def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> str:
@@ -87,64 +75,41 @@ def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     records
         As `read_records` gives them; the new one is added.
     """
-    there = {_folded(path.name) for path in Path(out).iterdir()}
+    there = {folded(path.name) for path in Path(out).iterdir()}
     own = [name for name, known in records.items() if all(known[key] == record[key] for key in IDENTITY)]
-    rivals = [known["scan"] for name, known in records.items() if _folded(name) == _folded(wanted)]
+    rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
     told_apart = [safe_names([rival, record["scan"]])[1] for rival in rivals]
     names = itertools.chain(own, [wanted], told_apart, _numbered(wanted))
-    name = next(
-        name for name in names if name in own or not any(_folded(name + end) in there for end in RESULTS.values())
-    )
+    name = next(name for name in names if name in own or not {folded(name + end) for end in RESULTS.values()} & there)
     write_json(Path(out) / f"{name}{RESULTS['record']}", record)
     records[name] = record
     return name
-
-
-def _folded(name: str) -> str:
-    """A name as a disk sees it that makes no difference between upper and lower case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _numbered(name: str) -> Iterable[str]:
     return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
-def _cut(text: str) -> str:
-    """The end of a text that fits into a name."""
-    while len(os.fsencode(text)) > LONGEST:
-        text = text[1:]
-    return text.strip("._-") or "scan"
-
-
 def read_rows(path: PathLike) -> pd.DataFrame:
     """The rows of a `volumes.csv` as text, so that they are written as they were; none where there is no file.
 
-    Raises
-    ------
-    ValueError
-        The file is another table.
+    Raises ValueError: the file is another table.
     """
     try:
-        found = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
+        rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
     except FileNotFoundError:
         return pd.DataFrame(columns=COLUMNS, dtype=str)
     except ValueError:  # among them those of pandas and of UTF-8
-        found = pd.DataFrame()
-    if not {"scan", "status", "mask"} <= set(found.columns):
-        raise ValueError(f"{path} is not a table of this notebook: move it away, or name another folder as out.")
-    return found
+        rows = pd.DataFrame()
+    if not {"scan", "status", "mask"} <= set(rows.columns):
+        raise ValueError(f"{path} is not a table of this notebook: move it, or name another folder as out.")
+    return rows
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:
     """Rows without those of the result `name`, and without those of a scan that failed before."""
     failed = (earlier.status == "failed") & (earlier.scan == scan)
     return earlier[~failed & (earlier["mask"].fillna("").map(os.path.basename) != f"{name}{RESULTS['mask']}")]
-
-
-def sha256(path: PathLike) -> str:
-    """The checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def network_sha256(network: Any, model: PathLike) -> str:

@@ -25,18 +25,18 @@ from tqdm import tqdm
 
 from wmhlib.apply import results
 from wmhlib.apply.results import RESULTS
-from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, verdict
+from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, size_doubt, verdict
 from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.report.pictures import outlined
-from wmhlib.running.files import ROOT, PathLike, alone, replacing, write_table
+from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
 from wmhlib.slices import TISSUE, Preparation
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
-    """Where the network is, the network, and the range of its training scans (empty where none lies beside it).
+    """Where the network is, the network, and the range of its training scans (empty where none is next to it).
 
     Parameters
     ----------
@@ -96,27 +96,24 @@ def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> 
     return kind(values, scan.affine, header)
 
 
-def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, side: int = 384) -> Image.Image:
+def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str) -> Image.Image:
     """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
 
-    `flair` is as `read_flair` gives it, best by `tissue`, `mask` boolean and of its shape. Slices are seen from the feet, with square
-    pixels fine enough that no voxel of the mask is lost.
+    `flair` is as `read_flair` gives it, best by `tissue`; `mask` is boolean and of its shape. Slices are seen from the feet,
+    with square pixels fine enough that no voxel of the mask is lost.
     """
     volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
     count = min(3, len(area))
     evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
     chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
     extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.maximum(np.round(extent / extent.max() * max(side, *volume.shape[:2])), 1).astype(int)
+    shape = np.maximum(np.round(extent / extent.max() * max(384, *volume.shape[:2])), 1).astype(int)
     high = np.percentile(volume[volume > TISSUE], 99.8)
-    drawn = [
-        outlined(
-            resize(np.minimum(volume[..., k] / high, 1), shape, order=1),
-            {"siamese": resize(mask[..., k], shape, order=0)},
-            int(shape.max()),
-        )
-        for k in chosen
-    ]
+    drawn = []
+    for k in chosen:
+        grey = resize(np.minimum(volume[..., k] / high, 1), shape, order=1)
+        lesion = resize(mask[..., k], shape, order=0)
+        drawn.append(outlined(grey, {"siamese": lesion}, int(shape.max())))
     picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
     pen = ImageDraw.Draw(picture)
     pen.text((6, 4), title, "white", font_size=14)
@@ -127,9 +124,7 @@ def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str, si
 
 def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike, trained_on: dict) -> dict:
     """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
-
-    Errors as in `read_flair`.
-    """
+    Errors as in `read_flair`."""
     out = Path(out)
     with noting() as notes:
         flair, scan = read_flair(path), open_scan(path)
@@ -142,7 +137,7 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
         values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
         mirrored = np.asarray(probability(network, path, mirrored=True).dataobj) >= THRESHOLD
     agreed = agreement(values >= THRESHOLD, mirrored)
-    doubts = [text for text in (brightness, agreement_doubt(agreed)) if text]
+    doubts = [text for text in (brightness, size_doubt(flair), agreement_doubt(agreed)) if text]
     mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
     save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
     straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
@@ -185,7 +180,9 @@ def segment_scans(
     """
     out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
-        raise ValueError(f"Scans lie in {out}, where results would be written beside them: name another folder as out.")
+        raise ValueError(
+            f"Scans lie in {out}, where results would be written next to them: name another folder as out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -199,7 +196,7 @@ def segment_scans(
             name, row = "", {"scan": str(path), "status": "done", "network": model}
             try:
                 open_scan(path)
-                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": results.sha256(path)}
+                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
                 row |= segment_scan(network, path, name, out, trained_on)
             except Exception as error:  # whatever is wrong with one scan, the others are segmented
@@ -244,12 +241,8 @@ def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (
-        text
-        if type(error) in (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
-        else f"{type(error).__name__}: {text}"
-    )
+    ours = type(error) in (ValueError, FileNotFoundError, FileExistsError, PermissionError, OSError)
+    return " ".join(f"{'' if ours else f'{type(error).__name__}: '}{error}".split())
 
 
 def _readable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a network can read a scan: the signs that told failing masks from good ones, and a verdict on each mask.
+"""Whether a network can read a scan: the signs that separated failing masks from good ones, and a verdict on each mask.
 
 Two signs are kept. Disagreement with itself: the mask of the scan mirrored left to right, mirrored back, is another one. And
 the level of tissue, outside what the training scans had: as a share of the maximum for a network that divides by it, as a share
@@ -16,7 +16,6 @@ This is thin: ten scans, three of them segmented well, related networks of one s
 that is right. The limits below were set on these same masks, so nothing here says how they do on others. A mask without a doubt can still be wrong, and a doubtful one right.
 """
 
-import json
 from pathlib import Path
 
 import nibabel
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.scans import IN_PROPORTION, read_flair, tissue_level
-from wmhlib.running.files import PathLike
+from wmhlib.running.files import PathLike, read_json
 
 RANGES: dict[str, tuple[str, str, tuple[float, float]]] = {
     "maximum": ("median_tissue_intensity", "the maximum", IN_PROPORTION),
@@ -42,6 +41,9 @@ their volume. Scans brighter than the training scans lost less."""
 AGREEMENT = 0.67
 """The lowest Dice of a mask with that of the mirrored scan that raises no doubt. Failing masks reached 0.00 to 0.65, masks with a
 Dice of 0.4 or more 0.69 to 0.82, and those of nine synthetic external scans 0.77 to 0.89."""
+
+HEAD_LITRES = (0.3, 8)
+"""Tissue of a head, stripped, cut off or with the neck (0.9 to 2.7 in 14 real scans): only wrong voxel sizes lie beyond."""
 
 VERDICTS = {
     (True, False): "No lesion was found, in a scan that looks like those the network can read.",
@@ -62,48 +64,38 @@ def levels(flair: nibabel.Nifti1Image) -> dict[str, float]:
 def training_range(cohort: pd.DataFrame) -> dict:
     """The number of FLAIRs of a cohort's rows, `scans`, and by the keys of `RANGES` their lowest and highest level of tissue.
 
-    Meant for training subjects; what `training_range.json` beside a model holds. Errors as in `read_flair`; ValueError
+    Meant for training subjects; what `training_range.json` next to a model holds. Errors as in `read_flair`; ValueError
     for no rows.
     """
     if cohort.empty:
-        raise ValueError("No training subject is given: there is no range to tell.")
-    every = [levels(read_flair(path)) for path in cohort.flair]
-    spans = {
-        key: [min(one[name] for one in every), max(one[name] for one in every)] for name, (key, *_) in RANGES.items()
-    }
+        raise ValueError("No training subject is given, so there is no range.")
+    every = pd.DataFrame([levels(read_flair(path)) for path in cohort.flair])
+    spans = {key: [float(every[name].min()), float(every[name].max())] for name, (key, *_) in RANGES.items()}
     return {"scans": len(every)} | spans
 
 
 def read_range(path: PathLike) -> dict:
     """What `training_range` gave, from a file; empty where there is none. Ranges written earlier lack the key of `tissue`.
 
-    Raises
-    ------
-    ValueError
-        The file does not hold it.
+    Raises ValueError: the file does not hold it.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         return {}
+    stored = read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        spans = {key: tuple(map(float, found[key])) for key, *_ in RANGES.values() if key in found}
-        if not spans or any(len(span) != 2 for span in spans.values()):
+        spans = {key: [float(level) for level in stored[key]] for key, *_ in RANGES.values() if key in stored}
+        if not spans or {*map(len, spans.values())} != {2}:
             raise ValueError
-        return {"scans": int(found["scans"])} | {key: list(span) for key, span in spans.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(
-            f"{path} does not hold `scans` and the lowest and highest level of tissue: remove it or train again."
-        ) from None
+        return {"scans": int(stored["scans"])} | spans
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} lacks `scans` or the levels of tissue: remove it or train again.") from None
 
 
 def about_range(trained_on: dict, intensity: str = "maximum") -> str:
     """What a reader should know of the range before any warning."""
     key, whole, (low, high) = RANGES[intensity]
     if key not in trained_on:
-        return (
-            f"No range of the training scans lies beside the model: tissue is expected at {low} to {high} of {whole}."
-        )
+        return f"The training scans' range is not next to the model: tissue is expected at {low} to {high} of {whole}."
     low, high = trained_on[key]
     return f"Trained on {trained_on['scans']} scan(s), with tissue at {low:.2f} to {high:.2f} of {whole}."
 
@@ -118,6 +110,15 @@ def brightness_doubt(flair: nibabel.Nifti1Image, trained_on: dict, intensity: st
     return "" if low <= level <= high else f"Tissue is at {level:.2f} of {whole}, expected {low:.2f} to {high:.2f}"
 
 
+def size_doubt(flair: nibabel.Nifti1Image) -> str:
+    """A sentence where the tissue of a FLAIR, as `read_flair` gives it, fills less or more than a head can; else empty."""
+    volume = np.asarray(flair.dataobj)
+    litres = (volume > tissue_level(volume) / 2).sum() * abs(np.linalg.det(flair.affine[:3, :3])) / 1e6
+    (low, high) = HEAD_LITRES
+    text = f"Tissue fills {litres:.2g} litres, expected {low} to {high}: are the voxel sizes right?"
+    return text * (not low <= litres <= high)
+
+
 def agreement(mask: np.ndarray, mirrored: np.ndarray) -> float:
     """Dice of the mask of a scan and that of the mirrored scan, mirrored back: boolean, of one shape; NaN where both are empty."""
     both = mask.sum() + mirrored.sum()
@@ -126,9 +127,8 @@ def agreement(mask: np.ndarray, mirrored: np.ndarray) -> float:
 
 def agreement_doubt(agreed: float) -> str:
     """A sentence where `agreement` is below `AGREEMENT`; else empty."""
-    return f"The mirrored scan gives another mask (Dice {agreed:.2f}, expected {AGREEMENT} or more)" * (
-        agreed < AGREEMENT
-    )
+    text = f"The mirrored scan gives another mask (Dice {agreed:.2f}, expected {AGREEMENT} or more)"
+    return text * (agreed < AGREEMENT)
 
 
 def verdict(empty: bool, doubts: list[str]) -> str:

@@ -24,7 +24,7 @@ def tune_threshold(cohort: pd.DataFrame, levels: int = 100) -> tuple[float, floa
     """The one level whose mean Dice over the subjects of `cohort` is highest, and that mean Dice.
 
     Meant for training subjects: the row `global_threshold` of every table, the floor a network has to beat. Errors as in
-    `wmhlib.intake.scans.read_pair`.
+    `wmhlib.intake.scans.read_pair`; ValueError where no reference has a lesion.
     """
     edges = np.linspace(0, 1, levels + 1)
     scores = np.zeros(levels)
@@ -34,5 +34,7 @@ def tune_threshold(cohort: pd.DataFrame, levels: int = 100) -> tuple[float, floa
         above = np.histogram(volume, edges)[0][::-1].cumsum()[::-1]
         found = np.histogram(volume[lesion], edges)[0][::-1].cumsum()[::-1]
         scores += 2 * found / (above + lesion.sum()) / len(cohort)
+    if not scores.any():
+        raise ValueError("No reference of the training subjects has a lesion: check the labels, WMH is 1.")
     best = int(scores.argmax())
     return float(edges[best]), float(scores[best])

@@ -8,42 +8,26 @@ Output: the table of `wmhlib.cohort`. Predictions are written as a derivative of
 """
 
 import importlib.metadata
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import pandas as pd
 
-from wmhlib.intake import references
-from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, Image, described, makers, parsed
-from wmhlib.intake.folders import (
-    COLUMNS,
-    NOTES,
-    Notes,
-    Tree,
-    broken_links,
-    is_hidden,
-    looks_like_flair,
-    refuse_closed,
-    refuse_twice,
-    search,
-    shortened,
-)
+from wmhlib.intake import folders, references
+from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, BidsFile, described, makers, parsed
+from wmhlib.intake.folders import Notes, Tree
 from wmhlib.intake.nifti import save_image
 from wmhlib.intake.participants import Participant, read_participants
-from wmhlib.running.files import PathLike, write_json
+from wmhlib.intake.roles import ENTITIES
+from wmhlib.running.files import PathLike, read_json, write_json
 
 WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "docs")
 """Folders of a data set in which BIDS has no raw scans."""
 
+EXPECTED = "sub-<label>/[ses-<label>/]anat/sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"
 OTHER_LAYOUT = ("training", "test")
-
-ORDER = "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
-ORDER += "recording chunk seg res den label desc".split()
-"""The entities of a file's name behind the subject, in the order of BIDS."""
 
 
 def is_bids(root: PathLike) -> bool:
@@ -77,25 +61,20 @@ def read_bids(root: PathLike) -> pd.DataFrame:
         subject, or the folder is laid out as the challenge's, too; and as `read_participants`.
     """
     root = Path(root).resolve()
-    refuse_closed(root)
+    folders.refuse_closed(root)
     name, subjects = _name(root), _subject_folders(root)
-    tree = search(*subjects)
-    refuse_twice(tree, set(subjects))
+    tree = folders.search(*subjects)
+    folders.refuse_twice(tree, set(subjects))
     scans, notes = _scans(root, tree)
     people = read_participants(root, [folder.name.removeprefix("sub-") for folder in subjects])
-    if (root / "participants.tsv").is_file():
-        without_row = [folder for folder in subjects if folder.name.removeprefix("sub-") not in people]
-        notes += [(str(folder), "a subject without a row in participants.tsv") for folder in without_row]
-    chosen = references.pairs(scans, references.lesion_masks(root, notes), notes)
-    if not chosen:
-        said = "".join(f". Left out: {what}, {why}" for what, why in notes[:3])
-        raise FileNotFoundError(
-            f"No FLAIR with a lesion mask in {root}: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz and derivatives/"
-            f"<name>/sub-<label>/anat/sub-<label>_label-WMH_mask.nii.gz{said}."
-        )
-    cohort = _table(chosen, people, name)
-    cohort.attrs[NOTES] = shortened(notes, root)
-    return cohort
+    for folder in subjects:
+        if not any(folder in scan.path.parents for scan in scans):
+            notes.append((str(folder), "no FLAIR"))
+        if (root / "participants.tsv").is_file() and folder.name.removeprefix("sub-") not in people:
+            notes.append((str(folder), "a subject without a row in participants.tsv"))
+    pairs = references.pairs(scans, references.lesion_masks(root, notes), notes)
+    expected = f"{EXPECTED} and a …_label-WMH_mask.nii.gz of it in derivatives/<name>/"
+    return folders.cohort_table(_rows(pairs, people, name), notes, root, expected)
 
 
 def _subject_folders(root: Path) -> list[Path]:
@@ -109,77 +88,51 @@ def _name(root: Path) -> str:
         raise ValueError(f"{root / DESCRIPTION} has no Name that is text: add it as BIDS asks.")
     for part in OTHER_LAYOUT:
         if (root / part).is_dir():
-            raise ValueError(
-                f"{root} has {part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS: it must have one of them "
-                "(masks that notebook 07 writes as BIDS need a folder of their own)."
-            )
+            both = f"{part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS"
+            raise ValueError(f"{root} has {both}: move one of them (notebook 07's masks need a folder of their own).")
     return name
 
 
-def _scans(root: Path, tree: Tree) -> tuple[list[Image], Notes]:
+def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
     """Every FLAIR where BIDS has it, and notes on whatever else may be meant for a scan or a mask."""
-    scans, notes = [], broken_links(tree)
+    scans, notes = [], folders.broken_links(tree)
     for path in tree.files:
         image = parsed(path)
-        if image and image.suffix == "FLAIR":
-            folders = [f"{key}-{image.entities[key]}" for key in ("sub", "ses") if key in image.entities]
-            place = "/".join([*folders, "anat"])
-            if path.parent == root / place:
-                scans.append(image)
-            else:
-                notes.append((str(path), f"a FLAIR that is not in {place}/"))
-        elif image and image.is_lesion_mask():
+        if image and image.is_lesion_mask():
             notes.append((str(path), "a lesion mask among the raw data, expected in derivatives/<name>/"))
-        elif looks_like_flair(path):
-            notes.append((str(path), "named like a FLAIR, but not sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"))
-    with_scan = {scan.path.relative_to(root).parts[0] for scan in scans}
-    notes += [(str(path), "no FLAIR") for path in _subject_folders(root) if path.name not in with_scan]
-    return scans, notes + _beside(root)
+        elif image and image.suffix == "FLAIR" and path.parent == _anat(root, image.entities):
+            scans.append(image)
+        elif folders.may_be_flair(path):
+            notes.append((str(path), f"named like a FLAIR, but not at {EXPECTED}"))
+    known = [*WITHOUT_SCANS, *(folder.name for folder in _subject_folders(root))]
+    return scans, notes + folders.misplaced(root, known, EXPECTED)
 
 
-def _beside(root: Path) -> Notes:
-    """Notes on links without a target and on FLAIRs beside the subjects' folders."""
-    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path)]
-    broken = broken_links(Tree(entries, [], [], []))
-    folders = [path for path in entries if path.is_dir() and path.name not in WITHOUT_SCANS]
-    others = search(*(path for path in folders if not path.name.startswith("sub-")), may_be_closed=True)
-    files = [path for path in (*entries, *others.files) if looks_like_flair(path) and not path.is_dir()]
-    return broken + [(str(path), "named like a FLAIR, but in no folder sub-<label>/") for path in files]
+def _anat(root: Path, entities: dict[str, str]) -> Path:
+    """The folder in which BIDS has a subject's structural images."""
+    return root / "/".join([*(f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities), "anat"])
 
 
-def _table(pairs: list[tuple[Image, Image]], people: dict[str, Participant], name: str) -> pd.DataFrame:
-    """The cohort's table. A subject has its session and run in its name, and further entities where two would be the same."""
+def _rows(pairs: list[tuple[BidsFile, BidsFile]], people: dict[str, Participant], name: str) -> list[tuple]:
+    """The cohort's rows. A subject has its session and run in its name, and further entities where two would be the same."""
     rows, short = [], [_subject(scan, ("sub", "ses", "run")) for scan, _ in pairs]
     for called, (scan, mask) in zip(short, pairs, strict=True):
-        person = people.get(scan.entities["sub"], Participant())
+        participant = people.get(scan.entities["sub"], Participant())
         subject = _subject(scan, tuple(scan.entities)) if short.count(called) > 1 else called
-        rows.append((subject, person.centre or name, person.split, str(scan.path), str(mask.path)))
-    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
-    for subject, twice in cohort.groupby("subject").flair:
-        if len(twice) > 1:
-            raise ValueError(f"{' and '.join(twice)} are both subject {subject}: keep one of them.")
-    return cohort
+        rows.append((subject, participant.centre or name, participant.split, str(scan.path), str(mask.path)))
+    return rows
 
 
-def _subject(scan: Image, entities: tuple[str, ...]) -> str:
+def _subject(scan: BidsFile, entities: tuple[str, ...]) -> str:
     return "_".join(f"{key}-{label}" for key, label in scan.entities.items() if key in entities).removeprefix("sub-")
 
 
-def refuse_data_set(root: PathLike) -> None:
-    """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data.
-
-    Raises
-    ------
-    ValueError
-        By its description it was made by others, or it is not empty and has none.
-    """
-    root = Path(root)
+def _refuse_data_set(root: Path) -> None:
+    """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data."""
     if os.path.lexists(root / DESCRIPTION):
         if set(made_by := makers(root)) != {references.OWN_NAME}:
-            raise ValueError(
-                f"{root} is a data set of {', '.join(made_by) or 'others'} by its {DESCRIPTION}: name a folder of its own for "
-                "predicted masks."
-            )
+            made = ", ".join(made_by) or "others"
+            raise ValueError(f"{root} is made by {made}, says its {DESCRIPTION}: name another folder for masks.")
     elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
         raise ValueError(f"{root} holds other files and no {DESCRIPTION}: name an empty folder for predicted masks.")
 
@@ -211,42 +164,27 @@ def write_derivative(
     FileExistsError
         The place holds a mask made from something else, by the sidecar: nothing is replaced.
     ValueError
-        Nothing of the subject can be in a label.
+        Nothing of the subject can be in a label; or the folder is a data set of others by its description, or is not empty
+        and has none.
     """
     root = Path(root)
-    name, *others = re.split(rf"_(?=(?:{'|'.join(ORDER)})-)", subject)
+    name, *others = re.split(rf"_(?=(?:{'|'.join(ENTITIES)})-)", subject)
     pairs = {"sub": name, "space": "orig"} | dict(part.split("-", 1) for part in others) | {"label": "WMH"}
     entities = {key: re.sub(r"[^0-9a-zA-Z]", "", value) for key, value in pairs.items()}
     if not entities["sub"]:
         raise ValueError(f"Subject {subject!r} has no letter or digit for a BIDS label: rename it.")
-    refuse_data_set(root)
-    folder = root / f"sub-{entities['sub']}" / (f"ses-{entities['ses']}" if "ses" in entities else "") / "anat"
-    stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ORDER) if entities.get(key))
-    path, beside = folder / f"{stem}_mask.nii.gz", folder / f"{stem}_mask.json"
-    checksums = {key: (record or {}).get(key) for key in ("scan_sha256", "network_sha256")}
+    _refuse_data_set(root)
+    stem = "_".join(f"{key}-{entities[key]}" for key in ("sub", *ENTITIES) if entities.get(key))
+    path = _anat(root, entities) / f"{stem}_mask.nii.gz"
+    sidecar_path = path.with_name(f"{stem}_mask.json")
     sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
-    sidecar |= {key: value for key, value in checksums.items() if value}
-    if path.exists() and _read_json(beside) != sidecar:
+    sidecar |= {key: value for key, value in (record or {}).items() if key in ("scan_sha256", "network_sha256")}
+    if path.exists() and read_json(sidecar_path) != sidecar:
         raise FileExistsError(f"{path} holds the mask of another scan or network: name another folder for these masks.")
-    description = root / "dataset_description.json"
-    if not description.is_file():
-        made_by = {"Name": "wmhlib", "Version": importlib.metadata.version("wmhlib")}
-        write_json(
-            description,
-            {
-                "Name": "Predicted white matter hyperintensities",
-                "BIDSVersion": "1.9.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [made_by],
-            },
-        )
-    write_json(beside, sidecar)
+    if not (root / DESCRIPTION).is_file():
+        made_by = {"Name": references.OWN_NAME, "Version": importlib.metadata.version("wmhlib")}
+        description = {"Name": "Predicted white matter hyperintensities", "BIDSVersion": "1.9.0"}
+        write_json(root / DESCRIPTION, description | {"DatasetType": "derivative", "GeneratedBy": [made_by]})
+    write_json(sidecar_path, sidecar)
     save_image(mask, path)
     return path
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -1,6 +1,6 @@
 """Files of a BIDS data set: what their names say, and what `dataset_description.json` says of who made them.
 
-Input: paths. Output: an `Image` with its entities, and the content of descriptions. No voxel is read.
+Input: paths. Output: a `BidsFile` with its entities, and the content of descriptions. No voxel is read.
 """
 
 import json
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import not_fetched
+from wmhlib.intake.folders import remedy
 from wmhlib.running.files import PathLike
 
 NAME = re.compile(r"((?:[a-z]+-[0-9a-zA-Z+]+_)+)([0-9a-zA-Z]+)\.nii(?:\.gz)?")
@@ -21,8 +21,8 @@ DERIVATIVE_EXAMPLE = (
 )
 
 
-class Image(NamedTuple):
-    """A file named as BIDS asks, its entities in their order, its suffix, and whether people made it (masks)."""
+class BidsFile(NamedTuple):
+    """An image named as BIDS asks, its entities in their order, its suffix, and whether people made it (masks)."""
 
     path: Path
     entities: dict[str, str]
@@ -33,30 +33,24 @@ class Image(NamedTuple):
         return self.suffix == "mask" and self.entities.get("label", "").lower() in LABELS
 
 
-def parsed(path: PathLike) -> Image | None:
+def parsed(path: PathLike) -> BidsFile | None:
     """What a file's name says, where it is named as BIDS asks."""
-    path = Path(path)
-    if not (named := NAME.fullmatch(path.name)):
+    if not (named := NAME.fullmatch(Path(path).name)):
         return None
     entities = dict(part.split("-", 1) for part in named[1].rstrip("_").split("_"))
-    return Image(path, entities, named[2]) if "sub" in entities else None
+    return BidsFile(Path(path), entities, named[2]) if "sub" in entities else None
 
 
 def described(folder: PathLike, example: str) -> dict:
     """The content of a folder's `dataset_description.json`.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none; the message says what to write, such as `example`, or how to fetch it.
-    ValueError
-        It is not JSON with an object.
+    Raises FileNotFoundError: there is none; the message says what to write, such as `example`, or how to fetch it.
+    Raises ValueError: it is not JSON with an object.
     """
-    folder = Path(folder)
-    path = folder / DESCRIPTION
+    path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        remedy = f"run {get}" if (get := not_fetched(path)) else f"write a file that holds {example}"
-        raise FileNotFoundError(f"{path} is missing, so that BIDS does not say what {folder} holds: {remedy}.")
+        advice = remedy(path) if path.is_symlink() else f"write a file that holds {example}"
+        raise FileNotFoundError(f"{path} is missing, so that BIDS does not say what {folder} holds: {advice}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
@@ -69,7 +63,6 @@ def described(folder: PathLike, example: str) -> dict:
 def makers(derivative: PathLike) -> list[str]:
     """Who made a derivative, in lower case: `GeneratedBy` of its description, formerly `PipelineDescription`; BIDS's word
     for people is "manual". Errors as in `described`."""
-    derivative = Path(derivative)
     content = described(derivative, DERIVATIVE_EXAMPLE)
     steps = content.get("GeneratedBy", content.get("PipelineDescription", []))
     steps = steps if isinstance(steps, list) else [steps]

@@ -11,27 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from wmhlib.intake.folders import (
-    COLUMNS,
-    NOTES,
-    Notes,
-    Tree,
-    broken_links,
-    is_hidden,
-    looks_like_flair,
-    not_fetched,
-    refuse_closed,
-    refuse_twice,
-    search,
-    shortened,
-)
+from wmhlib.intake import folders
+from wmhlib.intake.folders import Notes, Tree, not_fetched, remedy
 from wmhlib.running.files import PathLike
 
 PARTS = {"training": "", "test": "external"}
 """The folders that hold subjects, and the split that each stands for."""
 
 FLAIRS, REFERENCES = ("FLAIR.nii.gz", "FLAIR.nii"), ("wmh.nii.gz", "wmh.nii")
-KNOWN = ("training", "test", "additional_annotations")
+EXPECTED = "training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz"
 ALIASES = {
     "GE3T": "Amsterdam/GE3T",
     "Amsterdam_GE3T": "Amsterdam/GE3T",
@@ -66,79 +54,52 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
     if not root.is_dir():
         raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
     root = root.resolve()  # once it is sure that its links lead somewhere
-    refuse_closed(root)
-    tree = search(*(root / part for part in PARTS if (root / part).is_dir()))
-    subjects = _subject_folders(tree)
-    refuse_twice(tree, subjects)
-    notes, rows = _passed_over(root, tree, subjects), []
+    folders.refuse_closed(root)
+    tree = folders.search(*(root / part for part in PARTS if (root / part).is_dir()))
+    subjects = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name in FLAIRS}
+    subjects |= {path.parent for path in tree.files if path.name in REFERENCES}
+    folders.refuse_twice(tree, subjects)
+    notes, rows = [], []
     for folder in sorted(subjects):
         centre, split = _centre(root, folder)
         flair, reference = _image(folder / "pre", FLAIRS), _image(folder, REFERENCES)
-        if missing := [get for get in map(not_fetched, (flair, reference)) if get]:
-            notes.append((str(folder), f"content that was not fetched: run {' and '.join(missing)}"))
-            continue
-        rows.append((folder.name, centre, split, str(flair), str(reference)))
-    if not rows:
-        raise FileNotFoundError(
-            f"No scans in {root}: expected training/<site>/<id>/pre/FLAIR.nii.gz with …/<id>/wmh.nii.gz beside it "
-            f"(data/README.md shows the layout){''.join(f'. Left out: {what}, {why}' for what, why in notes[:1])}."
-        )
-    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
-    _refuse_one_name(cohort, root)
-    cohort.attrs[NOTES] = shortened(notes, root)
-    return cohort
-
-
-def _refuse_one_name(cohort: pd.DataFrame, root: Path) -> None:
-    for subject, references in cohort.groupby("subject").reference:
-        if len(references) > 1:
-            folders = " and ".join(str(Path(path).parent) for path in references)
-            raise ValueError(f"Subject {subject} is twice in {root}, as {folders}: give each folder a name of its own.")
-
-
-def _subject_folders(tree: Tree) -> set[Path]:
-    """Folders that hold a FLAIR or a reference where the layout has them, be these links that lead nowhere."""
-    flairs = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name in FLAIRS}
-    return flairs | {path.parent for path in tree.files if path.name in REFERENCES}
+        if get := not_fetched(flair, reference):
+            notes.append((str(folder), f"content that was not fetched: run {get}"))
+        else:
+            rows.append((folder.name, centre, split, str(flair), str(reference)))
+    notes += _passed_over(root, tree, subjects)
+    return folders.cohort_table(rows, notes, root, f"{EXPECTED} with …/<id>/wmh.nii.gz")
 
 
 def _centre(root: Path, folder: Path) -> tuple[str, str]:
     """A subject's centre, and the split that its place stands for."""
     part, *places = folder.relative_to(root).parts
     if not 2 <= len(places) <= 3:
-        raise ValueError(
-            f"The subject in {folder} lies {len(places)} folder(s) below {part}/, expected {part}/<site>/<id> or "
-            f"{part}/<site>/<scanner>/<id>: move it."
-        )
+        expected = f"{part}/<site>/<id> or {part}/<site>/<scanner>/<id>"
+        raise ValueError(f"The subject in {folder} is in the wrong place: move it to {expected}.")
     centre = "/".join(places[:-1])
     return ALIASES.get(centre, centre), PARTS[part]
 
 
 def _image(folder: Path, names: tuple[str, ...]) -> Path:
     """The image in a folder that has one of these names; its content need not be fetched yet."""
-    there = [folder / name for name in names if os.path.lexists(folder / name)]
-    if len(there) > 1:
-        raise ValueError(f"{there[0]} and {there[1]} are both there: keep one of them.")
-    path = (there or [folder / names[0]])[0]
-    if path.is_file() or not_fetched(path):
-        return path
-    what = "that is a link that leads nowhere" if path.is_symlink() else "no such file is there"
-    raise FileNotFoundError(f"Expected {path}, but {what}: add it, or remove the subject's folder.")
+    path, *others = [folder / name for name in names if os.path.lexists(folder / name)] or [folder / names[0]]
+    if others:
+        raise ValueError(f"{path} and {others[0]} are both there: keep one of them.")
+    if not path.is_file() and not not_fetched(path):
+        what = "a link that leads nowhere" if path.is_symlink() else "no file"
+        raise FileNotFoundError(f"{path} is {what}: {remedy(path)}, or remove the subject's folder.")
+    return path
 
 
 def _passed_over(root: Path, tree: Tree, subjects: set[Path]) -> Notes:
     """Notes on everything in a challenge folder that may be meant for a subject's and is not read."""
-    notes = broken_links(tree)
-    parts = {root / part for part in PARTS}
-    above = {parent for folder in subjects for parent in folder.parents} | parts
+    above = {parent for folder in subjects for parent in folder.parents} | {root / part for part in PARTS}
+    notes = folders.broken_links(tree)
     for folder in tree.folders:
         if folder not in above | subjects and folder.parent in above:
             notes.append((str(folder), "a folder with neither pre/FLAIR.nii.gz nor wmh.nii.gz"))
-    beside = [path for path in root.iterdir() if path.name not in KNOWN and not is_hidden(path)]
-    others = search(*filter(Path.is_dir, beside), may_be_closed=True)
-    notes += [(str(folder), "a folder beside training/ and test/ that may not be read") for folder in others.closed]
-    for path in [*tree.files, *others.files, *beside]:
-        known = path.name in FLAIRS and path.parent.name in ("pre", "orig") and path.parents[1] in subjects
-        if looks_like_flair(path) and not path.is_dir() and not known:
-            notes.append((str(path), "named like a FLAIR, but not at training|test/<site>/<id>/pre/FLAIR.nii.gz"))
-    return notes
+    for path in filter(folders.may_be_flair, tree.files):
+        if path.name not in FLAIRS or path.parent.name not in ("pre", "orig") or path.parents[1] not in subjects:
+            notes.append((str(path), f"named like a FLAIR, but not at {EXPECTED}"))
+    return notes + folders.misplaced(root, [*PARTS, "additional_annotations"], EXPECTED)

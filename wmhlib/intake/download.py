@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from wmhlib.intake import sources, web
 from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source
-from wmhlib.running.files import ROOT, PathLike, alone, write_json, writing
+from wmhlib.running.files import ROOT, PathLike, alone, read_json, write_json, writing
 
 if TYPE_CHECKING:  # brings Keras, which takes seconds
     from wmhlib.study import Study
@@ -35,12 +35,8 @@ LISTING_S = 60  # a Dataverse may take long to list a large data set
 def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = False, orig: bool = False) -> list[File]:
     """The files of a data set that a study needs; of the challenge also T1 and scans before bias correction (`orig`).
 
-    Raises
-    ------
-    OSError
-        The server cannot be reached, or answers with an error.
-    ValueError
-        The answer is not the listing expected, or one of which nothing should be fetched.
+    Raises OSError: the server cannot be reached, or answers with an error.
+    Raises ValueError: the answer is not the listing expected, or one of which nothing should be fetched.
     """
     if source.table:
         return sources.read_table(source, servers)
@@ -110,7 +106,7 @@ def fetch_sets(
 ) -> dict[str, list[str]]:
     """Fetch data sets, each into its folder below `root`: the name of every one that is not complete, and why.
 
-    A failure is told at once, and the next set is fetched all the same. `options` are those of `listing`.
+    A failure is printed at once, and the next set is still fetched. `options` are those of `listing`.
     """
     root = Path(root)
     failed = {}
@@ -134,10 +130,7 @@ def fetch_for(study: "Study") -> None:
     Nothing is done, and no server asked, where the key is absent or a data set's manifest says that it is complete and
     its files are still here.
 
-    Raises
-    ------
-    OSError
-        A data set is not complete; the message names it, and the first reason.
+    Raises OSError: a data set is not complete; the message names it, and the first reason.
     """
     root = ROOT / "data"
     failed = fetch_sets((name for name in study.config.data.download if not _manifest(root / name)[1]), root)
@@ -202,11 +195,11 @@ def _manifest(root: Path) -> tuple[dict[str, dict], bool]:
 
     Empty and False where no manifest can be read: files are verified without.
     """
+    manifest = read_json(root / "manifest.json")
     try:
-        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
         rows = {row["path"]: row for row in manifest["files"] if web.bytes_in(root / row["path"]) == row["size"]}
         return rows, manifest.get("complete") is True and len(rows) == len(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return {}, False
 
 

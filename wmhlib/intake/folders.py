@@ -1,13 +1,16 @@
-"""Folders searched to the last file, as data sets need it: nothing below them is passed over without a word.
+"""What the readers of both layouts share: folders searched to the last file, the table, and notes on what was left out.
 
-Input: folders. Output: every file and folder below them. Links to folders are followed, each folder is read once, and a link
-back up ends there. Files whose content was never fetched (DataLad, git-annex, Git LFS) are told from broken ones.
+Links to folders are followed, each folder is read once, and a link back up ends there. Files whose content was never fetched
+(DataLad, git-annex, Git LFS) are distinguished from broken ones.
 """
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import pandas as pd
 
 from wmhlib.running.files import PathLike
 
@@ -19,7 +22,14 @@ NOTES = "notes"
 """The key of a cohort's `attrs` with what a reader of the study should know: pairs (what, why), as text."""
 
 POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
-"""How a file begins that stands for content kept elsewhere, and what fetches that."""
+"""How a placeholder for content kept elsewhere begins, and what fetches that."""
+
+
+MADE = re.compile(
+    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d)$|^(lesion|mask|seg|roi)",
+    re.IGNORECASE,
+)
+"""How a file's name ends or begins, but for its ending, where programs or people made it from a scan."""
 
 
 class Tree(NamedTuple):
@@ -35,14 +45,10 @@ class Tree(NamedTuple):
 def search(*tops: PathLike, may_be_closed: bool = False) -> Tree:
     """List everything below these folders, but for hidden files and folders; behind links only what is nowhere else.
 
-    Raises
-    ------
-    PermissionError
-        A folder may not be read, unless `may_be_closed`; the message names it.
+    Raises PermissionError: a folder may not be read, unless `may_be_closed`; the message names it.
     """
-    tops = tuple(map(Path, tops))
     tree, seen = Tree([], [], [], []), {}
-    waiting, links = list(reversed(tops)), []
+    waiting, links = [Path(top) for top in reversed(tops)], []
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         real = folder.resolve()
@@ -65,13 +71,11 @@ def search(*tops: PathLike, may_be_closed: bool = False) -> Tree:
 
 def is_hidden(path: PathLike) -> bool:
     """Whether a file or folder is one that programs hide, such as `.git`, `.snapshot` or `._FLAIR.nii.gz`."""
-    path = Path(path)
-    return path.name.startswith(".") and not path.name.startswith("..")
+    return bool(re.match(r"\.[^.]", Path(path).name))
 
 
 def refuse_closed(folder: PathLike) -> None:
     """PermissionError where a folder may not be read; the message names it."""
-    folder = Path(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"The folder {folder} cannot be read: make it readable, or move it elsewhere.")
 
@@ -79,74 +83,87 @@ def refuse_closed(folder: PathLike) -> None:
 def refuse_twice(tree: Tree, subjects: set[Path]) -> None:
     """Refuse a link by which one of these subjects' folders is reached a second time: it would count as two subjects.
 
-    Raises
-    ------
-    ValueError
-        The message names the link and the folder.
+    Raises ValueError, which names the link and the folder.
     """
     for link, first in tree.again:
         if any(first in (folder, *folder.parents) for folder in subjects):
-            raise ValueError(
-                f"{link} and {first} are one folder, whose scans would count twice: remove one of the two."
-            )
+            raise ValueError(f"{link} and {first} are one folder, whose scans would count twice: remove one of them.")
 
 
-def is_made(path: PathLike) -> bool:
-    """Whether a file is a mask or a probability map by its name, as this project and BIDS end these, and so no scan."""
-    path = Path(path)
-    return bool(re.search(r"_(mask|probability|probseg|dseg)\.nii(\.gz)?$", path.name, re.IGNORECASE))
+def may_be_scan(path: PathLike) -> bool:
+    """Whether a file is a NIfTI by its name, and not a mask, labels or a probability map."""
+    name = re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    return name != Path(path).name and not MADE.search(name)
 
 
-def looks_like(path: PathLike, *words: str) -> bool:
-    """Whether a file is a NIfTI with one of these words in its name, in any case."""
-    path = Path(path)
-    name = path.name.lower()
-    return name.endswith((".nii", ".nii.gz")) and any(word in name for word in words)
+def may_be_flair(path: PathLike) -> bool:
+    """Whether a file may be a scan and its name says that it is a FLAIR; in a BIDS name the last part does."""
+    name = re.sub(r"^sub-.*_(?=[^_]+$)", "", Path(path).name.lower())
+    return may_be_scan(path) and "flair" in name
 
 
-def looks_like_flair(path: PathLike) -> bool:
-    """Whether a file's name says that it is a FLAIR."""
-    path = Path(path)
-    return looks_like(path, "flair") and not is_made(path)
+def not_fetched(*paths: PathLike) -> str:
+    """What to run for those files whose content was never fetched; empty where it is there, or lost."""
+    return " and ".join(f"`{get} {path}`" for path in paths if (get := _fetches(Path(path))))
 
 
-def not_fetched(path: str | Path) -> str:
-    """What to run where a file stands for content that was never fetched; empty where the content is there, or lost."""
-    path = Path(path)
+def _fetches(path: Path) -> str:
     if path.is_symlink() and not path.exists():
-        annexed = "annex/objects" in os.path.realpath(path).replace(os.sep, "/")
-        return f"`datalad get {path}` or `git annex get {path}`" if annexed else ""
+        return "datalad get" * ("annex/objects" in os.path.realpath(path).replace(os.sep, "/"))
     if path.is_file() and path.stat().st_size < 1024 and os.access(path, os.R_OK):
         start = path.read_bytes()
-        return next((f"`{get} {path}`" for mark, get in POINTERS.items() if start.startswith(mark)), "")
+        return next((get for mark, get in POINTERS.items() if start.startswith(mark)), "")
     return ""
+
+
+def remedy(path: PathLike) -> str:
+    """What to do about a file that is not there: fetch it, correct the link to it, or check the path."""
+    if get := not_fetched(path):
+        return f"its content was not fetched, so run {get}"
+    return f"correct the link, which leads to {os.readlink(path)}" if os.path.islink(path) else "check the path"
 
 
 def broken_links(tree: Tree) -> Notes:
     """A note for every link that leads nowhere, but for those to content that can be fetched."""
-    return [
-        (str(path), f"a link that leads nowhere, to {os.readlink(path)}")
-        for path in tree.files
-        if path.is_symlink() and not path.exists() and not not_fetched(path)
-    ]
+    links = [path for path in tree.files if path.is_symlink() and not path.exists() and not not_fetched(path)]
+    return [(str(path), f"a link that leads nowhere, to {os.readlink(path)}") for path in links]
 
 
-def shortened(notes: Notes, root: PathLike) -> Notes:
-    """Notes that name each file from the data set's folder on, as a page for others should."""
-    root = Path(root)
-    return [(os.path.relpath(what, root.parent), why) for what, why in notes]
+def misplaced(root: PathLike, known: Iterable[str], expected: str) -> Notes:
+    """Notes on FLAIRs, links that lead nowhere and closed folders in a data set's folder, but for its `known` folders."""
+    entries = [path for path in sorted(Path(root).iterdir()) if not is_hidden(path)]
+    tree = search(*(path for path in entries if path.is_dir() and path.name not in known), may_be_closed=True)
+    tree.files.extend(path for path in entries if not path.is_dir())
+    notes = [(str(path), f"named like a FLAIR, but not at {expected}") for path in filter(may_be_flair, tree.files)]
+    return notes + broken_links(tree) + [(str(folder), "a folder that may not be read") for folder in tree.closed]
+
+
+def cohort_table(rows: list[tuple], notes: Notes, root: PathLike, expected: str) -> pd.DataFrame:
+    """The table of a data set, sorted, with its notes, in which files are named from the data set's folder on.
+
+    Raises FileNotFoundError: there are no rows; the message says what was `expected`, and what was left out.
+    Raises ValueError: two rows are one subject; the message names their FLAIRs.
+    """
+    if not rows:
+        left_out = "".join(f". Left out: {what}, {why}" for what, why in notes[:3])
+        raise FileNotFoundError(f"No scans in {root}: expected {expected} (see data/README.md){left_out}.")
+    cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
+    for subject, flairs in cohort.groupby("subject").flair:
+        if len(flairs) > 1:
+            raise ValueError(f"{' and '.join(flairs)} are both subject {subject}: rename or remove one of them.")
+    cohort.attrs[NOTES] = [(os.path.relpath(what, Path(root).parent), why) for what, why in notes]
+    return cohort
 
 
 def inventory(*roots: PathLike) -> list[tuple[str, str]]:
     """What a cohort of these folders follows from: every NIfTI file with its size, every table and description with its text."""
-    roots = tuple(map(Path, roots))
     entries = []
     for root in roots:
         for path in search(root, may_be_closed=True).files:
+            content = ""
             if path.name in ("participants.tsv", "dataset_description.json") and os.access(path, os.R_OK):
-                entries.append((os.path.relpath(path, root), repr(path.read_bytes())))
-            elif looks_like(path, ""):
-                entries.append(
-                    (os.path.relpath(path, root), str(path.stat().st_size) if path.exists() else "not there")
-                )
+                content = repr(path.read_bytes())
+            elif path.name.lower().endswith((".nii", ".nii.gz")):
+                content = str(path.stat().st_size) if path.exists() else "not there"
+            entries += [(os.path.relpath(path, root), content)] if content else []
     return sorted(entries)

@@ -1,6 +1,5 @@
 """What a file is that is not a single NIfTI file, or is not there, and what its owner can do about it."""
 
-import os
 import re
 from pathlib import Path
 
@@ -26,22 +25,12 @@ _KINDS = (
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:
-    """Refuse a file that is known not to be a single NIfTI file.
+    """Refuse a file that is known not to be a single NIfTI file, by its name and first bytes (540 or all), gzip undone.
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    start
-        Its first bytes, 540 or all of them, once gzip is undone.
-
-    Raises
-    ------
-    ValueError
-        The message says what it is and how to convert it.
+    Raises ValueError, which says what it is and how to convert it.
     """
     if get := not_fetched(path):
-        raise ValueError(f"{path} stands for content that was not fetched: run {get}.")
+        raise ValueError(f"The content of {path} was not fetched: run {get}.")
     name = Path(path).name.lower().removesuffix(".gz")
     sized = {int.from_bytes(start[:4], order) for order in ("little", "big")} & {348, 540}
     single = sized and (start[344:347] == b"n+1" or start[4:7] == b"n+2")
@@ -49,12 +38,3 @@ def refuse_other_formats(path: str | Path, start: bytes) -> None:
         if re.match(begins, start) or name.endswith(endings):
             advice = advice.format(path=path, stem=Path(name).stem)
             raise ValueError(f"{path} is {what}, not a single NIfTI file (.nii, .nii.gz): {advice}.")
-
-
-def absent(path: str | Path) -> str:
-    """What to do about a file that is not there: fetch it, where its link leads into git-annex's store."""
-    if not os.path.islink(path):
-        return "check the path"
-    if get := not_fetched(path):
-        return f"its content was not fetched; run {get}"
-    return f"it is a link to {os.path.realpath(path)}, which leads nowhere; correct the link"

@@ -13,7 +13,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import SpatialImage
 
 from wmhlib.intake.headers import check_grid
-from wmhlib.intake.nifti import DAMAGE, read_scan
+from wmhlib.intake.nifti import DAMAGE, open_scan, read_scan, unreadable
 
 Volume = str | Path | SpatialImage
 
@@ -25,23 +25,25 @@ the grid of a program that counts from a voxel's corner lies half a voxel away."
 def canonical(volume: Volume) -> SpatialImage:
     """A volume turned to the axes nearest to right, anterior, superior, so that the third one is axial.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `wmhlib.intake.nifti.read_scan`; also where it is not three-dimensional.
+    Raises FileNotFoundError, PermissionError, ValueError: as `wmhlib.intake.nifti.read_scan`; also where it is not
+    three-dimensional.
     """
     if isinstance(volume, str | Path):
-        name, image = volume, read_scan(volume)
+        image = read_scan(volume)
         values = np.asanyarray(image.dataobj)
     else:
-        name, image = volume.get_filename() or "the scan given", volume
+        image = volume
         try:
             check_grid(image.header.get_zooms()[:3], image.affine)
             values = np.asanyarray(nibabel.funcs.squeeze_image(image).dataobj)
         except DAMAGE as error:
-            raise ValueError(f"{name} cannot be read as a NIfTI ({error}): fetch or export the file again.") from None
-    refuse_other_than_3d(name, values.shape)
+            raise unreadable(name_of(volume), error) from None
+    refuse_other_than_3d(name_of(volume), values.shape)
     return _turned(values, image.affine, io_orientation(image.affine))
+
+
+def name_of(volume: Volume) -> str:
+    return str(volume) if isinstance(volume, str | Path) else (volume.get_filename() or "(image in memory)")
 
 
 def refuse_other_than_3d(name: str | Path, shape: tuple[int, ...]) -> None:
@@ -71,20 +73,25 @@ def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
     to_grid = np.linalg.inv(grid.affine) @ image.affine  # at 45 degrees the nearest axes of both may differ by rounding
     turned = _turned(np.asanyarray(image.dataobj), image.affine, io_orientation(to_grid))
     if turned.shape != grid.shape:
-        raise ValueError(
-            f"Shapes {grid.shape} and {turned.shape} (right, anterior, superior) differ for {names}, which must lie on one "
-            "grid: resample the second to the first."
-        )
-    apart = corners_apart(grid.shape, grid.affine, turned.affine)
-    if not apart <= GRID_TOLERANCE:
-        raise ValueError(
-            f"Corners lie up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}, for {names}, which must lie on one "
-            "grid: resample the second to the first."
-        )
-    return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
+        what = f"shapes {grid.shape} and {turned.shape} (right, anterior, superior)"
+    elif not (apart := _corners_apart(grid.shape, grid.affine, turned.affine)) <= GRID_TOLERANCE:
+        what = f"corners up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}"
+        if apart > min(grid.shape) / 2:
+            raise ValueError(
+                f"{names} have {what}: the header of one was lost; copy it from the other if they overlay."
+            )
+    else:
+        return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
+    raise ValueError(f"{names} must lie on one grid, but have {what}: resample the second to the first.")
 
 
-def corners_apart(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
+def on_one_grid(one: str | Path, other: str | Path) -> bool:
+    """Whether two scans have the same voxels, in whatever order these are stored, by their headers; errors as `open_scan`."""
+    (shape, affine), (other_shape, other_affine) = turned_grid(open_scan(one)), turned_grid(open_scan(other))
+    return shape == other_shape and _corners_apart(shape, affine, other_affine) <= GRID_TOLERANCE
+
+
+def _corners_apart(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
     """How far the corner voxels of two grids of one shape lie apart at most, along an axis of the first, in its voxels."""
     corners = np.array(list(product(*((0, side - 1) for side in shape))))
     there = nibabel.affines.apply_affine(np.linalg.inv(affine) @ other, corners)

@@ -21,10 +21,8 @@ QUATERNION_TOLERANCE = 1e-3
 def check_grid(sides: np.ndarray, affine: np.ndarray) -> None:
     """Refuse a grid that no scan of a head has, by its voxel's sides in mm as stored and its affine to world mm.
 
-    Raises
-    ------
-    ValueError
-        A side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no volume.
+    Raises ValueError: a side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no
+    volume.
     """
     for found in (sides, nibabel.affines.voxel_sizes(affine)):
         if not _plausible(found) or max(found) > MOST_STRETCHED * min(found):
@@ -47,12 +45,12 @@ def _shown(sides: np.ndarray) -> str:
 def mend(header: nibabel.Nifti1Header) -> list[str]:
     """Mend a header as it is stored, in place; what was wrong and what was taken, a sentence's end for each.
 
-    Raises
-    ------
-    ValueError
-        It does not say how the head lies: its sform spans nothing without a qform beside it, or its quaternion is none.
+    Raises ValueError: it does not say how the head lies: its sform spans nothing and there is no qform, or its
+    quaternion is not one.
     """
-    return [text for step in (_mend_axes, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))]
+    return [
+        text for step in (_mend_axes, _mend_sides, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))
+    ]
 
 
 def _mend_axes(header: nibabel.Nifti1Header) -> str | None:
@@ -79,8 +77,18 @@ def _mend_units(header: nibabel.Nifti1Header) -> str | None:
     return f"its header gives voxels of {_shown(sides)} {name}; they were converted to mm"
 
 
+def _mend_sides(header: nibabel.Nifti1Header) -> str | None:
+    """Negative sides of a voxel lose their sign; where an sform has the sides, so do those of zero."""
+    sides, steps = header["pixdim"][1:4].astype(float), nibabel.affines.voxel_sizes(header.get_sform())
+    taken = steps if header["sform_code"] and _plausible(steps) else np.abs(sides)
+    if (sides > 0).all() or not _plausible(taken):
+        return None
+    header["pixdim"][1:4] = taken
+    return f"its header gives voxels of {_shown(sides)} mm; {_shown(taken)} were taken"
+
+
 def _mend_sform(header: nibabel.Nifti1Header) -> str | None:
-    """The qform stands for an sform whose axes have no length."""
+    """The qform replaces an sform whose axes have no length."""
     if not header["sform_code"] or (nibabel.affines.voxel_sizes(header.get_sform()) > 0).all():
         return None
     if not header["qform_code"]:

@@ -1,19 +1,17 @@
 """A reference and a result mask, as files or images, checked and brought to one pair of arrays on one grid."""
 
 import warnings
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from wmhlib.intake.formats import absent
-from wmhlib.intake.grids import Volume, canonical, laid_over
-from wmhlib.intake.nifti import DAMAGE, Mended
+from wmhlib.intake.grids import Volume, canonical, laid_over, name_of
+from wmhlib.intake.nifti import Mended
 
 LABEL_TOLERANCE, SCALE_TOLERANCE = 0.01, 1e-3
 """A label may differ this much from 0, 1 or 2: a scale to bytes makes 254/255 of a 1. Below the second, which is what a
-scale factor stored as float32 costs, nobody is told."""
+scale factor stored as float32 costs, no warning is given."""
 
 
 def read_pair_of_masks(
@@ -30,27 +28,30 @@ def read_pair_of_masks(
         The reference's foreground; the result's values, 0 below `foreground`; the box; the affine of the whole volume.
     """
     names = f"reference {name_of(reference)} and result {name_of(result)}"
-    grid = read_mask(reference, "reference", names)
-    over = laid_over(read_mask(result, "result", names), grid, names)
+    masks = []
+    for which, mask in (("reference", reference), ("result", result)):
+        try:
+            masks.append(read_mask(mask))
+        except (OSError, ValueError) as error:
+            raise type(error)(f"The {which} of {names}: {error}") from None
+    grid, over = masks[0], laid_over(masks[1], masks[0], names)
     labels, values = np.asanyarray(grid.dataobj), np.asanyarray(over.dataobj)
     if foreground is None:
         foreground = 1 if values.dtype.kind in "iub" else 0.5
-    found = values >= foreground
-    box = box_around((labels != 0) | found)
+    detected = values >= foreground
+    box = box_around((labels != 0) | detected)
     order: Literal["C", "F"] = "F" if abs(labels.strides[0]) < abs(labels.strides[2]) else "C"  # turning axes is slow
     labels = np.array(labels[box], np.float32, order=order)
     check_labels(labels, names)
-    found = np.array(found[box], order=order) & (labels < 1.5)
-    return (labels > 0.5) & (labels < 1.5), np.where(found, values[box], 0), box, grid.affine
+    detected = np.array(detected[box], order=order) & (labels < 1.5)
+    return (labels > 0.5) & (labels < 1.5), np.where(detected, values[box], 0), box, grid.affine
 
 
 def check_labels(labels: np.ndarray, names: str) -> None:
     """Make sure that a reference has only 0 (background), 1 (WMH) and 2 (other pathology), but for rounding.
 
-    Raises
-    ------
-    ValueError
-        A label lies further than `LABEL_TOLERANCE` from 1 and 2, and than `SCALE_TOLERANCE` from 0; or is NaN.
+    Raises ValueError: a label lies further than `LABEL_TOLERANCE` from 1 and 2, and than `SCALE_TOLERANCE` from 0; or is
+    NaN.
     """
     present = labels[labels != 0].astype(np.float32)
     whole = np.clip(np.rint(present), 0, 2)
@@ -58,7 +59,7 @@ def check_labels(labels: np.ndarray, names: str) -> None:
     unknown = present[~(off <= np.where(whole == 0, SCALE_TOLERANCE, LABEL_TOLERANCE))]  # 1/255 is no background
     if len(unknown):
         raise ValueError(
-            f"The reference has labels {np.unique(unknown)[:5].tolist()} beside 0, 1 and 2 for {names}: "
+            f"The reference has labels {np.unique(unknown)[:5].tolist()} other than 0, 1 and 2 for {names}: "
             "relabel it with 0 background, 1 WMH and 2 other pathology."
         )
     rounded = present[off > SCALE_TOLERANCE]
@@ -67,35 +68,22 @@ def check_labels(labels: np.ndarray, names: str) -> None:
         warnings.warn(text, Mended, stacklevel=2)
 
 
-def read_mask(mask: Volume, which: str, names: str) -> SpatialImage:
+def read_mask(mask: Volume) -> SpatialImage:
     """A mask in canonical orientation: its values as stored or, where the file has a scale, as floating point.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        It is missing or unreadable, not 3D, or holds NaN; the message calls it `which` of `names`.
+    Raises FileNotFoundError, PermissionError, ValueError: as `canonical`; also where it holds NaN.
     """
-    if isinstance(mask, str | Path) and not Path(mask).is_file():
-        raise FileNotFoundError(f"No {which} mask at {mask} (of {names}): {absent(mask)}.")
-    try:
-        image = canonical(mask)
-    except DAMAGE as error:
-        raise ValueError(f"The {which} cannot be read among {names}: {error}") from error
+    image = canonical(mask)
     values = np.asanyarray(image.dataobj)
     if values.dtype.kind == "f" and np.isnan(values.min(initial=0)):  # the smallest is NaN where any value is
-        raise ValueError(f"The {which} holds NaN, not numbers alone, among {names}: set those voxels to 0.")
+        raise ValueError(f"{name_of(mask)} holds NaN: set those voxels to 0.")
     return image
-
-
-def name_of(mask: Volume) -> str:
-    return str(mask) if isinstance(mask, str | Path) else (mask.get_filename() or "(image in memory)")
 
 
 def in_memory(mask: Volume) -> SpatialImage:
     """A mask as `read_mask` gives it, read once for several measures; messages still name its file."""
-    name = name_of(mask)
-    image = read_mask(mask, "mask", name)
-    image.file_map["image"].filename = name
+    image = read_mask(mask)
+    image.file_map["image"].filename = name_of(mask)
     return image
 
 

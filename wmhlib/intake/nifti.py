@@ -1,15 +1,15 @@
-"""The one door through which NIfTI files come in, whoever made them, and go out.
+"""NIfTI files read, whoever made them, and written: every module opens scans through this one.
 
-A header of a few hundred bytes says how much there is to read, and a gzip file of a few kB can swell to gigabytes, so
-nothing of a file is believed before it was held against the file's size. Input: a path. Output: a nibabel image of a
-grid that a head can have. Header extensions are passed over: nothing here needs them, and each claims a size of its own.
-What a file is follows from its content, whatever its name ends in. A sound scan whose header or end is at fault is read, and
-a warning of the kind `Mended` says what was taken for what.
+Input: a path. Output: a nibabel image of a grid that a head can have. A header of a few hundred bytes says how much there is
+to read, and a gzip file of a few kB can swell to gigabytes, so every claim is first compared with the file's size. Header
+extensions are ignored. What a file is follows from its content, whatever its name ends in. A sound scan whose header or end is
+at fault is read, and a warning of the kind `Mended` says what was taken for what.
 """
 
 import contextlib
 import gzip
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
-from wmhlib.intake.formats import absent, refuse_other_formats
+from wmhlib.intake.folders import remedy
+from wmhlib.intake.formats import refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
-from wmhlib.running.files import replacing
+from wmhlib.running.files import read_json, replacing
 
 MOST_SIDE, MOST_VOXELS = 1024, 2**28
 """Voxels along a side and in all that are still read. A FLAIR of 1 mm has 12 million, a head at 0.5 mm 134 million."""
@@ -31,7 +32,7 @@ INFLATION = 1032
 """Bytes that one byte of a gzip file can become at most (zlib's technical details): beyond, a header is sure to lie."""
 
 SLACK = 2**20
-"""Bytes that may stand between header and voxels, and behind these."""
+"""Bytes that may be between header and voxels, and after the voxels."""
 
 DAMAGE = (
     OSError,
@@ -65,14 +66,11 @@ def noting() -> Iterator[list[str]]:
 def open_scan(path: str | Path) -> nibabel.Nifti1Image:
     """A scan's header and grid, checked against the file's size; its voxels are read when they are asked for.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError
-        The file is not there (the message says where git-annex has not fetched it), or may not be read.
-    ValueError
-        It is not a file or not a single NIfTI file (the message says how to convert it), its voxels are not numbers, or
-        it claims more of them than it can hold or than `MOST_VOXELS`, or sides that no head has
-        (`wmhlib.intake.headers.check_grid`).
+    Raises FileNotFoundError, PermissionError: the file is not there (the message says where git-annex has not fetched it),
+    or may not be read.
+    Raises ValueError: it is not a file or not a single NIfTI file (the message says how to convert it), its voxels are not
+    numbers, or it claims more of them than it can hold or than `MOST_VOXELS`, or sides that no head has
+    (`wmhlib.intake.headers.check_grid`).
     """
     kind, header = _header(path)
     zipped = str(path).lower().endswith(".gz")  # by its name, which is all that nibabel looks at
@@ -83,10 +81,8 @@ def open_scan(path: str | Path) -> nibabel.Nifti1Image:
 def read_scan(path: str | Path) -> nibabel.Nifti1Image:
     """A scan with its voxels: as stored or, where the header has a scale, as floating point.
 
-    Raises
-    ------
-    FileNotFoundError, PermissionError, ValueError
-        As `open_scan`; also where the file is cut short, has much after its voxels, or fails gzip's checksum.
+    Raises FileNotFoundError, PermissionError, ValueError: as `open_scan`; also where the file is cut short, has much after
+    its voxels, or fails gzip's checksum.
     """
     kind, header = _header(path)
     try:
@@ -95,7 +91,7 @@ def read_scan(path: str | Path) -> nibabel.Nifti1Image:
             if isinstance(file, gzip.GzipFile):
                 _read_to_the_end(file, path)
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return _image(kind, values, header, path)
 
 
@@ -109,7 +105,7 @@ def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
-    """Read what stands after the voxels, for gzip's checksum, which comes last. Errors: those of `gzip`, and ValueError."""
+    """Read what comes after the voxels, for gzip's checksum, which comes last. Errors: those of `gzip`, and ValueError."""
     try:
         rest = len(file.read(SLACK + 1))
     except gzip.BadGzipFile as error:
@@ -118,12 +114,13 @@ def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
         _warn(path, "there are bytes after the end of its gzip stream; they were left out")
         return
     if rest > SLACK:
-        raise ValueError("it goes on long after the voxels that its header tells of")
+        raise ValueError("it continues long after the voxels of its header")
 
 
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
+def unreadable(name: str | Path, error: Exception) -> ValueError:
+    """One sentence on a damaged file, whatever nibabel or gzip said of it."""
     said = " ".join(str(error).split())
-    return ValueError(f"{path} cannot be read as a NIfTI ({said}): fetch or export the file again.")
+    return ValueError(f"{name} cannot be read as a NIfTI ({said}): fetch or export the file again.")
 
 
 def _warn(path: str | Path, text: str) -> None:
@@ -133,16 +130,16 @@ def _warn(path: str | Path, text: str) -> None:
 def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1Header]:
     """Which NIfTI a file is, and its checked header. Errors as in `open_scan`."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"No scan at {path}: {absent(path)}.")
+        raise FileNotFoundError(f"No scan at {path}: {remedy(path)}.")
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is no file but a folder, a pipe or a device: name a NIfTI file.")
+        raise ValueError(f"{path} is a folder, a pipe or a device: name a NIfTI file.")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} may not be read: make the file readable.")
     try:
         with _opened(path) as file:
             start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     refuse_other_formats(path, start)
     try:
         sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
@@ -156,7 +153,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         header.get_slope_inter()  # an error, where they are no numbers
         check_grid(raw["pixdim"][1 : 1 + min(int(raw["dim"][0]), 3)], header.get_best_affine())
     except DAMAGE as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     for text in faults:
         _warn(path, text)
     if zipped != str(path).lower().endswith(".gz"):
@@ -171,10 +168,8 @@ def _check_claims(header: nibabel.Nifti1Header, size: int, inflates: bool) -> No
     sides = [int(side) for side in header["dim"][1 : int(header["dim"][0]) + 1]]
     voxels = int(np.prod(sides, dtype=object))
     if not 1 <= int(header["dim"][0]) <= 7 or min(sides) < 1 or max(sides[:3]) > MOST_SIDE or voxels > MOST_VOXELS:
-        raise ValueError(
-            f"its header claims {' x '.join(map(str, sides)) or 'no'} voxels; up to {MOST_SIDE} a side and {MOST_VOXELS} in "
-            "all are read"
-        )
+        claim = " x ".join(map(str, sides)) or "no"
+        raise ValueError(f"its header claims {claim} voxels; up to {MOST_SIDE} a side, {MOST_VOXELS} in all are read")
     try:
         kind, offset = header.get_data_dtype(), float(header["vox_offset"])
     except KeyError:
@@ -205,7 +200,9 @@ def automatic(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 
 def is_automatic(path: str | Path) -> bool:
-    """Whether a file has the mark of `automatic`; False where it cannot be read."""
+    """Whether a file has the mark of `automatic`, or a sidecar names a network; False where it cannot be read."""
+    if "network_sha256" in read_json(re.sub(r"\.nii(\.gz)?$", ".json", str(path), flags=re.IGNORECASE)):
+        return True
     try:
         return open_scan(path).header["descrip"].item() == AUTOMATIC
     except (OSError, ValueError):

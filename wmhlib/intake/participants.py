@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import not_fetched
+from wmhlib.intake.folders import remedy
 from wmhlib.running.files import PathLike
 
-CENTRE_COLUMNS = ("centre", "center", "site")
+CENTRE_COLUMNS = ("centre", "center", "site", "site_id")
 SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
 """What the column `split` may hold, and the split that it means; the empty one is drawn later."""
 
@@ -30,15 +30,11 @@ class Participant(NamedTuple):
 def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
     """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
 
-    Raises
-    ------
-    ValueError
-        The file is no table with ids, or a row or value of it cannot be told; the message names the file and the line.
-    FileNotFoundError
-        The file is a link whose content was not fetched.
+    Raises ValueError: the file is not a table with ids, or a row or value of it is not understood; the message names the file and
+    the line.
+    Raises FileNotFoundError: the file is a link whose content was not fetched.
     """
-    root = Path(root)
-    path = root / "participants.tsv"
+    path = Path(root) / "participants.tsv"
     if not path.is_file():
         _refuse_another_name(path)
         return {}
@@ -52,15 +48,10 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
             raise ValueError(f"{where}: the id {written!r} matches {said}, expected one: correct or remove the row.")
         [label] = matches
         if label in people:
-            raise ValueError(
-                f"{where}: sub-{label} has a second row, after line {people[label].line}: keep one of the two."
-            )
+            raise ValueError(f"{where}: sub-{label} has a row in line {people[label].line} as well: keep one of them.")
         split = row.get("split", "")
         if split.casefold() not in SPLIT_VALUES:
-            raise ValueError(
-                f"{where}: the split {split!r} is unknown, expected external for a subject that must never be trained "
-                "on, or n/a for one that may be drawn: correct it."
-            )
+            raise ValueError(f"{where}: the split {split!r} is unknown: write external (never trained on) or n/a.")
         centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in ("", "n/a")), "")
         people[label] = Participant(centre, SPLIT_VALUES[split.casefold()], line)
     return people
@@ -69,13 +60,10 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
 def _refuse_another_name(path: Path) -> None:
     """Refuse a table of participants that would not be read: under another name, or as a link without its content."""
     if path.is_symlink():
-        remedy = not_fetched(path) or "`ls -l` on it and mend the link"
-        raise FileNotFoundError(f"{path} is a link whose content is not here: run {remedy}.")
-    kinds = (".tsv", ".csv", ".txt", ".xlsx", ".xls", ".ods")
-    others = [other for other in path.parent.iterdir() if other.stem.casefold() == path.stem]
-    others = [other for other in others if other.suffix.casefold() in kinds]
-    if others:
-        raise ValueError(f"{others[0]} would not be read: save it as {path}, with tabs between its columns.")
+        raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
+    for other in path.parent.iterdir():
+        if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
+            raise ValueError(f"{other} would not be read: save it as {path}, with tabs between its columns.")
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -85,14 +73,17 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.reader(file, delimiter="\t", strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (ValueError, csv.Error) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} is no table of tab-separated UTF-8 ({said}): export it again.") from None
+        raise ValueError(f"{path} is not a table of tab-separated UTF-8 ({error}): export it again.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
-    if names.count("participant_id") != 1 or len(set(filter(None, names))) != len(list(filter(None, names))):
-        raise ValueError(
-            f"{path} has the columns {names}: expected participant_id, and none of them twice: correct them."
-        )
+    for number, cells in lines:
+        for name, cell in zip(names, cells, strict=False):
+            if name not in ("split", *CENTRE_COLUMNS) and cell.casefold() in ("external", "test"):
+                raise ValueError(
+                    f"{path}, line {number}: {cell!r} in the column {name} is not read: call the column split."
+                )
+    if "participant_id" not in names or any(name and names.count(name) > 1 for name in names):
+        raise ValueError(f"{path} has the columns {names}: expected participant_id, and none twice: correct them.")
     for number, cells in lines[1:]:
         if any(cells[len(names) :]):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells below {len(names)} columns: correct the row.")

@@ -2,17 +2,16 @@
 
 Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on every mask and FLAIR that is in none. Masks
 that this project made are never references. A mask belongs to a scan of its subject and session that has all the entities it
-names, such as `acq-2D`; between several, the grid decides, then whether people made them, then the entities that they share.
+names, such as `acq-2D`; between several, those of people come first, then those on the scan's grid, then those that share more entities.
 """
 
 import os
 import re
 from pathlib import Path
 
-from wmhlib.intake.bids_files import DESCRIPTION, LABELS, Image, makers, parsed
-from wmhlib.intake.folders import Notes, broken_links, looks_like, not_fetched, search
-from wmhlib.intake.grids import GRID_TOLERANCE, corners_apart, turned_grid
-from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.bids_files import DESCRIPTION, BidsFile, makers, parsed
+from wmhlib.intake.folders import Notes, broken_links, not_fetched, search
+from wmhlib.intake.grids import on_one_grid
 from wmhlib.running.files import PathLike
 
 VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
@@ -21,15 +20,11 @@ VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
 OWN_NAME = "wmhlib"
 
 
-def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
+def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
     """Every lesion mask of a data set's derivatives but for those that this project made.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A derivative with lesion masks has no `dataset_description.json`, or a broken one.
-    PermissionError
-        A folder may not be read.
+    Raises FileNotFoundError, ValueError: a derivative with lesion masks has no `dataset_description.json`, or a broken one.
+    Raises PermissionError: a folder may not be read.
     """
     root = Path(root)
     tree = search(*filter(Path.is_dir, [root / "derivatives"]))
@@ -39,7 +34,7 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
         image = parsed(path)
         if image and image.is_lesion_mask():
             masks.append(image)
-        elif looks_like(path, *LABELS) and re.search(r"_(mask|dseg|roi)\.nii", path.name):
+        elif re.search(r"(wmh|lesion).*_(mask|dseg|roi)\.nii", path.name, re.IGNORECASE):
             notes.append((str(path), "named like a lesion mask, but without label-WMH_mask or label-lesion_mask"))
     notes += [
         (str(folder), "an empty derivative: if it is a DataLad data set of its own, run `datalad get` on it")
@@ -49,21 +44,22 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[Image]:
     return _made_by_others(root, masks, notes)
 
 
-def _made_by_others(root: Path, masks: list[Image], notes: Notes) -> list[Image]:
+def _made_by_others(root: Path, masks: list[BidsFile], notes: Notes) -> list[BidsFile]:
     """Masks without those of this project's derivatives; notes say what was passed over, and what no people made."""
-    of = {mask.path: _derivative(root, mask.path) for mask in masks}
-    made_by = {folder: makers(folder) for folder in sorted(set(of.values()))}
-    own = {folder for folder, names in made_by.items() if OWN_NAME in names and "manual" not in names}
-    for folder, names in made_by.items():
-        count = list(of.values()).count(folder)
-        if folder in own:
-            notes.append((str(folder), f"{count} mask(s) made by {OWN_NAME}, not by people: never references"))
-        elif "manual" not in names:
+    by_derivative: dict[Path, list[BidsFile]] = {}
+    for mask in masks:
+        by_derivative.setdefault(_derivative(root, mask.path), []).append(mask)
+    kept = []
+    for folder, inside in sorted(by_derivative.items()):
+        names = makers(folder)
+        by_hand, own = "manual" in names, OWN_NAME in names
+        if not by_hand:
             made = ", ".join(filter(None, names)) or "someone that its description does not name"
-            notes.append(
-                (str(folder), f"{count} mask(s) made by {made}: make sure that people outlined or corrected them")
-            )
-    return [mask._replace(by_hand="manual" in made_by[of[mask.path]]) for mask in masks if of[mask.path] not in own]
+            advice = "never references" if own else "make sure that people outlined or corrected them"
+            notes.append((str(folder), f"{len(inside)} mask(s) made by {made}: {advice}"))
+        if by_hand or not own:
+            kept += [mask._replace(by_hand=by_hand) for mask in inside]
+    return kept
 
 
 def _derivative(root: Path, path: Path) -> Path:
@@ -76,22 +72,19 @@ def _derivative(root: Path, path: Path) -> Path:
     return (described or undescribed)[0]
 
 
-def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Image, Image]]:
+def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tuple[BidsFile, BidsFile]]:
     """Scans with their masks, each in one pair at most; notes say of all others why.
 
-    Raises
-    ------
-    ValueError
-        Two masks fit one scan equally well; the message names them.
+    Raises ValueError: two masks fit one scan equally well; the message names them.
     """
-    candidates: dict[Path, list[tuple[Image, Image]]] = {}
+    candidates: dict[Path, list[tuple[BidsFile, BidsFile]]] = {}
     known = set()
     for scan in scans:
-        fitting = [mask for mask in masks if _fits(mask, scan)]
+        sessions = {one.entities.get("ses") for one in scans if one.entities["sub"] == scan.entities["sub"]}
+        fitting = [mask for mask in masks if _fits(mask, scan, only_session=len(sessions) == 1)]
         known |= {mask.path for mask in fitting}
-        missing = [get for get in map(not_fetched, (scan.path, *(mask.path for mask in fitting))) if get]
-        if missing:
-            notes.append((str(scan.path), f"content that was not fetched: run {' and '.join(missing)}"))
+        if get := not_fetched(scan.path, *(mask.path for mask in fitting)):
+            notes.append((str(scan.path), f"content that was not fetched: run {get}"))
         elif not fitting:
             notes.append((str(scan.path), "a FLAIR without a lesion mask of people in the derivatives"))
         else:
@@ -99,7 +92,7 @@ def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Im
             candidates.setdefault(mask.path, []).append((scan, mask))
     chosen = []
     for rivals in candidates.values():
-        best, *others = sorted(rivals, key=lambda pair: (not _on_one_grid(*pair), len(pair[0].entities), pair[0].path))
+        best, *others = sorted(rivals, key=lambda pair: (not _overlay(*pair), len(pair[0].entities), pair[0].path))
         chosen.append(best)
         why = f"a further FLAIR of the session, whose mask goes with {best[0].path.name}"
         notes += [(str(scan.path), why) for scan, _ in others]
@@ -111,37 +104,32 @@ def pairs(scans: list[Image], masks: list[Image], notes: Notes) -> list[tuple[Im
     return chosen
 
 
-def _fits(mask: Image, scan: Image) -> bool:
-    """Whether a mask is of a scan's session and names no other acquisition, run or the like than the scan does."""
+def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
+    """Whether a mask is of a scan's session, which it need not name if it is the `only_session`, and names no other
+    acquisition, run or the like than the scan does."""
     own, theirs = mask.entities, scan.entities
-    if (own["sub"], own.get("ses")) != (theirs["sub"], theirs.get("ses")):
+    if own["sub"] != theirs["sub"] or ("ses" in theirs and "ses" not in own and not only_session):
         return False
-    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in VARIANTS if key in own)
+    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in ("ses", *VARIANTS) if key in own)
 
 
-def _best(scan: Image, fitting: list[Image]) -> Image:
-    """Of masks that fit a scan the one on its grid, else people's, else the one that shares more of its entities."""
-
-    def shared(mask: Image) -> int:
-        return sum(key in mask.entities for key in VARIANTS)
-
-    left = fitting
-    better = (lambda mask: _on_one_grid(scan, mask), lambda mask: mask.by_hand, lambda mask: shared(mask) == most)
-    for is_better in better:
-        most = max(map(shared, left))
-        left = (list(filter(is_better, left)) if len(left) > 1 else left) or left
-    if len(left) > 1:
+def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
+    """Of masks that fit a scan people's, else the one on its grid, else the one that shares more of its entities."""
+    if len(fitting) == 1:
+        return fitting[0]
+    ranks = [(mask.by_hand, _overlay(scan, mask), len({"ses", *VARIANTS} & {*mask.entities})) for mask in fitting]
+    best = [mask for mask, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
+    if len(best) > 1:
         raise ValueError(
-            f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in left)}, which fit it equally well: keep "
+            f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in best)}, which fit it equally well: keep "
             'one, or say by whom in its dataset_description.json ({"Name": "Manual"} below GeneratedBy for people).'
         )
-    return left[0]
+    return best[0]
 
 
-def _on_one_grid(scan: Image, mask: Image) -> bool:
+def _overlay(scan: BidsFile, mask: BidsFile) -> bool:
     """Whether both have the same voxels in whatever order, by their headers; False where one cannot be read."""
     try:
-        (shape, affine), (other_shape, other) = (turned_grid(open_scan(image.path)) for image in (scan, mask))
+        return on_one_grid(scan.path, mask.path)
     except (OSError, ValueError):
         return False
-    return shape == other_shape and corners_apart(shape, affine, other) <= GRID_TOLERANCE

@@ -1,6 +1,6 @@
 """Why a request failed, in one sentence that says what to do, from a server's answer or from an exception of a library.
 
-What lasts (a certificate, a proxy's password, 400, 403, 404, a web page) is told apart from what may pass (silence, a broken
+What lasts (a certificate, a proxy's password, 400, 403, 404, a web page) is distinguished from what may pass (silence, a broken
 connection, 408, 429, 5xx). `Retry-After`: RFC 9110, section 10.2.3.
 """
 

@@ -12,10 +12,21 @@ from pathlib import Path
 
 import pandas as pd
 
+ENTITIES = (
+    "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
+)
+ENTITIES += "recording chunk seg res den label desc".split()
+"""The entities of a file's name behind the subject, in the order of BIDS."""
+
+LATER_SCAN = re.compile(
+    rf"_(?:{'|'.join(ENTITIES)})-|[_-](?:study|session|visit|timepoint|time|tp|scan|exam|t|v)[_-]?\d+$", re.IGNORECASE
+)
+"""Where a subject's name goes on that only tells one scan of a person from another: `_ses-2`, `_study2`, `_T1`."""
+
 
 def person(subject: str) -> str:
-    """Whose scan it is: the subject's name before its session, run or another entity of BIDS, in lower case."""
-    return folded(re.split("_(?:ses|acq|ce|rec|run|part|echo|chunk|dir)-", subject)[0])
+    """Whose scan it is: the subject's name before what tells it from other scans of the same person, in lower case."""
+    return folded(LATER_SCAN.split(subject)[0] or subject)
 
 
 def folded(name: str) -> str:
@@ -24,14 +35,12 @@ def folded(name: str) -> str:
 
 
 def refuse_two_spellings(centres: pd.Series) -> None:
-    """Refuse centres that are one but for case or spaces, of which a configuration would name only one (ValueError)."""
+    """Refuse centres that are one but for case, spaces or the zeros of a number (ValueError): a configuration would name one."""
     names = pd.Series(centres.unique(), dtype=str)
-    for _, alike in names.groupby(names.map(folded)):
+    for _, alike in names.groupby(names.map(lambda name: re.sub(r"^0+(?=\d)|(?<=\d)\.0$", "", folded(name)))):
         if len(alike) > 1:
-            raise ValueError(
-                f"The centres {' and '.join(map(repr, alike))} differ only in case or spaces: give them one name, or their "
-                "subjects could be in different splits."
-            )
+            both = " and ".join(map(repr, alike))
+            raise ValueError(f"The centres {both} differ only in case, spaces, accents or zeros: give them one name.")
 
 
 def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
@@ -39,44 +48,32 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
     for _, scans in cohort.groupby(people):
         if scans.split.nunique() > 1:
             each = ", ".join(f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples())
-            raise ValueError(
-                f"One subject would be in two splits ({each}): move its scans together or, if they are of two people, "
-                "rename them."
-            )
+            raise ValueError(f"One subject would be in two splits ({each}): move its scans together, or rename one.")
 
 
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
     """Refuse two scans of one name, a person in two folders, and a file under two names; `tables` by their folders.
 
-    Raises
-    ------
-    ValueError
-        The message names the subjects and the folders or the file.
+    Raises ValueError, which names the subjects and the folders or the file.
     """
     rows = pd.concat([table.assign(folder=str(folder)) for folder, table in tables.items()], ignore_index=True)
     for _, scans in rows.groupby(rows.subject.map(person)):
         folders = scans.folder.unique()
         if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
-            raise ValueError(
-                f"Subject {' and '.join(scans.subject.unique())} stands twice in {' and '.join(folders)} (case does not "
-                "count): rename or remove one of them."
-            )
+            both, places = " and ".join(scans.subject.unique()), " and ".join(folders)
+            raise ValueError(f"Subject {both} is twice in {places} (in any case): rename or remove one of them.")
     for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
         if len(scans) > 1:
             raise ValueError(f"The subjects {' and '.join(scans.subject)} have one FLAIR, {path}: remove one of them.")
 
 
-def content(path: str | Path) -> tuple[int, int]:
-    """CRC-32 and size of a file's content; a gzip file's own last bytes say so, without unpacking it."""
+def content(path: str | Path) -> bytes:
+    """What tells a file's content from another's: CRC-32 and size, which end a gzip file, so it need not be unpacked."""
     with open(path, "rb") as file:
-        whole = file.read(18)
-        if whole[:2] == b"\x1f\x8b" and len(whole) == 18:
-            file.seek(-8, os.SEEK_END)
-            end = file.read()
-            if any(end[4:]):
-                return int.from_bytes(end[:4], "little"), int.from_bytes(end[4:], "little")
+        if file.read(2) == b"\x1f\x8b":
+            file.seek(max(os.path.getsize(path) - 8, 0))
+            if any((end := file.read())[4:]):
+                return end
         file.seek(0)
-        crc, size = 0, 0
-        while block := file.read(2**20):
-            crc, size = zlib.crc32(block, crc), size + len(block)
-        return crc, size
+        whole = file.read()
+    return zlib.crc32(whole).to_bytes(4, "little") + (len(whole) % 2**32).to_bytes(4, "little")

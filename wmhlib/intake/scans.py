@@ -5,10 +5,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from skimage.filters import threshold_otsu
 
-from wmhlib.intake.grids import canonical, laid_over, refuse_other_than_3d, turned_grid
+from wmhlib.intake.grids import canonical, laid_over, name_of, refuse_other_than_3d, turned_grid
 from wmhlib.intake.masks import check_labels
-from wmhlib.intake.nifti import open_scan
+from wmhlib.intake.nifti import Mended, open_scan
 
 INTENSITIES = ("maximum", "tissue")
 """How a volume is brought to 0-1: divided by its maximum (paper 3.2.1), or by its tissue: then the median of tissue is
@@ -23,6 +24,13 @@ IN_PROPORTION = (0.4, 0.6)
 Dice down to 0.40 and lose a quarter to a half of it at 0.35."""
 
 
+NEGATIVE = (0.01, 0.005)
+"""How far below zero, as a fraction of the maximum, which fraction of voxels may lie: bias correction leaves less (D-011)."""
+
+LEAST_BACKGROUND = 0.01
+"""The least fraction of voxels that are NaN where NaN means the background."""
+
+
 class BrightnessWarning(UserWarning):
     """Dividing a scan by its maximum leaves its tissue darker or brighter than a network expects."""
 
@@ -30,35 +38,50 @@ class BrightnessWarning(UserWarning):
 def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum") -> nibabel.Nifti1Image:
     """A FLAIR in canonical orientation; float32 in 0-1, by one of `INTENSITIES`.
 
-    Bias correction leaves small negative values in some data sets; they are set to zero (D-011).
+    Bias correction leaves small negative values in some data sets; they are set to zero (D-011), and so is a background
+    of NaN, with a warning.
 
-    Raises
-    ------
-    ValueError
-        As `canonical`; also where a voxel is not finite or none is above zero.
+    Raises ValueError: as `canonical`; also where voxels are infinite or a few NaN, more than a few are negative, or there are
+    fewer than three values: a mask.
     """
     image = canonical(path)
-    name = path if isinstance(path, str | Path) else "the scan given"
-    volume = np.asarray(image.dataobj, dtype=np.float32)
-    if not np.isfinite(volume).all():
+    volume = np.array(image.dataobj, dtype=np.float32)
+    if LEAST_BACKGROUND <= (outside := np.isnan(volume)).mean() < 1:
+        volume[outside] = 0
+        warnings.warn(f"{name_of(path)}: {outside.sum()} voxels are NaN; they were set to 0", Mended, stacklevel=2)
+    if bad := (~np.isfinite(volume)).sum():
+        raise ValueError(f"{name_of(path)} holds {bad} voxels that are NaN or infinite: correct or leave it out.")
+    if volume.max() <= 0 or volume.min() == volume.max():
+        raise ValueError(f"{name_of(path)} has no voxel above zero or one value everywhere: this is not a FLAIR.")
+    lowest, highest = volume.min(), volume.max()
+    if ((volume == lowest) | (volume == highest)).all():
+        raise ValueError(f"{name_of(path)} has two values, {lowest:g} and {highest:g}, as a mask has: give the FLAIR.")
+    negative = (
+        (volume < -NEGATIVE[0] * highest) & (volume > lowest)
+    ).mean()  # a background may have one negative value
+    if negative > NEGATIVE[1]:
         raise ValueError(
-            f"{name} holds {(~np.isfinite(volume)).sum()} voxels that are NaN or infinite: mend or leave it out."
+            f"{name_of(path)} has {negative:.1%} of its voxels clearly below zero, down to {lowest:g}: it was standardised, "
+            "or large values were stored as negative ones; give the scan as the scanner made it."
         )
-    if volume.max() <= 0:
-        raise ValueError(f"{name} has no voxel above zero: this is not a FLAIR image.")
-    if volume.min() == volume.max():
-        raise ValueError(f"{name} is {volume.max():g} everywhere: this is not a FLAIR image.")
     volume = np.maximum(volume, 0)
     white = volume.max() if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
     return nibabel.Nifti1Image(np.minimum(volume / white, 1), image.affine)
 
 
 def tissue_level(volume: np.ndarray) -> float:
-    """Median of tissue, in the units of a volume without negative values: of what is above a tenth of the 99.9th percentile.
+    """Median of tissue, in the units of a volume without negative values.
 
-    A few bright voxels move it less than 1e-3. Above zero where any voxel is.
+    Tissue is what is above a tenth of the 99.9th percentile and above half of Otsu's threshold: air does not enter, however
+    noisy (D-044). A few bright voxels move it less than 1e-3. Above zero where any
+    voxel is.
     """
-    return float(np.median(volume[volume > np.percentile(volume, 99.9) / 10]))
+    white = np.percentile(volume, 99.9)
+    darkest = white / 10
+    for _ in range(2 if white else 0):  # the second time without what is bright, which could pass for the tissue
+        air = max(darkest, threshold_otsu(np.minimum(volume, white)) / 2)
+        white = 2 * np.median(volume[volume > air])
+    return float(np.median(volume[volume > (air if white else 0)]))
 
 
 def check_proportion(name: str | Path, flair: nibabel.Nifti1Image) -> None:
@@ -66,24 +89,22 @@ def check_proportion(name: str | Path, flair: nibabel.Nifti1Image) -> None:
     level, (low, high) = tissue_level(np.asarray(flair.dataobj)), IN_PROPORTION
     if not low <= level <= high:
         text = f"{name}: tissue is at {level:.2f} of the maximum, expected {low} to {high}"
-        if level < low:
-            text += (
-                ": fat or a few bright voxels set the scale; a network trained with `intensity: tissue` is not misled"
-            )
-        warnings.warn(f"{text}.", BrightnessWarning, stacklevel=2)
+        why = ": fat or a few bright voxels set the scale; networks trained with `intensity: tissue` are not misled"
+        warnings.warn(f"{text}{why * (level < low)}.", BrightnessWarning, stacklevel=2)
 
 
 def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     """A reference mask in canonical orientation: WMH (label 1) is 1, background and other pathology (2) are 0; uint8.
 
-    Raises
-    ------
-    ValueError
-        As `canonical`; also where a voxel is not 0, 1 or 2.
+    Raises ValueError: as `canonical`; also where a voxel is not 0, 1 or 2.
     """
     image = canonical(path)
     values = np.asarray(image.dataobj)
     check_labels(values, str(path))
+    if (values > 0.5).any() and not ((values > 0.5) & (values < 1.5)).any():
+        warnings.warn(f"{path} has other pathology (2) and no WMH (1): check its labels.", stacklevel=2)
+    if ((values > 0.5) & (values < 1.5)).mean() > 0.5:
+        raise ValueError(f"{path} marks more than half of the volume as WMH: it may be inverted; correct its labels.")
     return nibabel.Nifti1Image(((values > 0.5) & (values < 1.5)).astype(np.uint8), image.affine)
 
 
@@ -92,10 +113,8 @@ def read_pair(
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
     """A FLAIR and its reference as `read_flair` and `read_reference` give them, the reference turned to the FLAIR's axes.
 
-    Raises
-    ------
-    ValueError
-        They do not cover the same voxels (`wmhlib.intake.grids.laid_over`); and as `read_flair` and `read_reference`.
+    Raises ValueError: they do not cover the same voxels (`wmhlib.intake.grids.laid_over`); and as `read_flair` and
+    `read_reference`.
     """
     image, mask = read_flair(flair, intensity), read_reference(reference)
     over = laid_over(mask, image, f"the FLAIR {flair} and its reference {reference}")

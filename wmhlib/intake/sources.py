@@ -79,10 +79,7 @@ def read_table(source: Source, servers: Mapping[str, str]) -> list[File]:
 def read_dataverse(answer: Any, server: str) -> list[File]:
     """Every file of the newest published version, in the server's order; KeyError and the like for another answer.
 
-    Raises
-    ------
-    NoListing
-        A path could lead outside the folder or stands twice, or a file has no SHA-1.
+    Raises NoListing: a path could lead outside the folder or is listed twice, or a file has no SHA-1.
     """
     version = answer["data"]["latestVersion"]
     number = f"{version['versionNumber']}.{version['versionMinorNumber']}"
@@ -108,10 +105,7 @@ def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) ->
 
     Both options together give `orig/T1`, too. The large 3DT1 is never taken.
 
-    Raises
-    ------
-    NoListing
-        None of the files is one of these.
+    Raises NoListing: none of the files is one of these.
     """
     folders, images = "pre|orig" if orig else "pre", "FLAIR|T1" if t1 else "FLAIR"
     scan = rf"(training|test)/.+/(wmh|({folders})/({images}))\.nii\.gz"
@@ -159,4 +153,4 @@ SOURCES = {
     )
 }
 DEFAULT = ("wmh-challenge", "ljubljana-ms")
-"""What `make data` fetches where it is not told."""
+"""What `make data` fetches by default."""

@@ -112,10 +112,7 @@ def receive(
 
     `checksum` is as in `digest`. `advance` is called with every change in bytes received; `stop` ends the work.
 
-    Raises
-    ------
-    OSError
-        The file could not be fetched or written, or it came twice with another checksum, and was removed.
+    Raises OSError: the file could not be fetched or written, or it came twice with another checksum, and was removed.
     """
     target = Path(target)
     part, wrong = part_of(target), []
@@ -125,15 +122,15 @@ def receive(
             _append(session, url, part, size or LARGEST, advance, stop)
         if size and bytes_in(part) < size:
             raise Failure(f"{urlsplit(url).netloc} sent {bytes_in(part)} of {size} bytes", LATER)
-        found = digest(part, checksum)
-        if found == checksum:
+        received = digest(part, checksum)
+        if received == checksum:
             part.replace(target)
             return
         advance(-bytes_in(part))
         part.unlink()
-        wrong.append(found)
+        wrong.append(received)
         keepers = "the file was removed, tell the data set's keepers"
-        raise Failure(f"{found} came, expected {checksum}", keepers, lasts=len(wrong) == 2)
+        raise Failure(f"{received} came, expected {checksum}", keepers, lasts=len(wrong) == 2)
 
     with writing(part):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def vgg19_file() -> tuple[Path | None, str]:
             with web.open_session() as session, tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
                 web.receive(session, VGG19_URL, target, checksum, advance=bar.update)
     except OSError as error:
-        return None, f"VGG19's weights could not be fetched: {error}"
+        return None, f"VGG19's weights could not be fetched: {getattr(error, 'what', error)}"
     return target, "Keras's ImageNet weights"
 
 

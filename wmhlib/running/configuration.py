@@ -3,22 +3,19 @@
 Quick to import: notebooks look at their parameters with it before they load anything else.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wmhlib.running.files import ROOT, PathLike, find, write_json
+from wmhlib.running.files import ROOT, PathLike, find, read_json, write_json
 
 
 def read_settings(config: PathLike) -> tuple[Path, dict]:
     """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it).
 
-    Raises
-    ------
-    FileNotFoundError, OSError, ValueError
-        The file, or the one it builds on, is not there, cannot be read, or holds no settings.
+    Raises FileNotFoundError, OSError, ValueError: the file, or the one it builds on, is not there, cannot be read, or holds
+    no settings.
     """
     path = find(config, "configuration")
     settings = read_yaml(path)
@@ -54,29 +51,17 @@ def merged(below: Any, above: Any) -> Any:
 def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
     """Record in a study's folder (`made_from.json`) the configuration and the data folder that its results are made from.
 
-    Raises
-    ------
-    ValueError
-        The folder holds trainings of another configuration or data folder that is still there: they would be replaced.
+    Raises ValueError: the folder holds trainings of another configuration or data folder that is still there: they would be
+    replaced.
     """
     record = Path(folder) / "made_from.json"
-    now = {"configuration": _kept(configuration), "data": _kept(data)}
-    try:
-        before = {key: str(value) for key, value in json.loads(record.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
-        before = {}
+    places = {"configuration": (ROOT / configuration).resolve(), "data": (ROOT / data).resolve()}
+    now = {key: str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path) for key, path in places.items()}
+    before = {key: str(value) for key, value in read_json(record).items()}
     if any(Path(folder).glob("models/*/seed-*/model.keras")):
         for key in now.keys() & before.keys():
             if before[key] != now[key] and (ROOT / before[key]).exists():
-                raise ValueError(
-                    f"{folder} holds trainings made from {before[key]}, and a study of {now[key]} would replace them: "
-                    f"give the study in {configuration} another name (its key `study`), or remove the folder."
-                )
+                remedy = f"give the study in {configuration} another name (its key `study`), or remove the folder"
+                raise ValueError(f"{folder} holds trainings of {before[key]}, not of {now[key]}: {remedy}.")
     if before != now:
         write_json(record, now)
-
-
-def _kept(path: PathLike) -> str:
-    """A path that stays true when the project's folder moves."""
-    whole = (ROOT / path).resolve()
-    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -21,7 +22,7 @@ REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what stands in its place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what is in its place"),
 }
 """What helps where a file cannot be written."""
 
@@ -38,18 +39,13 @@ def find(name: PathLike, what: str) -> Path:
 def writing(path: PathLike) -> Iterator[None]:
     """Say in one sentence why a file or folder cannot be written; any other error passes unchanged.
 
-    Raises
-    ------
-    OSError
-        Of the same class as the one that was raised; the message names `path`, the reason and the remedy.
+    Raises OSError: of the same class as the one that was raised; the message names `path`, the reason and the remedy.
     """
     try:
         yield
     except OSError as error:
-        target, place = (
-            Path(path).absolute(),
-            Path(str(error.filename or path)).absolute(),
-        )  # writes as such name no file
+        target = Path(path).absolute()
+        place = Path(str(error.filename or path)).absolute()  # writes as such name no file
         if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
             raise
         raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
@@ -57,12 +53,9 @@ def writing(path: PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place only when the block ends without an error.
+    """A temporary name next to `path` that takes its place only when the block ends without an error.
 
-    Raises
-    ------
-    OSError
-        The disk is full, or the folder is not writable; as `writing`.
+    Raises OSError: the disk is full, or the folder is not writable; as `writing`.
     """
     path = Path(path)
     with writing(path):
@@ -84,10 +77,7 @@ def alone(folder: PathLike) -> Iterator[None]:
     """Hold a folder while the block lasts, or until the process ends. (On a cluster the study's own lock does not reach the
     jobs, and a job that Slurm believes lost may run twice.)
 
-    Raises
-    ------
-    BlockingIOError
-        Another process holds it.
+    Raises BlockingIOError: another process holds it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +89,21 @@ def alone(folder: PathLike) -> Iterator[None]:
         except OSError:
             pass  # a disk without locks
         yield
+
+
+def sha256(path: PathLike) -> str:
+    """The checksum of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: PathLike) -> dict:
+    """The object that a JSON file holds; an empty one where it is not there, cannot be read or holds anything else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: PathLike, content: dict) -> None:

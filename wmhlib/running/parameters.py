@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,20 @@ def check(**values: Any) -> None:
             hint = f"; did you mean {close[0]}?" if close else "."
             raise Refused(f"There is no parameter {name}: this notebook has {', '.join(values)}{hint}")
     for name in values.keys() & TEXTS:
-        _refuse_other_than_text(name, values[name])
+        if not isinstance(values[name], str | os.PathLike):
+            raise Refused(
+                f"{name} is {values[name]!r}, not text: papermill's -p turns what looks like a number, True, False or None "
+                "into one (007 becomes 7), -r leaves it as it is; in a cell, put it between quotes. Several scans are one "
+                f"text with {os.pathsep!r} between them."
+            )
     try:
         for name, usable in CHECKS.items():
             if name in values:
                 usable(values[name])
+        if "scans" in values and values.get("out"):
+            folders = {os.path.realpath(scan.parent) for scan in find_scans(values["scans"])}
+            if os.path.realpath(ROOT / os.path.expanduser(values["out"])) in folders:
+                raise ValueError(f"Scans lie in {values['out']}, where results would be written: name another folder.")
         if "config" in values:
             _check_study(**{name: values[name] for name in ("config", "data", "loss") if name in values})
     except (ValueError, OSError) as error:
@@ -77,14 +87,6 @@ def _assigned(known: dict) -> list[str]:
     return names
 
 
-def _refuse_other_than_text(name: str, value: Any) -> None:
-    if not isinstance(value, str | os.PathLike):
-        raise Refused(
-            f"{name} is {value!r}, not text: papermill's -p turns what looks like a number, True, False or None into one "
-            f"(007 becomes 7), -r leaves it as it is; in a cell, put it between quotes."
-        )
-
-
 def _check_seed(seed: Any) -> None:
     if type(seed) is not int or not 1 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}: give a whole number from 1 to {2**32 - 1}.")
@@ -98,11 +100,13 @@ def _check_switch(your_own: Any) -> None:
 def _check_model(model: PathLike) -> None:
     if str(model) and not find(model, "model").is_file():
         raise ValueError(f"{model} is a folder: name the model.keras in it.")
+    if str(model) and not zipfile.is_zipfile(find(model, "model")):
+        raise ValueError(f"{model} is cut short or no model.keras: copy it again.")
 
 
 def _check_folder(folder: PathLike) -> None:
     """Refuse a place for results where nothing can be written."""
-    place = ROOT / Path(folder).expanduser()
+    place = ROOT / os.path.expanduser(folder)
     there = next(path for path in (place, *place.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         kind = "is a folder where you may not write" if there.is_dir() else "is a file"
