@@ -245,8 +245,18 @@ def test_what_programs_make_of_a_scan_is_no_scan(tmp_path):
         "lesionmask_FLAIR",
         "FLAIR_pve_0",
     )
-    folder = write(tmp_path / "in", "sub-1_FLAIR.nii.gz", "FLAIR_T2.nii.gz", *(f"{name}.nii.gz" for name in made))
-    assert [path.name for path in find_scans(folder)] == ["FLAIR_T2.nii.gz", "sub-1_FLAIR.nii.gz"]
+    folder = write(
+        tmp_path / "in",
+        "sub-1_FLAIR.nii.gz",
+        "FLAIR_T2.nii.gz",
+        "lesion_free_FLAIR.nii",
+        *(f"{name}.nii.gz" for name in made),
+    )
+    assert [path.name for path in find_scans(folder)] == [
+        "FLAIR_T2.nii.gz",
+        "lesion_free_FLAIR.nii",
+        "sub-1_FLAIR.nii.gz",
+    ]
 
 
 @pytest.mark.parametrize("scans", ["", "nowhere", "*.nothing", "empty", "a.nii:b.nii"])

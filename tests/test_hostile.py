@@ -139,8 +139,11 @@ def _broken(draw, raw: bytearray, size: int) -> bytearray:
     return raw[:cut] + draw(st.sampled_from([b"", b"", b"", b"\0" * 64, b"junk", bytes(2**21)]))
 
 
-def ways_in(path, good, out) -> dict:
-    """Every way by which a scan or mask is read, and what is done with a FLAIR that was read."""
+def ways_in(path, sound, mask, out):
+    """Every way by which a scan or mask is read, and what is done with a FLAIR that was read.
+
+    `sound` and `mask` are a FLAIR and a mask that nothing is wrong with.
+    """
     flair = None
 
     def read():
@@ -156,10 +159,10 @@ def ways_in(path, good, out) -> dict:
     yield read
     yield lambda: scans.canonical_slice_count(path)
     yield lambda: scans.read_reference(path)
-    yield lambda: scans.read_pair(good, path)
+    yield lambda: scans.read_pair(sound, path)
     yield lambda: metrics.positive_class_density(path)
     yield lambda: metrics.challenge_metrics(path, path)
-    yield lambda: metrics.challenge_metrics(good, path)
+    yield lambda: metrics.challenge_metrics(mask, path)
     yield lambda: lesions.lesion_records(metrics.MaskPair(path, path))
     yield lambda: lesions.volumes_ml(metrics.MaskPair(path, path))
     yield lambda: threshold_mask(path, 0.5)
@@ -178,11 +181,12 @@ def test_a_mutated_scan_is_read_or_refused_in_one_sentence(tmp_path_factory, fil
     ending, content = file
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     (folder / "out").mkdir(parents=True, exist_ok=True)
-    good, path = folder / "good.nii", folder / f"scan{ending}"
-    good.write_bytes(WHOLE[0])
+    sound, mask, path = folder / "sound.nii", folder / "mask.nii", folder / f"scan{ending}"
+    sound.write_bytes(whole(np.int16))
+    mask.write_bytes(whole(np.uint8))
     path.write_bytes(content)
     with bounded():
-        for way in ways_in(path, good, folder / "out"):
+        for way in ways_in(path, sound, mask, folder / "out"):
             try:
                 way()
             except Exception as error:

@@ -131,7 +131,7 @@ def test_the_losses_of_a_configuration_with_a_base_are_known(tmp_path):
 
 @pytest.mark.slow
 def test_papermill_ends_with_the_sentence(tmp_path):
-    """A name that is misspelt, a value that is none: refused in seconds, in one sentence, in the terminal and the copy."""
+    """A misspelt name or an impossible value is refused within seconds, in one sentence, in the terminal and in the copy."""
     out = tmp_path / "out.ipynb"
     for arguments, words in (
         (["-p", "los", "tversky"], ("los", "loss")),

@@ -104,6 +104,7 @@ def test_masks_lie_on_the_scans_own_grid(view):
     copy = keras.Model(image, keras.layers.Rescaling(1 / 255, 103.939 / 255)(image[..., :1]))
     values = np.zeros((20, 24, 5), np.float32)
     values[3:8, 15:20, 2] = 10
+    values[0, 0] = 1  # with two values it would be a mask
     for codes in ("RAS", "LPS", "PSL"):
         turn = nibabel.orientations.axcodes2ornt(codes)
         scan = nibabel.Nifti1Image(values, np.diag([1, 1.2, 3, 1.0])).as_reoriented(

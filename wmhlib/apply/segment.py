@@ -30,6 +30,7 @@ from wmhlib.inference import THRESHOLD, load_generator, probability
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
+from wmhlib.metrics import voxel_mm3
 from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
 from wmhlib.slices import TISSUE, Preparation
@@ -145,7 +146,7 @@ def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike,
         quality_picture(read_flair(path, "tissue"), straight, name).save(temporary)
     save_image(mask, out / f"{name}{RESULTS['mask']}")
     labels, count = cc3d.connected_components(straight, connectivity=26, return_N=True)
-    voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], voxel_mm3(scan.affine) / 1000
     return {
         "lesions": count,
         "volume_ml": int(voxels.sum()) * voxel_ml,

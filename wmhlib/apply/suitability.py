@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.scans import IN_PROPORTION, read_flair, tissue_level
+from wmhlib.metrics import voxel_mm3
 from wmhlib.running.files import PathLike, read_json
 
 RANGES: dict[str, tuple[str, str, tuple[float, float]]] = {
@@ -113,8 +114,8 @@ def brightness_doubt(flair: nibabel.Nifti1Image, trained_on: dict, intensity: st
 def size_doubt(flair: nibabel.Nifti1Image) -> str:
     """A sentence where the tissue of a FLAIR, as `read_flair` gives it, fills less or more than a head can; else empty."""
     volume = np.asarray(flair.dataobj)
-    litres = (volume > tissue_level(volume) / 2).sum() * abs(np.linalg.det(flair.affine[:3, :3])) / 1e6
-    (low, high) = HEAD_LITRES
+    litres = (volume > tissue_level(volume) / 2).sum() * voxel_mm3(flair.affine) / 1e6
+    low, high = HEAD_LITRES
     text = f"Tissue fills {litres:.2g} litres, expected {low} to {high}: are the voxel sizes right?"
     return text * (not low <= litres <= high)
 

@@ -26,7 +26,7 @@ POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git 
 
 
 MADE = re.compile(
-    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d)$|^(lesion|mask|seg|roi)",
+    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d)$|^(lesions?[_-]?mask|mask|seg|roi)[_-]",
     re.IGNORECASE,
 )
 """How a file's name ends or begins, but for its ending, where programs or people made it from a scan."""

@@ -21,7 +21,7 @@ ENTITIES += "recording chunk seg res den label desc".split()
 LATER_SCAN = re.compile(
     rf"_(?:{'|'.join(ENTITIES)})-|[_-](?:study|session|visit|timepoint|time|tp|scan|exam|t|v)[_-]?\d+$", re.IGNORECASE
 )
-"""Where a subject's name goes on that only tells one scan of a person from another: `_ses-2`, `_study2`, `_T1`."""
+"""The part of a subject's name that names one of a person's scans: `_ses-2`, `_study2`, `_T1`."""
 
 
 def person(subject: str) -> str:

@@ -51,9 +51,9 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
         warnings.warn(f"{name_of(path)}: {outside.sum()} voxels are NaN; they were set to 0", Mended, stacklevel=2)
     if bad := (~np.isfinite(volume)).sum():
         raise ValueError(f"{name_of(path)} holds {bad} voxels that are NaN or infinite: correct or leave it out.")
-    if volume.max() <= 0 or volume.min() == volume.max():
-        raise ValueError(f"{name_of(path)} has no voxel above zero or one value everywhere: this is not a FLAIR.")
     lowest, highest = volume.min(), volume.max()
+    if highest <= 0 or lowest == highest:
+        raise ValueError(f"{name_of(path)} has no voxel above zero or one value everywhere: this is not a FLAIR.")
     if ((volume == lowest) | (volume == highest)).all():
         raise ValueError(f"{name_of(path)} has two values, {lowest:g} and {highest:g}, as a mask has: give the FLAIR.")
     negative = (
@@ -65,7 +65,7 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
             "or large values were stored as negative ones; give the scan as the scanner made it."
         )
     volume = np.maximum(volume, 0)
-    white = volume.max() if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
+    white = highest if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
     return nibabel.Nifti1Image(np.minimum(volume / white, 1), image.affine)
 
 
@@ -101,11 +101,12 @@ def read_reference(path: str | Path) -> nibabel.Nifti1Image:
     image = canonical(path)
     values = np.asarray(image.dataobj)
     check_labels(values, str(path))
-    if (values > 0.5).any() and not ((values > 0.5) & (values < 1.5)).any():
+    lesion = (values > 0.5) & (values < 1.5)
+    if not lesion.any() and (values > 0.5).any():
         warnings.warn(f"{path} has other pathology (2) and no WMH (1): check its labels.", stacklevel=2)
-    if ((values > 0.5) & (values < 1.5)).mean() > 0.5:
+    if lesion.mean() > 0.5:
         raise ValueError(f"{path} marks more than half of the volume as WMH: it may be inverted; correct its labels.")
-    return nibabel.Nifti1Image(((values > 0.5) & (values < 1.5)).astype(np.uint8), image.affine)
+    return nibabel.Nifti1Image(lesion.astype(np.uint8), image.affine)
 
 
 def read_pair(

@@ -49,15 +49,17 @@ def reach(url: str) -> None:
 
     def probe() -> None:
         try:
-            outcome.append(persist(ask_anything, url, attempts=2))
+            outcome.append(persist(ask_anything, url, attempts=2, stop=late))
         except Exception as error:
             outcome.append(error)
 
     outcome: list[Exception | None] = []
+    late = threading.Event()  # an answer after all is of no more interest
     thread = threading.Thread(target=probe, daemon=True)  # looking a name up cannot be given a time limit
     thread.start()
     thread.join(REACH_S)
     if not outcome:
+        late.set()
         raise Failure(f"{urlsplit(url).netloc} has not answered within {REACH_S} s", NETWORK)
     if outcome[0]:
         raise outcome[0]

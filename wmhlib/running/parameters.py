@@ -52,11 +52,9 @@ def check(**values: Any) -> None:
                 f"text with {os.pathsep!r} between them."
             )
     try:
-        for name, usable in CHECKS.items():
-            if name in values:
-                usable(values[name])
+        usable = {name: usable(values[name]) for name, usable in CHECKS.items() if name in values}
         if "scans" in values and values.get("out"):
-            folders = {os.path.realpath(scan.parent) for scan in find_scans(values["scans"])}
+            folders = {os.path.realpath(scan.parent) for scan in usable["scans"]}
             if os.path.realpath(ROOT / os.path.expanduser(values["out"])) in folders:
                 raise ValueError(f"Scans lie in {values['out']}, where results would be written: name another folder.")
         if "config" in values:
@@ -98,9 +96,12 @@ def _check_switch(your_own: Any) -> None:
 
 
 def _check_model(model: PathLike) -> None:
-    if str(model) and not find(model, "model").is_file():
+    if not str(model):
+        return
+    path = find(model, "model")
+    if not path.is_file():
         raise ValueError(f"{model} is a folder: name the model.keras in it.")
-    if str(model) and not zipfile.is_zipfile(find(model, "model")):
+    if not zipfile.is_zipfile(path):
         raise ValueError(f"{model} is cut short or no model.keras: copy it again.")
 
 
@@ -136,4 +137,4 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "out": _check_folder,
     "bids": _check_folder,
 }
-"""What refuses a value that a parameter cannot have."""
+"""What refuses a value that a parameter cannot have; of `scans`, it returns the files."""
