@@ -40,8 +40,8 @@ def lesions(
     if merged_mm3:
         score = 0.5 * rough - patches - away / random.uniform(6, 14)
         height = np.maximum(height, _grown(score, allowed, merged_mm3 / voxel_mm3, 0.25))
-    number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160))
-    size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / number, 24, 70))
+    number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160) * min(1, load_ml / 2.5))
+    size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / max(number, 1), 24, 70))
     height = np.maximum(height, _punctate(random, axes, allowed & (away > 2), number, size_mm3))
     return np.clip(height * (1 + 0.12 * rough), 0, 1) * np.clip((white - 0.2) / 0.3, 0, 1) * (place[2] > -30)
 

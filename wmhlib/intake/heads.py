@@ -60,11 +60,11 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     """A head of a centre, with lesions of about `load_ml`."""
     age = random.normal(0, 1)
     tissue, white, fluid, place = bent(random, head, axes, widening_mm=float(np.clip(1.2 + 1.2 * age, -1, 5)))
-    sulci = 112 - 22 * float(np.clip(age, -1.5, 2))
+    sulci = 80 - 24 * float(np.clip(age, -1.5, 2))
     tissue[(tissue == Tissue.CORTEX) & (fluid > sulci)] = Tissue.CSF
     tissue[(tissue == Tissue.CSF) & (fluid < sulci)] = Tissue.CORTEX
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
-    image = _levels(random, site)[tissue] * _texture(tissue, fine, broad)
+    image = _levels(random, site)[tissue] * _texture(tissue, fine * random.uniform(0.8, 2.2), broad)
     if site.stripped:
         image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is thin
     brain = IN_BRAIN[tissue]
@@ -80,7 +80,10 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     matter = (tissue == Tissue.WHITE) * (white[box] / np.float32(255))
     height = lesions(random, axes, matter, away, place, rough, patches, load_ml)
     bright = site.lesion * random.uniform(0.85, 1.15)
-    _add_bright(random, site, image_in, tissue, away, place, (rough, patches, broad), bright, height)
+    paired = smooth_field(
+        random, [np.abs(axes[0]), axes[1], axes[2]], 16
+    )  # the same on both sides, as tracts and gyri are
+    _add_bright(random, site, image_in, tissue, away, place, (rough, patches, broad, paired), bright, height)
     image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
         pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
@@ -132,16 +135,25 @@ def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndar
 
 
 def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
-    """Add what is bright and no lesion, in place: dirty white matter, rims, septum, choroid plexus, cortex, flow."""
-    rough, patches, broad = fields
+    """Add what is bright and no lesion, in place: dirty white matter, rims, septum, tracts, cortex, choroid plexus, flow."""
+    rough, patches, broad, paired = fields
     some = np.clip(0.6 + 0.5 * patches, 0, 1.5)
     amount = random.uniform(0, 0.35) * some * np.exp(away / np.float32(-9))
     amount += random.uniform(0, 0.6) * some * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
-    septum = (np.abs(place[0]) < 2) & (away < 3) & (away > 0) & (np.abs(place[2] - 8) < 15) & (tissue != Tissue.CORTEX)
+    septum = (
+        (np.abs(place[0]) < random.uniform(1.5, 4))
+        & (away < 3)
+        & (away > 0)
+        & (np.abs(place[2] - 8) < 15)
+        & (tissue != Tissue.CORTEX)
+    )
     amount += np.float32(random.uniform(0.1, 0.7)) * septum
     image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
     image[(tissue == Tissue.VENTRICLE) & (rough > 1.1) & (place[1] < 0)] = random.uniform(site.csf, 125)
-    image += np.clip(broad - 0.8, 0, 1.2) * random.uniform(0, 14) * (tissue == Tissue.CORTEX)
+    inner = np.exp(away / np.float32(-18))  # limbic cortex and insula lie deep, and are bright on FLAIR
+    cortex = random.uniform(0, 22) * inner + random.uniform(0, 6) * paired + random.uniform(0, 6) * broad
+    image += cortex * (tissue == Tissue.CORTEX)
+    image += random.uniform(0, 4) * paired * (tissue == Tissue.WHITE)
     fluid = (tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE)
     image += np.clip(patches - 0.8, 0, 1) * random.uniform(0, 70) * (fluid & (place[2] < -12))
 

@@ -1,7 +1,7 @@
 """A synthetic multi-centre FLAIR cohort with white matter hyperintensities (WMH), in the challenge's own layout.
 
-The doorway to the study: everything runs on it where no scan can be shared. In flow a seed and a number of subjects a
-centre; out flow `FLAIR.nii.gz` and `wmh.nii.gz` a subject, as `wmhlib.cohort` reads them.
+Everything runs on it where no scan can be shared. Input: a seed and a number of subjects a centre. Output: `FLAIR.nii.gz`
+and `wmh.nii.gz` a subject, as `wmhlib.cohort` reads them.
 
 A subject is a true head (`wmhlib.intake.anatomy`), bent, aged and painted with lesions (`heads`, `drawn_lesions`), and what
 the scanner of its centre makes of it (`scanner`). The centre named `random` has another scanner for every subject, for
@@ -76,7 +76,7 @@ def subject(
     template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
     voxel, axes, fine = _grids(random, site, scale)
-    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), 2.5, 42))
+    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), site.least_ml, 42))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
     wmh = (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)

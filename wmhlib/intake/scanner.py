@@ -28,6 +28,7 @@ class Centre:
     noise: float  # SD of the complex noise
     bias: float  # SD of the logarithm of the coil sensitivity
     load_ml: float  # median lesion load
+    least_ml: float = 2.5  # of lesions, in a subject
     csf: float = 25
     stripped: bool = False
     defaced: bool = False
@@ -35,7 +36,7 @@ class Centre:
     tilt_deg: float = 0.0  # of the scanner's axes about the left-right axis
     gamma: float = 1.0  # of the contrast
     blur: float = 0.35  # SD of a voxel's profile, in voxels
-    sharpened: float = 0.3  # within slices, as scanners do
+    sharpened: float = 0.5  # within slices, as scanners do
     ghost: float = 0.0  # share of the signal that comes back half a field of view away
     dtype: type = np.float32
     gain: float = 1.0  # stored value of intensity 1
@@ -53,11 +54,11 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     )
     shape = (round(200 / voxel[0]), round(245 / voxel[1]), round(185 / voxel[2]))
     return replace(
-        site, voxel_mm=voxel, shape=shape, grey=random.uniform(102, 132), lesion=random.uniform(22, 70),
-        csf=random.uniform(8, 48), scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
-        noise=random.uniform(1, 6), bias=random.uniform(0.02, 0.12), load_ml=random.uniform(3, 16),
+        site, voxel_mm=voxel, shape=shape, grey=random.uniform(102, 132), lesion=random.uniform(30, 75),
+        csf=random.uniform(5, 40), scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
+        noise=random.uniform(1, 6), bias=random.uniform(0.02, 0.12), load_ml=random.choice([random.uniform(0, 1), random.uniform(1, 16)], p=[0.2, 0.8]), least_ml=0,
         stripped=random.random() < 0.5, other_pathology=0.1, gamma=random.uniform(0.85, 1.2), blur=random.uniform(0.28, 0.5),
-        sharpened=random.choice([0, random.uniform(0, 0.8)]),
+        sharpened=random.uniform(0, 1),
         ghost=random.choice([0, random.uniform(0, 0.02)]), gain=float(10 ** random.uniform(-2, 1.5)),
     )  # fmt: skip
 

@@ -87,3 +87,14 @@ def intensity_histograms(histograms: dict[str, tuple[np.ndarray, np.ndarray]]) -
         figure.add_scatter(x=intensities, y=fractions, name=html.escape(name), mode="lines")
     figure.update_xaxes(title="intensity / volume maximum").update_yaxes(title="fraction of non-zero voxels")
     return figure.update_layout(height=340, margin={"t": 20})
+
+
+def power_spectra(frequencies: np.ndarray, spectra: dict[str, np.ndarray]) -> go.Figure:
+    """Power of axial slices (mm², tissue = 1) by spatial frequency (cycles/mm), one line per centre; both logarithmic."""
+    figure = go.Figure()
+    for name, power in spectra.items():
+        dash = "dot" if name.endswith(", beside") else "solid"
+        figure.add_scatter(x=frequencies, y=power, name=html.escape(name), mode="lines", line_dash=dash)
+    figure.update_xaxes(title="spatial frequency (cycles/mm)", type="log")
+    figure.update_yaxes(title="power (mm², tissue = 1)", type="log", exponentformat="power")
+    return figure.update_layout(height=380, margin={"t": 20})

@@ -31,7 +31,8 @@ def check(**values: Any) -> None:
     Parameters
     ----------
     values
-        Every parameter of the notebook by its name: `config`, `data`, `loss`, `seed`, `your_own` of a study's notebooks;
+        Every parameter of the notebook by its name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
+        notebooks;
         `scans`, `model`, `out`, `bids` of notebook 07.
 
     Raises
@@ -126,12 +127,13 @@ def _check_study(config: PathLike, data: PathLike = "", loss: str | None = None)
         claim(ROOT / "reports" / study, path, ROOT / Path(folder).expanduser())
 
 
-TEXTS = {"config", "data", "loss", "scans", "model", "out", "bids"}
+TEXTS = {"config", "data", "beside", "loss", "scans", "model", "out", "bids"}
 """Parameters that are text."""
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "seed": _check_seed,
     "your_own": _check_switch,
+    "beside": lambda folder: find(folder, "folder of scans") if str(folder) else None,
     "scans": find_scans,
     "model": _check_model,
     "out": _check_folder,

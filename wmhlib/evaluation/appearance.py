@@ -1,0 +1,70 @@
+"""What scans look like, in figures by which synthetic ones can be held against real ones.
+
+Input: a FLAIR and its reference on one grid (`wmhlib.intake.scans.read_pair`). Output: plain numbers, in mm and in levels of
+tissue, so that centres of any grid and brightness compare. The slices of the middle half of a volume are looked at: there is
+most of the brain.
+"""
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+from wmhlib.intake.scans import tissue_level
+
+FREQUENCIES = np.linspace(0.02, 0.6, 30)
+"""Spatial frequencies of a spectrum, in cycles/mm."""
+
+
+def _middle(image: nibabel.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
+    """At most 16 slices of the middle half, tissue = 1, and the size of their pixels in mm."""
+    volume = image.get_fdata(dtype=np.float32)
+    quarter = volume.shape[2] // 4
+    chosen = np.unique(np.linspace(quarter, volume.shape[2] - 1 - quarter, 16).round().astype(int))
+    return volume[:, :, chosen] / tissue_level(volume), np.array(image.header.get_zooms()[:2])
+
+
+def power_spectrum(image: nibabel.Nifti1Image) -> np.ndarray:
+    """Power of the axial slices by spatial frequency, in mm², at `FREQUENCIES`; NaN beyond what the pixels resolve.
+
+    Mean over directions and slices of the periodogram under a Hann window. It falls with the scanner's resolution, and ends
+    in the level of its noise.
+    """
+    slices, pixel_mm = _middle(image)
+    window = np.hanning(slices.shape[0])[:, None] * np.hanning(slices.shape[1])
+    power = (np.abs(np.fft.fft2(slices * window[:, :, None], axes=(0, 1))) ** 2).mean(2)
+    power *= pixel_mm.prod() / (window**2).sum()
+    x, y = (np.fft.fftfreq(count, mm) for count, mm in zip(power.shape, pixel_mm, strict=True))
+    radius = np.hypot(x[:, None], y)
+    edges = np.append(FREQUENCIES - np.diff(FREQUENCIES)[0] / 2, np.inf)
+    inside = (radius >= edges[0]) & (radius < 0.5 / pixel_mm.max())
+    bins = np.digitize(radius[inside], edges) - 1
+    counts = np.bincount(bins, minlength=len(FREQUENCIES))
+    counts[FREQUENCIES > 0.5 / pixel_mm.max()] = 0
+    sums = np.bincount(bins, power[inside], len(FREQUENCIES))
+    return np.divide(sums, counts, out=np.full(len(FREQUENCIES), np.nan), where=counts > 0)
+
+
+def edge_width_mm(image: nibabel.Nifti1Image) -> float:
+    """How wide the border of fluid and brain is in a slice: tissue's level over the median gradient at half of it; NaN if none."""
+    slices, pixel_mm = _middle(image)
+    slope = np.hypot(*np.gradient(slices, *pixel_mm, axis=(0, 1)))
+    at_border = np.abs(slices - 0.5) < 0.1
+    return float(1 / np.median(slope[at_border])) if at_border.any() else np.nan
+
+
+def lesion_contrast(image: nibabel.Nifti1Image, mask: np.ndarray) -> float:
+    """Median brightness of lesions over that of the tissue 2 to 4 mm around them in their slices; NaN without a lesion.
+
+    `mask` holds 1 where a lesion is.
+    """
+    volume, lesion = image.get_fdata(dtype=np.float32), mask == 1
+    slices = np.flatnonzero(lesion.any((0, 1)))
+    if not len(slices):
+        return np.nan
+    volume, lesion = volume[:, :, slices], lesion[:, :, slices]
+    within = [
+        ndimage.distance_transform_edt(~plane, image.header.get_zooms()[:2]) for plane in np.moveaxis(lesion, 2, 0)
+    ]
+    away = np.stack(within, axis=2)
+    around = (away > 2) & (away < 4) & (volume > 0.5 * np.median(volume[lesion]))  # fluid is left out
+    return float(np.median(volume[lesion]) / np.median(volume[around])) if around.any() else np.nan
