@@ -162,6 +162,16 @@ def test_further_folders_are_external_throughout(challenge, settings, write_conf
         load_cohort(open_study(write_config(settings)))
 
 
+def test_folders_that_are_not_there_are_told_before_a_cohort_is_made(settings, write_config, tmp_path):
+    settings["data"] = {"root": str(tmp_path / "made"), "phantom": {"seed": 1, "subjects": {"Alder": 1}, "scale": 0.2}}
+    for key, place in (("label_maps", settings["data"]["phantom"]), ("external", settings["data"])):
+        missing = str(tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError, match=naming(missing)):
+            place[key] = missing if key == "label_maps" else [missing]
+            load_cohort(open_study(write_config(settings)))
+        assert not (tmp_path / "made").exists()
+
+
 def test_a_study_without_training_or_unseen_subjects_is_refused(challenge, settings, write_config, tmp_path):
     random = np.random.default_rng(0)
     write_subject(tmp_path / "one" / "training" / "D" / "1", *small_scan(random))

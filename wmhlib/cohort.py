@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -121,16 +122,15 @@ def load_cohort(study: Study) -> pd.DataFrame:
         A subject or a scan is in two folders, or the study has none to train on or none unseen; and as `read_folder`,
         `assign_splits`.
     """
+    external = {folder: read_folder(folder) for folder in study.external}  # first: making scans takes minutes
     if phantom := study.config.data.phantom:
-        label_maps = ROOT / phantom.label_maps if phantom.label_maps else None
+        label_maps = ROOT / Path(phantom.label_maps).expanduser() if phantom.label_maps else None
         write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale, label_maps=label_maps)
-    tables = {}
-    for folder in (study.data, *study.external):
-        reason = "external in participants.tsv" if is_bids(folder) else "below test/"
-        tables[folder] = read_folder(folder)
-        tables[folder]["reason"] = tables[folder].split.map({"external": reason}).fillna("")
-    for folder in study.external:
-        tables[folder] = tables[folder].assign(split="external", reason="its folder is under data.external")
+    tables = {study.data: read_folder(study.data)}
+    reason = "external in participants.tsv" if is_bids(study.data) else "below test/"
+    tables[study.data]["reason"] = tables[study.data].split.map({"external": reason}).fillna("")
+    for folder, table in external.items():
+        tables[folder] = table.assign(split="external", reason="its folder is under data.external")
     roles.refuse_repeated(tables)
     cohort = pd.concat(tables.values(), ignore_index=True)
     cohort.attrs[NOTES] = [note for table in tables.values() for note in table.attrs[NOTES]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from wmhlib.intake.fields import Axes, step
 
-BORDER = 0.45
+BORDER = 0.37
 """The height from which a reader marks a lesion."""
 
 

@@ -139,7 +139,7 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
     rough, patches, broad, paired = fields
     some = np.clip(0.6 + 0.5 * patches, 0, 1.5)
     amount = random.uniform(0, 0.35) * some * np.exp(away / np.float32(-9))
-    amount += random.uniform(0, 0.6) * some * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
+    amount += random.uniform(0, 0.3) * some * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
     septum = (
         (np.abs(place[0]) < random.uniform(1.5, 4))
         & (away < 3)
