@@ -35,7 +35,7 @@ def lesions(
 
     bands_mm3 = 1000 * load_ml * random.uniform(0.35, 0.85)
     merged_mm3 = (1000 * load_ml - bands_mm3) * random.uniform(0, 0.9) * (load_ml > 4)
-    score = random.uniform(2, 4) * horns + random.uniform(1, 2) * patches + 0.7 * rough - away
+    score = random.uniform(0.5, 4) * horns + random.uniform(1, 2) * patches + 0.7 * rough - away
     height = _grown(score, allowed, bands_mm3 / voxel_mm3, 0.9)
     if merged_mm3:
         score = 0.5 * rough - patches - away / random.uniform(6, 14)

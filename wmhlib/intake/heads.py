@@ -64,7 +64,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     tissue[(tissue == Tissue.CORTEX) & (fluid > sulci)] = Tissue.CSF
     tissue[(tissue == Tissue.CSF) & (fluid < sulci)] = Tissue.CORTEX
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
-    image = _levels(random, site)[tissue] * _texture(tissue, fine * random.uniform(0.8, 2.2), broad)
+    image = _levels(random, site)[tissue] * _texture(tissue, fine * random.uniform(0.8, 1.7), broad)
     if site.stripped:
         image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is thin
     brain = IN_BRAIN[tissue]
@@ -147,11 +147,11 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
         & (np.abs(place[2] - 8) < 15)
         & (tissue != Tissue.CORTEX)
     )
-    amount += np.float32(random.uniform(0.1, 0.7)) * septum
+    amount += np.float32(random.uniform(0.1, 1.1)) * septum
     image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
     image[(tissue == Tissue.VENTRICLE) & (rough > 1.1) & (place[1] < 0)] = random.uniform(site.csf, 125)
     inner = np.exp(away / np.float32(-18))  # limbic cortex and insula lie deep, and are bright on FLAIR
-    cortex = random.uniform(0, 22) * inner + random.uniform(0, 6) * paired + random.uniform(0, 6) * broad
+    cortex = random.uniform(0, 30) * inner + random.uniform(0, 6) * paired + random.uniform(0, 6) * broad
     image += cortex * (tissue == Tissue.CORTEX)
     image += random.uniform(0, 4) * paired * (tissue == Tissue.WHITE)
     fluid = (tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE)

@@ -54,11 +54,11 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     )
     shape = (round(200 / voxel[0]), round(245 / voxel[1]), round(185 / voxel[2]))
     return replace(
-        site, voxel_mm=voxel, shape=shape, grey=random.uniform(102, 132), lesion=random.uniform(34, 75),
+        site, voxel_mm=voxel, shape=shape, grey=random.uniform(105, 128), lesion=random.uniform(34, 75),
         csf=random.uniform(5, 40), scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
         noise=random.uniform(1, 5), bias=random.uniform(0.02, 0.12), load_ml=random.choice([random.uniform(0, 1), random.uniform(1, 16)], p=[0.2, 0.8]), least_ml=0,
         stripped=random.random() < 0.5, other_pathology=0.1, gamma=random.uniform(0.85, 1.2), blur=random.uniform(0.28, 0.5),
-        sharpened=random.uniform(0, 1),
+        sharpened=random.uniform(0, 0.8),
         ghost=random.choice([0, random.uniform(0, 0.02)]), gain=float(10 ** random.uniform(-2, 1.5)),
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray, sharpened
     """Values on the axes `fine` as the scanner's voxels on `axes` mix them; `sharpened` within a slice, as in `profile`."""
     matrices = []
     for axis, old, share in zip(axes, fine, (sharpened, sharpened, 0), strict=True):
-        blur_mm = max(site.blur * float(axis[1] - axis[0]), 0.5 * float(old[1] - old[0]))
+        blur_mm = max(site.blur * float(axis[1] - axis[0]), 0.6 * float(old[1] - old[0]))
         matrices.append(profile(axis, old, blur_mm, share))
     return along(values, matrices)
 
