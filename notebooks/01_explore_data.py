@@ -144,7 +144,7 @@ training_figures.intensity_histograms(histograms)
 # %%
 shown = subjects.groupby("centre").head(3)
 if beside:
-    others = cohort.read_folder(find(beside, "folder of scans"))
+    others = cohort.read_folder(find(beside, "folder of scans")).groupby("centre").head(3)
     shown = pd.concat([shown, others.assign(centre=others.centre + ", beside")])
 rows, spectra = [], {}
 for row in shown.itertuples():
@@ -152,7 +152,7 @@ for row in shown.itertuples():
     spectra.setdefault(row.centre, []).append(appearance.power_spectrum(flair))
     contrast = appearance.lesion_contrast(flair, np.asarray(reference.dataobj))
     rows.append({"centre": row.centre, "border (mm)": appearance.edge_width_mm(flair), "lesion contrast": contrast})
-training_figures.power_spectra(appearance.FREQUENCIES, {centre: np.mean(some, 0) for centre, some in spectra.items()})
+training_figures.power_spectra(appearance.FREQUENCIES, {centre: np.median(some, 0) for centre, some in spectra.items()})
 
 # %%
 pd.DataFrame(rows).groupby("centre").median().round(2)

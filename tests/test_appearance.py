@@ -29,6 +29,12 @@ def test_white_noise_has_its_variance_per_area_at_every_frequency():
     assert np.isnan(power[appearance.FREQUENCIES > 0.5 / 1.2]).all()
 
 
+def test_a_wave_beyond_the_last_frequency_is_in_no_bin():
+    wave = 1 + 0.1 * np.sin(2 * np.pi * 1.0 * 0.4 * np.arange(100))
+    power = appearance.power_spectrum(scan(np.broadcast_to(wave[:, None, None], (100, 90, 12)), (0.4, 0.4, 3)))
+    assert np.nanmax(power[15:]) < 1e-6
+
+
 @pytest.mark.parametrize("sd_mm", [1.5, 3.0])
 def test_a_border_is_as_wide_as_the_blur_makes_it(brain, sd_mm):
     """Half of a blurred step rises by 1 / (sd √2π) a mm."""
@@ -55,6 +61,8 @@ def test_real_scans_have_the_appearance_that_notebook_01_names():
         assert 1.28 < appearance.lesion_contrast(image, np.asarray(mask.dataobj)) < 1.37
 
 
-def test_a_folder_to_compare_with_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(parameters.Refused, match=naming(tmp_path / "nowhere")):
-        parameters.check(config="config/demo.yaml", data="", beside=str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_folder_to_compare_with_that_is_none_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(parameters.Refused, match=naming(tmp_path / name)):
+        parameters.check(config="config/demo.yaml", data="", beside=str(tmp_path / name))

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from scipy import ndimage
 
 from wmhlib.cohort import assign_splits, read_challenge
 from wmhlib.evaluation.threshold import tune_threshold
-from wmhlib.intake import phantom
+from wmhlib.intake import anatomy, phantom
 
 NAMES = [centre.name for centre in phantom.CENTRES]
 
@@ -106,8 +107,49 @@ def test_label_maps_of_heads_are_used_where_they_are_named(tmp_path):
     phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, 0.2, label_maps=tmp_path / "maps")
     written = nibabel.load(tmp_path / "cohort/training/Alder/0/pre/FLAIR.nii.gz")
     assert not np.array_equal(written.dataobj, phantom.subject(1, "Alder", 0, 0.2)[0].dataobj)
-    with pytest.raises(ValueError, match=naming(tmp_path / "cohort", "head.nii.gz")):
+    with pytest.raises(ValueError, match=naming(tmp_path / "cohort", "label_maps")):
         phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, 0.2)
+    (tmp_path / "maps" / "._head.nii.gz").write_text("hidden")
+    phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, 0.2, label_maps=tmp_path / "maps")
+    shutil.copy(tmp_path / "maps/head.nii.gz", tmp_path / "maps/again.nii.gz")
+    with pytest.raises(ValueError, match=naming(tmp_path / "cohort", "2 of SHA-256")):
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 2}, 1, 0.2, label_maps=tmp_path / "maps")
+
+
+def stored(values, voxel_mm: float = 1) -> bytes:
+    return nibabel.Nifti1Image(values, np.diag([voxel_mm] * 3 + [1])).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"text", ""),
+        (stored(np.arange(27.0, dtype=np.float32).reshape(3, 3, 3)), "1"),
+        (stored(np.full((9, 9, 9), 2.5, np.float32)), "2.5"),
+        (stored(np.full((9, 9, 9), -2, np.int16)), "-2"),
+        (stored(np.full((9, 9, 9), 2, np.int16)), "0.7 ml of white"),
+        (stored(np.full((9, 9, 9), 2, np.int16), 2), "2 x 2 x 2 mm"),
+        (stored(np.full((9, 9, 9, 2), 2, np.int16)), ""),
+    ],
+)
+def test_a_file_that_is_no_label_map_is_refused_before_anything_is_written(tmp_path, content, found):
+    label_map(tmp_path / "maps")
+    (tmp_path / "maps/other.nii").write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=naming(tmp_path / "maps/other.nii", found)):
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, 0.2, label_maps=tmp_path / "maps")
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_a_template_that_is_not_installed_is_said_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(anatomy, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=naming("nilearn", "make setup")):
+        anatomy.head.__wrapped__(None)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": float("nan")}, {"seed": -1}, {"number": -1}])
+def test_what_a_subject_cannot_be_drawn_from_is_named(wrong):
+    with pytest.raises(ValueError, match=naming(*wrong)):
+        phantom.subject(**{"seed": 1, "centre": "Alder", "number": 0, "scale": 0.2} | wrong)
 
 
 def test_folders_without_a_label_map_are_named(tmp_path):

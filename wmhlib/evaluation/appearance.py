@@ -35,8 +35,9 @@ def power_spectrum(image: nibabel.Nifti1Image) -> np.ndarray:
     power *= pixel_mm.prod() / (window**2).sum()
     x, y = (np.fft.fftfreq(count, mm) for count, mm in zip(power.shape, pixel_mm, strict=True))
     radius = np.hypot(x[:, None], y)
-    edges = np.append(FREQUENCIES - np.diff(FREQUENCIES)[0] / 2, np.inf)
-    inside = (radius >= edges[0]) & (radius < 0.5 / pixel_mm.max())
+    half = np.diff(FREQUENCIES)[0] / 2
+    edges = np.append(FREQUENCIES - half, FREQUENCIES[-1] + half)
+    inside = (radius >= edges[0]) & (radius < min(edges[-1], 0.5 / pixel_mm.max()))
     bins = np.digitize(radius[inside], edges) - 1
     counts = np.bincount(bins, minlength=len(FREQUENCIES))
     counts[FREQUENCIES > 0.5 / pixel_mm.max()] = 0

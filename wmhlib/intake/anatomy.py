@@ -7,6 +7,7 @@ MNI152: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033; the brain alone
 Label maps: Billot et al. 2023, doi:10.1016/j.media.2023.102789; brain, skull, fat, muscles and eyes.
 """
 
+import itertools
 from enum import IntEnum
 from functools import lru_cache
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from wmhlib.intake.fields import along, interpolation
+from wmhlib.intake.folders import search
 from wmhlib.intake.nifti import read_scan
 from wmhlib.running.files import PathLike
 
@@ -48,6 +50,8 @@ FREESURFER = {
     Tissue.EYE: (506,),
     Tissue.MUCOSA: (509,),
 }
+GONE = "take it out of the folder"
+
 IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBELLAR_WHITE, Tissue.VESSEL)])
 """For each number of `Tissue`, whether it is of the brain, its inner fluid included."""
 
@@ -68,18 +72,20 @@ def heads(folder: PathLike | None) -> list[Path | None]:
     Raises
     ------
     FileNotFoundError
-        The folder holds no NIfTI file.
+        There is no such folder, or it holds no NIfTI file.
     """
-    maps = sorted(Path(folder).rglob("*.nii.gz")) if folder else []
-    if folder and not maps:
-        raise FileNotFoundError(
-            f"{folder} holds no label map (*.nii.gz): fetch them with `make data OPTIONS=head-label-maps`, or leave "
-            "data.phantom.label_maps out."
-        )
+    if not folder:
+        return [None]
+    remedy = "fetch them with `make data OPTIONS=head-label-maps`, or leave data.phantom.label_maps out"
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder of label maps at {folder}: {remedy}.")
+    maps = sorted(path for path in search(folder).files if path.name.lower().endswith((".nii", ".nii.gz")))
+    if not maps:
+        raise FileNotFoundError(f"{folder} holds no label map (.nii or .nii.gz): {remedy}.")
     return [None, *maps]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def head(path: Path | None) -> Head:
     """The template (None) or a label map.
 
@@ -87,19 +93,19 @@ def head(path: Path | None) -> Head:
     ------
     FileNotFoundError, PermissionError, ValueError
         As `wmhlib.intake.nifti.read_scan`; ValueError also where the file holds other numbers than FreeSurfer's for a head,
-        or another grid than 1 mm.
+        another grid than 1 mm, or no whole head. FileNotFoundError also where nilearn is not installed whole.
     """
     return _template() if path is None else _label_map(path)
 
 
 def _template() -> Head:
     spec = find_spec("nilearn")  # looked up, not imported: its data alone is wanted, in every worker process
-    assert spec is not None and spec.origin
-    names = (f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("gm", "wm", "t1"))
-    grey, white, t1 = (
-        np.pad(np.asarray(nibabel.load(Path(spec.origin).parent / name).dataobj), ((8, 8), (8, 20), (30, 10)))
-        for name in names
-    )
+    folder = Path(spec.origin).parent / "datasets" / "data" if spec and spec.origin else Path("nilearn")
+    paths = [folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("gm", "wm", "t1")]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}, of the MNI152 template that nilearn ships, is missing: run `make setup`.")
+    grey, white, t1 = (np.pad(np.asarray(read_scan(path).dataobj), ((8, 8), (8, 20), (30, 10))) for path in paths)
     x, y, z = (axis.astype(np.float32) for axis in np.ogrid[-106:107, -142:119, -102:127])  # mm in MNI152
     brain = t1 > 0
     fluid = np.where(brain, np.maximum(np.int16(255) - grey - white, 0), 255)
@@ -156,18 +162,20 @@ def _draw_face(tissue: np.ndarray, outside: np.ndarray, x, y, z) -> None:
 def _label_map(path: Path) -> Head:
     image = nibabel.as_closest_canonical(read_scan(path))
     labels = np.asarray(image.dataobj)
-    known = labels.ndim == 3 and np.isin(labels[::8, ::8, ::8], range(1000)).all() and 0 <= labels.min() <= labels.max()
-    if not known or labels.max() > 999 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
-        raise ValueError(
-            f"{path} is no label map of a head at 1 mm by FreeSurfer's numbers: take it out of the folder."
-        )
+    if labels.ndim != 3 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
+        size = " x ".join(f"{side:g}" for side in image.header.get_zooms())
+        raise ValueError(f"{path} has voxels of {size} mm, a label map of a head has three axes of 1 mm: {GONE}.")
+    if strange := sorted(set(np.unique(labels).tolist()) - {0, *itertools.chain(*FREESURFER.values())}):
+        some = ", ".join(f"{number:g}" for number in strange[:3])
+        raise ValueError(f"{path} holds {some}, which are none of FreeSurfer's numbers for a head: {GONE}.")
     names = np.zeros(1000, np.uint8)
     for number_of, numbers in FREESURFER.items():
         names[list(numbers)] = number_of
     tissue = names[labels.astype(np.int16)]
+    for part, least_ml in (Tissue.WHITE, 200), (Tissue.CORTEX, 200), (Tissue.VENTRICLE, 2), (Tissue.BONE, 50):
+        if (ml := (tissue == part).sum() / 1000) < least_ml:
+            raise ValueError(f"{path} has {ml:.1f} ml of {part.name.lower()}, a head at least {least_ml}: {GONE}.")
     brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
-    if not len(brain) or not (tissue == Tissue.VENTRICLE).any():
-        raise ValueError(f"{path} has no white matter (2, 41) or no ventricles (4, 43): take it out of the folder.")
     tissue = tissue[:, :, max(0, brain[0] - 50) :]
     found = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in found)], 2)
@@ -175,7 +183,7 @@ def _label_map(path: Path) -> Head:
     fat = 2 * ndimage.distance_transform_edt(coarse != 0) < 8
     fat |= ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
     pieces, _ = ndimage.label(coarse)
-    stray = pieces != np.bincount(pieces[pieces > 0]).argmax()
+    stray = (pieces > 0) & (pieces != np.bincount(pieces[pieces > 0]).argmax())
     fat, stray = (part.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(map(slice, tissue.shape))] for part in (fat, stray))
     tissue[fat & (tissue == Tissue.MUSCLE)] = Tissue.FAT
     tissue[stray & (tissue > Tissue.CHOROID)] = 0

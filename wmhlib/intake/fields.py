@@ -26,7 +26,7 @@ def smooth_field(random: np.random.Generator, axes: Axes, length_mm: float) -> n
     bases = [BSpline.design_matrix(np.clip(axis, -159, 159), knots, 3).toarray().astype(np.float32) for axis in axes]
     used = [basis.any(0) for basis in bases]  # knots near the grid alone: the product costs a fifth
     field = along(numbers[np.ix_(*used)], [basis[:, some] for basis, some in zip(bases, used, strict=True)])
-    return field / np.float32(0.33)  # three times the cubic spline's mean square of 0.479 in amplitude
+    return field / np.float32(0.33)  # sqrt(0.479³): the mean square of a cubic spline's weights is 0.479 an axis
 
 
 def interpolation(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
     image = _levels(random, site)[tissue] * _texture(tissue, fine * random.uniform(0.8, 1.7), broad)
     if site.stripped:
-        image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is thin
+        image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is dim
     brain = IN_BRAIN[tissue]
     kept = _soft(brain, axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
     lesion, pathology = np.zeros_like(image), np.zeros(tissue.shape, bool)

@@ -8,6 +8,7 @@ the scanner of its centre makes of it (`scanner`). The centre named `random` has
 networks meant for scans of any kind.
 """
 
+import hashlib
 import json
 import shutil
 import zlib
@@ -46,7 +47,7 @@ RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 1
 def subject(
     seed: int, centre: str, number: int, scale: float = 1.0, label_maps: PathLike | None = None
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
-    """One synthetic subject: a pure function of its arguments and, with `label_maps`, of the files there.
+    """One synthetic subject: a function of its arguments and, with `label_maps`, of the files there, but for rounding.
 
     Parameters
     ----------
@@ -65,11 +66,12 @@ def subject(
     Raises
     ------
     ValueError
-        No such centre, or a label map that is none.
+        No such centre, a negative seed or number, a scale outside 0 to 1, or a label map that is none.
     FileNotFoundError
         No label map below `label_maps`.
     """
     site = _site(centre)
+    _check(seed, number, scale)
     random = np.random.default_rng([seed, zlib.crc32(centre.encode()), number])
     if site.name == RANDOM.name:
         site = any_scanner(random, site)
@@ -116,6 +118,13 @@ def _nifti(values: np.ndarray, voxel: list[float], tilt_deg: float) -> nibabel.N
     return image
 
 
+def _check(seed: int, number: int, scale: float) -> None:
+    if seed < 0 or number < 0 or not 0 < scale <= 1:
+        raise ValueError(
+            f"seed {seed}, number {number}, scale {scale}: seed and number count from 0, scale is above 0 and at most 1."
+        )
+
+
 def _site(name: str) -> Centre:
     for centre in (*CENTRES, RANDOM):
         if centre.name == name:
@@ -156,17 +165,21 @@ def write_cohort(
         if not 1 <= count <= most:
             raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to {most}.")
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
-    if label_maps:
-        made_with["label_maps"] = [path.name for path in heads(label_maps)[1:]]
-    _mark(root, made_with)
+    _check(seed, 0, scale)
+    maps = [path for path in heads(label_maps) if path]
+    if maps:
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in maps)).hexdigest()
+        made_with["label_maps"] = f"{len(maps)} of SHA-256 {digest[:12]}"
     missing = [
         (root, seed, name, number, scale, label_maps)
         for name, count in subjects_per_centre.items()
         for number in range(count)
         if not _folder(root, name, number).is_dir()
     ]
+    for path in [None, *maps] if missing else []:
+        head(path)  # one that is refused is refused before anything is written
+    _mark(root, made_with)
     if missing:
-        head(None)  # once, before the workers start
         with ProcessPoolExecutor(workers) as pool:
             for _ in tqdm(
                 pool.map(_write_subject, *zip(*missing, strict=True)), "synthetic cohort", len(missing), unit="subject"

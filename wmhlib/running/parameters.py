@@ -106,6 +106,11 @@ def _check_model(model: PathLike) -> None:
         raise ValueError(f"{model} is cut short or no model.keras: copy it again.")
 
 
+def _check_beside(folder: PathLike) -> None:
+    if str(folder) and not find(folder, "folder of scans").is_dir():
+        raise ValueError(f"beside is {folder}, a file: name a folder of scans in the challenge's layout or BIDS.")
+
+
 def _check_folder(folder: PathLike) -> None:
     """Refuse a place for results where nothing can be written."""
     place = ROOT / os.path.expanduser(folder)
@@ -133,7 +138,7 @@ TEXTS = {"config", "data", "beside", "loss", "scans", "model", "out", "bids"}
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "seed": _check_seed,
     "your_own": _check_switch,
-    "beside": lambda folder: find(folder, "folder of scans") if str(folder) else None,
+    "beside": _check_beside,
     "scans": find_scans,
     "model": _check_model,
     "out": _check_folder,
