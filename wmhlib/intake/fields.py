@@ -13,9 +13,8 @@ Axes = list[np.ndarray]
 def along(values: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
     """Values on one grid brought to another: a matrix (new points, old points) for each axis."""
     for matrix in reversed(matrices):
-        values = np.tensordot(
-            matrix, values, axes=([1], [2])
-        )  # the axis done moves first: after three, all are in order
+        # the axis done moves first: after three, all are in order
+        values = np.tensordot(matrix, values, axes=([1], [2]))
     return values
 
 
@@ -30,7 +29,7 @@ def smooth_field(random: np.random.Generator, axes: Axes, length_mm: float) -> n
 
 
 def interpolation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The matrix of linear interpolation from an even axis to other points; zero beyond its ends."""
+    """The matrix of linear interpolation from an even axis to other points; beyond its ends it falls to zero within a step."""
     return np.maximum(0, 1 - np.abs(new[:, None] - old) / (old[1] - old[0])).astype(np.float32)
 
 

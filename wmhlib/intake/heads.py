@@ -37,9 +37,8 @@ class Painted(NamedTuple):
 def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float) -> Bent:
     """Turn, scale and bend a head, mirror every other one, and widen its ventricles by so many mm to each side."""
     coarse = [np.arange(axis[0] - 4, axis[-1] + 8, 4, dtype=np.float32) for axis in axes]
-    turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix() / random.normal(
-        1, 0.035, 3
-    )
+    turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix()
+    turn /= random.normal(1, 0.035, 3)
     turn[0] *= random.choice([-1, 1])
     place = np.tensordot(turn.astype(np.float32), np.stack(np.meshgrid(*coarse, indexing="ij")), axes=1)
     broad_mm, narrow_mm = random.uniform(0.8, 2.4), random.uniform(0.2, 0.5)

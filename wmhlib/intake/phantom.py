@@ -41,7 +41,7 @@ CENTRES = (
 )  # fmt: skip
 
 RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 114, 40, 165, 2.5, 0.06, 9, most=5000)
-"""What is drawn anew for every subject stands here for its type alone."""
+"""Its scanner is drawn anew for every subject (`any_scanner`): only name, part and ids of this line are used."""
 
 
 def subject(

@@ -27,7 +27,7 @@ class Centre:
     scalp: float  # fat
     noise: float  # SD of the complex noise
     bias: float  # SD of the logarithm of the coil sensitivity
-    load_ml: float  # median lesion load
+    load_ml: float  # of lesions: about the median of what is drawn; of labels on thick slices it is half (D-051)
     least_ml: float = 2.5  # of lesions, in a subject
     csf: float = 25
     stripped: bool = False
@@ -54,13 +54,25 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
     )
     shape = (round(200 / voxel[0]), round(245 / voxel[1]), round(185 / voxel[2]))
     return replace(
-        site, voxel_mm=voxel, shape=shape, grey=random.uniform(105, 128), lesion=random.uniform(34, 75),
-        csf=random.uniform(5, 40), scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
-        noise=random.uniform(1, 5), bias=random.uniform(0.02, 0.12), load_ml=random.choice([random.uniform(0, 1), random.uniform(1, 16)], p=[0.2, 0.8]), least_ml=0,
-        stripped=random.random() < 0.5, other_pathology=0.1, gamma=random.uniform(0.85, 1.2), blur=random.uniform(0.28, 0.5),
+        site,
+        voxel_mm=voxel,
+        shape=shape,
+        grey=random.uniform(105, 128),
+        lesion=random.uniform(34, 75),
+        csf=random.uniform(5, 40),
+        scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
+        noise=random.uniform(1, 5),
+        bias=random.uniform(0.02, 0.12),
+        load_ml=random.choice([random.uniform(0, 1), random.uniform(1, 16)], p=[0.2, 0.8]),
+        least_ml=0,  # hardly a lesion in every fifth, so that a network learns to mark nothing
+        stripped=random.random() < 0.5,
+        other_pathology=0.1,
+        gamma=random.uniform(0.85, 1.2),
+        blur=random.uniform(0.28, 0.5),
         sharpened=random.uniform(0, 0.8),
-        ghost=random.choice([0, random.uniform(0, 0.02)]), gain=float(10 ** random.uniform(-2, 1.5)),
-    )  # fmt: skip
+        ghost=random.choice([0, random.uniform(0, 0.02)]),
+        gain=float(10 ** random.uniform(-2, 1.5)),
+    )
 
 
 def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray, sharpened: float = 0) -> np.ndarray:

@@ -32,8 +32,7 @@ def check(**values: Any) -> None:
     ----------
     values
         Every parameter of the notebook by its name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
-        notebooks;
-        `scans`, `model`, `out`, `bids` of notebook 07.
+        notebooks; `scans`, `model`, `out`, `bids` of notebook 07.
 
     Raises
     ------
