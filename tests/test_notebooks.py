@@ -25,6 +25,7 @@ from wmhlib.running.files import ROOT
 pytestmark = pytest.mark.slow
 
 CONFIG = ROOT / "tests" / "smoke.yaml"
+LIMIT_S = 800  # of a process, below pytest's limit of a test
 FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
 
 
@@ -37,7 +38,7 @@ def start(weights, *arguments: str, **more) -> subprocess.Popen:
 
 def run(weights, *arguments: str) -> subprocess.CompletedProcess:
     process = start(weights, *arguments)
-    said = process.communicate(timeout=800)
+    said = process.communicate(timeout=LIMIT_S)
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
@@ -134,7 +135,7 @@ def test_a_loss_and_an_augmentation_from_a_cell_stand_beside_the_study(study, we
     command = [sys.executable, "workflow/notebook.py", "--config", str(CONFIG), "04_train", str(out)]
     command += ["-p", "loss", "dice", "-p", "seed", "1", "-p", "your_own", "True"]
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("my_focal", "more_brightness"):
         record = json.loads((FOLDER / "models" / name / "seed-1" / "training.json").read_text(encoding="utf-8"))
@@ -283,7 +284,7 @@ def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_table
     environment |= {"HOME": "/dev/null/home"}  # where not even root can write
     command = [sys.executable, "-m", "wmhlib.running.rerun", FOLDER / "run.json", "--data", data]
     try:
-        again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=800)
+        again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
         after = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
     finally:
         for path in [data, *data.rglob("*")]:
