@@ -146,6 +146,7 @@ def test_a_loss_and_an_augmentation_from_a_cell_stand_beside_the_study(study, we
     assert tables_now() == before, "the study's own tables stay as they are"
 
 
+WAITING = "() => [...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => prompt.textContent.includes('*'))"
 ALL_RUN = """() => {
   const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map((prompt) => prompt.textContent);
   return prompts.some((text) => /\\d/.test(text)) && !prompts.some((text) => text.includes('*'))
@@ -183,7 +184,8 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
             page.wait_for_function(idle, timeout=90_000)
             page.get_by_role("menuitem", name="Run").first.click()
             page.get_by_text("Run All Cells", exact=True).click()
-            page.wait_for_function(ALL_RUN, timeout=180_000)
+            page.wait_for_function(WAITING, timeout=60_000)  # until then the copy's own output stands, with no kernel behind it
+            page.wait_for_function(ALL_RUN, timeout=300_000)
             canvas = page.locator(".viewer-plane.axial canvas").first
             canvas.scroll_into_view_if_needed()
             before = canvas.screenshot()
@@ -197,7 +199,7 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
             subject = page.locator('.viewer select[title="subject"]').first
             last = subject.locator("option").last.inner_text()
             subject.select_option(last)
-            page.wait_for_selector(f'.viewer[data-ready="{last}"]', timeout=30_000)
+            page.wait_for_selector(f'.viewer[data-ready="{last}"]', timeout=90_000)
             assert not page.locator(".jp-OutputArea-output[data-mime-type*=error]").count()
     finally:
         lab.terminate()
