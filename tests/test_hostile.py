@@ -90,6 +90,7 @@ def whole(kind, header=nibabel.Nifti1Image) -> bytes:
 
 
 WHOLE = [whole(kind) for kind in KINDS] + [whole(np.int16, nibabel.Nifti2Image)]
+MASK, SOUND = WHOLE[KINDS.index(np.uint8)], WHOLE[KINDS.index(np.int16)]
 FLOATS = [
     0, -0.0, -1, 0.5, 1, 3, 0.01, 0.0099, 100, 1e-45, 1e-30, 1e30, 3.4e38, np.nan, np.inf, -np.inf, 351, 352,
     2**20,
@@ -182,8 +183,8 @@ def test_a_mutated_scan_is_read_or_refused_in_one_sentence(tmp_path_factory, fil
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     (folder / "out").mkdir(parents=True, exist_ok=True)
     sound, mask, path = folder / "sound.nii", folder / "mask.nii", folder / f"scan{ending}"
-    sound.write_bytes(whole(np.int16))
-    mask.write_bytes(whole(np.uint8))
+    sound.write_bytes(SOUND)
+    mask.write_bytes(MASK)
     path.write_bytes(content)
     with bounded():
         for way in ways_in(path, sound, mask, folder / "out"):

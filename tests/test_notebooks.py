@@ -25,6 +25,7 @@ from wmhlib.running.files import ROOT
 pytestmark = pytest.mark.slow
 
 CONFIG = ROOT / "tests" / "smoke.yaml"
+LIMIT_S = 800  # of a process, below pytest's limit of a test
 FOLDER, DATA = ROOT / "reports" / "smoke", (ROOT / "data" / "smoke", ROOT / "data" / "slices" / "smoke")
 
 
@@ -37,7 +38,7 @@ def start(weights, *arguments: str, **more) -> subprocess.Popen:
 
 def run(weights, *arguments: str) -> subprocess.CompletedProcess:
     process = start(weights, *arguments)
-    said = process.communicate(timeout=800)
+    said = process.communicate(timeout=LIMIT_S)
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
@@ -134,7 +135,7 @@ def test_a_loss_and_an_augmentation_from_a_cell_stand_beside_the_study(study, we
     command = [sys.executable, "workflow/notebook.py", "--config", str(CONFIG), "04_train", str(out)]
     command += ["-p", "loss", "dice", "-p", "seed", "1", "-p", "your_own", "True"]
     environment = os.environ | {"WMH_VGG19_WEIGHTS": str(weights)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("my_focal", "more_brightness"):
         record = json.loads((FOLDER / "models" / name / "seed-1" / "training.json").read_text(encoding="utf-8"))
@@ -145,6 +146,7 @@ def test_a_loss_and_an_augmentation_from_a_cell_stand_beside_the_study(study, we
     assert tables_now() == before, "the study's own tables stay as they are"
 
 
+WAITING = "() => [...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => prompt.textContent.includes('*'))"
 ALL_RUN = """() => {
   const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map((prompt) => prompt.textContent);
   return prompts.some((text) => /\\d/.test(text)) && !prompts.some((text) => text.includes('*'))
@@ -182,7 +184,8 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
             page.wait_for_function(idle, timeout=90_000)
             page.get_by_role("menuitem", name="Run").first.click()
             page.get_by_text("Run All Cells", exact=True).click()
-            page.wait_for_function(ALL_RUN, timeout=180_000)
+            page.wait_for_function(WAITING, timeout=60_000)  # until then the copy's own output stands, with no kernel behind it
+            page.wait_for_function(ALL_RUN, timeout=300_000)
             canvas = page.locator(".viewer-plane.axial canvas").first
             canvas.scroll_into_view_if_needed()
             before = canvas.screenshot()
@@ -196,7 +199,7 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
             subject = page.locator('.viewer select[title="subject"]').first
             last = subject.locator("option").last.inner_text()
             subject.select_option(last)
-            page.wait_for_selector(f'.viewer[data-ready="{last}"]', timeout=30_000)
+            page.wait_for_selector(f'.viewer[data-ready="{last}"]', timeout=90_000)
             assert not page.locator(".jp-OutputArea-output[data-mime-type*=error]").count()
     finally:
         lab.terminate()
@@ -283,7 +286,7 @@ def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_table
     environment |= {"HOME": "/dev/null/home"}  # where not even root can write
     command = [sys.executable, "-m", "wmhlib.running.rerun", FOLDER / "run.json", "--data", data]
     try:
-        again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=800)
+        again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
         after = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
     finally:
         for path in [data, *data.rglob("*")]:

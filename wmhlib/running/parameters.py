@@ -52,9 +52,9 @@ def check(**values: Any) -> None:
                 f"text with {os.pathsep!r} between them."
             )
     try:
-        usable = {name: usable(values[name]) for name, usable in CHECKS.items() if name in values}
+        checked = {name: refuse(values[name]) for name, refuse in CHECKS.items() if name in values}
         if "scans" in values and values.get("out"):
-            folders = {os.path.realpath(scan.parent) for scan in usable["scans"]}
+            folders = {os.path.realpath(scan.parent) for scan in checked["scans"]}
             if os.path.realpath(ROOT / os.path.expanduser(values["out"])) in folders:
                 raise ValueError(f"Scans lie in {values['out']}, where results would be written: name another folder.")
         if "config" in values:
