@@ -30,17 +30,17 @@ RECIPE = 2
 """Raised whenever the same seed gives other voxels, so that cohorts of two recipes are never mixed."""
 
 CENTRES = (
-    Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 114, 40, 165, 2.5, 0.06, 9,
+    Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9,
            other_pathology=0.3, dtype=np.uint16, gain=6.0),
-    Centre("Birch", "training", 50, (232, 256, 48), (1.0, 1.0, 3.0), 117, 46, 140, 3.0, 0.07, 9, stripped=True),
-    Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 110, 36, 80, 3.0, 0.05, 8, csf=34,
+    Centre("Birch", "training", 50, (232, 256, 48), (1.0, 1.0, 3.0), 117, 56, 140, 3.0, 0.07, 9, stripped=True),
+    Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 110, 52, 80, 3.0, 0.05, 8, csf=34,
            defaced=True, other_pathology=0.5, tilt_deg=6.0, gamma=1.1, dtype=np.uint16, gain=2.5),
-    Centre("Dover/P15T", "test", 160, (288, 288, 28), (0.83, 0.83, 6.0), 119, 38, 210, 3.5, 0.08, 8, csf=38,
+    Centre("Dover/P15T", "test", 160, (288, 288, 28), (0.83, 0.83, 6.0), 119, 66, 210, 3.5, 0.08, 8, csf=38,
            other_pathology=0.3, tilt_deg=-4.0, gamma=0.9, ghost=0.008, gain=0.01),
-    Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 113, 42, 60, 3.0, 0.09, 7, csf=15, defaced=True),
+    Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 113, 54, 60, 3.0, 0.09, 7, csf=15, defaced=True),
 )  # fmt: skip
 
-RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 114, 40, 165, 2.5, 0.06, 9, most=5000)
+RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9, most=5000)
 """Its scanner is drawn anew for every subject (`any_scanner`): only name, part and ids of this line are used."""
 
 

@@ -58,7 +58,7 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         voxel_mm=voxel,
         shape=shape,
         grey=random.uniform(105, 128),
-        lesion=random.uniform(34, 75),
+        lesion=random.uniform(45, 80),
         csf=random.uniform(5, 40),
         scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
         noise=random.uniform(1, 5),
