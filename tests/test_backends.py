@@ -24,7 +24,7 @@ reference = (random.random((2, 32, 32, 1)) > 0.95).astype(np.float32)
 network = features.build(32)
 for layer in network.layers:
     layer.set_weights([random.normal(0, 0.05, weight.shape) for weight in layer.get_weights()])
-kinds = {"dice": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True, "discriminator_rate": 1.0}}
+kinds = {"dice": {}, "dice_cross_entropy": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True, "discriminator_rate": 1.0}}
 kinds |= {"siamese_before": {"mask": "before", "generalized_dice": 1.0}}
 found = {}
 for name, settings in kinds.items():

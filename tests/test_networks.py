@@ -13,7 +13,7 @@ from conftest import SHARED, gradient, naming
 from keras import ops
 
 from wmhlib import features, losses, siamese
-from wmhlib.generator import Seeds, dense_unet, doubled
+from wmhlib.generator import Seeds, build, dense_unet, doubled, plain_unet
 from wmhlib.intake import web, weights
 from wmhlib.learner import PooledDice
 
@@ -66,10 +66,30 @@ def test_generator_refuses_a_size_it_cannot_halve():
         dense_unet(36, depth=3)
 
 
+def test_a_plain_network_answers_a_slice_alike_whatever_its_batch_and_brightness():
+    network = plain_unet(32, filters=4, depth=2, convolutions=1, output_prior=0.1, seed=1)
+    widths = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert widths == [4, 8, 16, 4 * 8, 8, 4 * 4, 4, 1]
+    x = np.random.default_rng(0).uniform(-120, 150, (3, 32, 32, 3)).astype(np.float32)
+    network.layers[-1].set_weights([10 * network.layers[-1].get_weights()[0], np.zeros(1)])
+    alone, among = (ops.convert_to_numpy(network(some, training=True)) for some in (x[:1], x))
+    assert np.allclose(alone[0], among[0], atol=1e-5) and not np.allclose(among[1], among[0], atol=1e-2)
+    with pytest.raises(ValueError, match=naming(36, 8)):
+        build(36, "plain_unet", depth=3)
+    assert build(32, depth=1).name == "dense_unet"
+
+
 def test_dice_by_hand():
     # both = 0.5, sums 1 + 1: 1 - (1 + 1) / (2 + 1)
     assert float(losses.DiceLoss()(column(1, 0), column(0.5, 0.5))) == pytest.approx(1 / 3)
     assert float(losses.DiceLoss()(column(0, 0), column(0, 0))) == pytest.approx(0)
+
+
+def test_dice_with_cross_entropy_by_hand():
+    # Dice as above; cross-entropy log 2 in both pixels
+    loss = losses.DiceCrossEntropyLoss(cross_entropy=2.0)
+    assert float(loss(column(1, 0), column(0.5, 0.5))) == pytest.approx(1 / 3 + 2 * np.log(2), rel=1e-5)
+    assert np.isfinite(float(loss(column(1, 0), column(0, 1)))), "a certain error does not end a training"
 
 
 def test_tversky_by_hand():
@@ -90,7 +110,7 @@ def test_generalized_dice_by_hand():
     assert float(losses.GeneralizedDiceLoss()(column(0, 0), column(0, 0))) == pytest.approx(0), "no lesion, none drawn"
 
 
-@pytest.mark.parametrize("name", ["dice", "tversky", "generalized_dice", "siamese"])
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy", "tversky", "generalized_dice", "siamese"])
 def test_every_loss_prefers_the_reference_and_has_finite_gradients(name):
     random = np.random.default_rng(0)
     reference = (random.random((2, 32, 32, 1)) > 0.97).astype(np.float32)

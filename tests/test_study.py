@@ -111,7 +111,11 @@ def test_a_configuration_may_build_on_another_and_vary_its_losses(settings, writ
     recipe = found.recipe("siamese_1_tap")
     assert recipe.loss == "siamese" and recipe.labels == "hard" and recipe.features["taps"] == ["block1_pool"]
     assert recipe.training.model_dump(exclude={"precision"}) == settings["training"]
-    assert recipe.generator.model_dump() == settings["generator"] | {"depth": 1, "output_prior": 0.01}
+    assert recipe.generator.model_dump() == settings["generator"] | {
+        "network": "dense_unet",
+        "depth": 1,
+        "output_prior": 0.01,
+    }
     variant.write_text("base: nowhere.yaml\n")
     with pytest.raises(FileNotFoundError, match=naming("nowhere.yaml")):
         open_study(variant)

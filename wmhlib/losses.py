@@ -82,6 +82,20 @@ class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
         return 1 - (2 * overlap + self.epsilon) / (ops.sum(y_true) + ops.sum(y_pred) + self.epsilon)
 
 
+class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cross-entropy", colour="#117733"):
+    """The Dice loss, and so many times the mean of -g log p - (1 - g) log(1 - p) (after Isensee et al. 2021,
+    doi:10.1038/s41592-020-01008-z): probabilities that say how sure they are, and a gradient where a slice has no lesion."""
+
+    def __init__(self, epsilon: PositiveFloat = 1.0, cross_entropy: NonNegativeFloat = 1.0):
+        super().__init__(epsilon)
+        self.cross_entropy = cross_entropy
+
+    def call(self, y_true, y_pred):
+        sure = ops.clip(y_pred, 1e-6, 1 - 1e-6)
+        entropy = -ops.mean(y_true * ops.log(sure) + (1 - y_true) * ops.log(1 - sure))
+        return super().call(y_true, y_pred) + self.cross_entropy * entropy
+
+
 class TverskyLoss(Loss, name="tversky", title="Tversky", colour="#56b4e9"):
     """1 - (TP + e) / (TP + alpha FP + beta FN + e) (Salehi et al. 2017, doi:10.1007/978-3-319-67389-9_44).
 

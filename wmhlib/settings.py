@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 
 from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS, amount
+from wmhlib.generator import GENERATORS
 from wmhlib.intake.scans import INTENSITIES
 from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
@@ -78,6 +79,7 @@ class Training(Settings):
 
 
 class Generator(Settings):
+    network: Literal[tuple(GENERATORS)] = "dense_unet"  # type: ignore[valid-type]
     filters: PositiveInt
     depth: PositiveInt
     convolutions: PositiveInt
