@@ -197,6 +197,32 @@ scored_and_compared.assign(
 ).set_index(same).round(3)
 
 # %% [markdown]
+# ## At a threshold of its own
+#
+# Each training's threshold is the one with the highest mean Dice on the **validation** subjects; none of them is scored here.
+# *gain* is the mean Dice at that threshold less the one at one half: a loss that gains much is well placed nowhere near one half.
+
+# %%
+own = tables["own_thresholds"]
+display(
+    own.assign(loss=own.loss.map(title)).set_index(["split", "loss"]).round(3)
+    if len(own)
+    else Markdown("*This study has no validation subjects.*")
+)
+
+# %% [markdown]
+# ## Do the probabilities mean what they say?
+#
+# Of the voxels that a network gives a probability of, say, 0.8, four of five should be lesion: the dotted line. Below it a network
+# is surer than it should be. Soft labels keep probabilities between 0.1 and 0.9.
+
+# %%
+for split in splits:
+    figures.calibration(tables["calibration"].query("loss in @seen"), split).update_layout(
+        title=f"{split} subjects"
+    ).show()
+
+# %% [markdown]
 # ## Where are they?
 
 # %%
@@ -273,9 +299,9 @@ training_figures.training_curves(histories)
 # `config/depth.yaml` and `config/paper-depth.yaml` repeat.
 
 # %%
-records = pd.DataFrame(records.trainings(study))
+trainings = pd.DataFrame(records.trainings(study))
 depths = {name: recipe.generator.depth for name, recipe in study.recipes.items()}
-costs = records.groupby("loss", sort=False)[["validation_dice", "kept_epoch", "seconds", "parameters"]].mean()
+costs = trainings.groupby("loss", sort=False)[["validation_dice", "kept_epoch", "seconds", "parameters"]].mean()
 costs.insert(0, "dense blocks down", costs.index.map(depths))
 display(costs.rename(index=title).round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0}))
 if len(set(depths.values())) > 1:  # a grid search

@@ -410,6 +410,8 @@ def test_every_cut_finds_what_its_components_hold(seed):
                 false += 1
         assert (row.lesions, row.found, row.false_detections) == (count, len(found), false)
         assert (row.small_lesions, row.small_found) == (len(small), len(small & found))
+        voxels = (row.reference_voxels, row.marked_voxels, row.overlap_voxels)
+        assert voxels == tuple(map(np.count_nonzero, (labels == 1, mask, mask & (labels == 1))))
 
 
 def test_a_cut_that_floods_the_scan_finds_nothing():

@@ -33,14 +33,18 @@ BATCH = 100
 """Resamples at once: a resample holds every count of every subject, seed and cut."""
 
 
-def write_points(study: Study, loss: str, seed: int, unseen: pd.DataFrame, tables: list[pd.DataFrame]) -> None:
-    """Keep beside the model what each unseen scan's probabilities find (`wmhlib.evaluation.lesions.operating_points`), a table a subject."""
+def write_points(
+    study: Study, loss: str, seed: int, subjects: pd.DataFrame, tables: list[pd.DataFrame], name: str = "operating"
+) -> None:
+    """Keep beside the model what each scan's probabilities find (`wmhlib.evaluation.lesions.operating_points`), a table a
+    subject: `<name>_points.csv`, `operating` of the unseen scans or `validation`."""
     keys = ["split", "centre", "subject"]
     rows = [
         pd.DataFrame({key: getattr(row, key) for key in keys}, table.index).join(table)
-        for row, table in zip(unseen.itertuples(), tables, strict=True)
+        for row, table in zip(subjects.itertuples(), tables, strict=True)
     ]
-    write_table(study.model(loss, seed) / "operating_points.csv", pd.concat(rows))
+    if rows:
+        write_table(study.model(loss, seed) / f"{name}_points.csv", pd.concat(rows))
 
 
 def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
@@ -55,13 +59,39 @@ def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     for loss, seed in study.trainings:
         path = study.model(loss, seed) / "operating_points.csv"
         table = read_table(path) if path.is_file() else None
-        if table is None or len(table) != len(THRESHOLDS) * len(unseen) or set(table.subject) != set(unseen.subject):
+        complete = table is not None and len(table) == len(THRESHOLDS) * len(unseen) and "overlap_voxels" in table
+        if not complete or set(table.subject) != set(unseen.subject):
             what = "No operating points" if table is None else "Operating points of other scans"
             raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
-        table.insert(0, "loss", loss)
-        table.insert(1, "seed", seed)
-        tables.append(table)
+        tables.append(_of(table, loss, seed))
     return pd.concat(tables, ignore_index=True)
+
+
+def read_validation(study: Study) -> pd.DataFrame:
+    """The operating points of the validation subjects of all trainings, as `read_points`; no rows where there are none."""
+    paths = {own: study.model(*own) / "validation_points.csv" for own in study.trainings}
+    tables = [_of(read_table(path), *own) for own, path in paths.items() if path.is_file()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=VALIDATION)
+
+
+VALIDATION = [
+    "loss",
+    "seed",
+    "split",
+    "centre",
+    "subject",
+    "threshold",
+    "reference_voxels",
+    "marked_voxels",
+    "overlap_voxels",
+]
+"""What the table of validation subjects has at least."""
+
+
+def _of(table: pd.DataFrame, loss: str, seed: int) -> pd.DataFrame:
+    table.insert(0, "loss", loss)
+    table.insert(1, "seed", seed)
+    return table
 
 
 def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:

@@ -81,7 +81,8 @@ def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
     -------
     DataFrame
         A row a cut: `threshold`; `lesions` of the reference and how many of them are `found`; `small_lesions` and
-        `small_found`, the same of those below `SMALL_MM3`; `false_detections`. Errors as in `challenge_metrics`.
+        `small_found`, the same of those below `SMALL_MM3`; `false_detections`; and voxels: `reference_voxels`,
+        `marked_voxels` and `overlap_voxels`, in both. Errors as in `challenge_metrics`.
     """
     lesion, values, _, affine = read_pair_of_masks(reference, probability, foreground=THRESHOLDS[0])
     lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
@@ -97,6 +98,7 @@ def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
         rows.append(
             {"threshold": threshold, "lesions": count, "found": len(found)}
             | {"small_lesions": small, "small_found": int((found < SMALL_MM3).sum())}
-            | {"false_detections": int(number - hits.sum())}
+            | {"false_detections": int(number - hits.sum()), "reference_voxels": int(np.count_nonzero(lesion))}
+            | {"marked_voxels": int(np.count_nonzero(mask)), "overlap_voxels": int(np.count_nonzero(both))}
         )
     return pd.DataFrame(rows)

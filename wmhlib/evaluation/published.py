@@ -1,6 +1,6 @@
 """Table 1 with what it is to be read beside: the paper, the challenge's leaderboard, human observers.
 
-In flows the summary of `per_subject.csv`; out flow `table1.csv` and the form a reader sees. The rows beside ours are transcribed with
+Input: the summary of `per_subject.csv`. Output: `table1.csv`, and the form that a reader sees. The rows beside ours are transcribed with
 their sources in `published_values/*.csv`. They were measured on other scans and are there for orientation.
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from wmhlib.evaluation import froc, published, records, tables
+from wmhlib.evaluation import froc, published, records, tables, thresholds
 from wmhlib.evaluation.lesions import lesion_records, operating_points, volumes_ml
 from wmhlib.evaluation.names import OBSERVERS, SPLITS
 from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
@@ -57,8 +57,11 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["loss", "subject", "mask"])
 
 
-def segment_unseen(study: Study, loss: str, seed: int, unseen: pd.DataFrame) -> None:
-    """Segment the unseen scans with a finished training: a mask per scan, and what every other threshold would detect.
+def segment_unseen(
+    study: Study, loss: str, seed: int, unseen: pd.DataFrame, validation: pd.DataFrame | None = None
+) -> None:
+    """Segment the unseen scans with a finished training: a mask per scan, and what every other threshold would detect. Of
+    the `validation` subjects, if given, the latter alone: they choose a threshold.
 
     Raises
     ------
@@ -77,6 +80,9 @@ def segment_unseen(study: Study, loss: str, seed: int, unseen: pd.DataFrame) -> 
         save_image(mask_of(likely), study.mask(loss, seed, row.subject))
         points.append(operating_points(row.reference, likely))
     froc.write_points(study, loss, seed, unseen, points)
+    if validation is not None:
+        points = [operating_points(row.reference, probability(generator, row.flair)) for row in validation.itertuples()]
+        froc.write_points(study, loss, seed, validation, points, "validation")
     finish(study.model(loss, seed))
 
 
@@ -157,8 +163,9 @@ def score_masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, i
 
 
 def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Everything of a study that is scored: `score_masks` of all trainings and the threshold; and `operating_points`, of
-    `study`, the same keys and the columns of `wmhlib.evaluation.lesions.operating_points`, of the trainings alone.
+    """Everything of a study that is scored: `score_masks` of all trainings and the threshold; and `operating_points` and
+    `validation_points`, of `study`, the same keys and the columns of `wmhlib.evaluation.lesions.operating_points`, of the
+    trainings alone.
 
     Raises
     ------
@@ -166,9 +173,12 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
         A loss and seed of the configuration was not trained yet; the message names what is missing.
     """
     found = score_masks(study, unseen, [*study.trainings, ("global_threshold", NO_SEED)])
-    points = froc.read_points(study, unseen)
-    points.insert(0, "study", study.name)
-    return found | {"operating_points": points}
+    for name, points in (
+        ("operating_points", froc.read_points(study, unseen)), ("validation_points", froc.read_validation(study))
+    ):  # fmt: skip
+        points.insert(0, "study", study.name)
+        found[name] = points
+    return found
 
 
 SUMMARIES = {
@@ -184,11 +194,15 @@ SUMMARIES = {
     "generalisation_gap": lambda found, kinds: tables.generalisation_gap(found["per_subject"]),
     "froc": lambda found, kinds: froc.curves(found["operating_points"]),
     "froc_scores": lambda found, kinds: froc.scores(found["operating_points"]),
+    "own_thresholds": lambda found, kinds: thresholds.own_thresholds(
+        found["operating_points"], found["validation_points"]
+    ),
+    "calibration": lambda found, kinds: thresholds.calibration(found["operating_points"]),
     "froc_comparisons": lambda found, kinds: froc.comparisons(found["operating_points"], kinds),
 }
 """Every summary table by its name, from the tables before it and the loss that each entry of the study is (`Study.kinds`)."""
 
-SCORED = ("per_subject", "volumes", "per_lesion", "operating_points")
+SCORED = ("per_subject", "volumes", "per_lesion", "operating_points", "validation_points")
 """The tables that `score` gives."""
 
 

@@ -164,6 +164,17 @@ def froc(curves: pd.DataFrame, split: str) -> go.Figure:
     return figure.update_yaxes(tickformat=".0%", range=[0, 1.04])
 
 
+def calibration(table: pd.DataFrame, split: str) -> go.Figure:
+    """Fraction of voxels that are lesion by the probability that they were given, one line per loss; dotted: as it should be."""
+    figure = drawn(
+        px.line, table[table.split == split], 430, "given %{x:.2f}: %{y:.0%} lesion, of %{customdata[0]:,} voxels",
+        x="predicted", y="fraction", markers=True, custom_data=["voxels"],
+        labels={"predicted": "probability given", "fraction": "fraction that is lesion"},
+    )  # fmt: skip
+    figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"dash": "dot", "color": "#888888"})
+    return figure.update_yaxes(tickformat=".0%", range=[0, 1.02]).update_xaxes(range=[0, 1])
+
+
 def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> go.Figure:
     """Bland-Altman: predicted less reference volume against their mean, one panel per loss, with bias and limits."""
     trained = volumes[(volumes.split == split) & ~volumes.loss.isin(UNTRAINED)]
