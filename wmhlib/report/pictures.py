@@ -86,6 +86,13 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
     return picture
 
 
+def looks(row: dict) -> list[tuple[str, str]]:
+    """A row of `prediction_samples` as (title, PNG as data URI): the FLAIR alone, then each mask's outline over it."""
+    drawn = [("FLAIR", outlined(row["grey"], {}))]
+    drawn += [(title(name), outlined(row["grey"], {name: mask})) for name, mask in row["masks"].items()]
+    return [(name, png_uri(picture)) for name, picture in drawn]
+
+
 def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
     """One row of Figure 4: the slice of a subject with the largest reference area (most tissue, where there is no lesion),
     cut to the head, with square pixels.

@@ -10,13 +10,15 @@ from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
 from wmhlib.evaluation.names import UNTRAINED, title
-from wmhlib.report import figures, pages
+from wmhlib.report import answer, figures, pages
 from wmhlib.report.captions import table1_caption
 from wmhlib.report.findings import findings
-from wmhlib.report.pictures import montage, sample
+from wmhlib.report.pictures import looks, montage, sample
 from wmhlib.running.files import write_json
 from wmhlib.running.provenance import provenance
 from wmhlib.study import Study, open_study
@@ -67,7 +69,9 @@ def warning(study: Study) -> str | None:
     """What every page says on top where a feature network lacks its pretrained weights; None where all have them."""
     origins = records.origins(study)
     random = [network for network in study.pretrained_taps if origins[network]["weights"] == "random"]
-    parts = [f"random {network} features, not ImageNet's: {origins[network]['source']}" for network in random]
+    parts = [
+        f"random {network} features, not ImageNet's: {origins[network]['source'].rstrip('.')}" for network in random
+    ]
     return f"The Siamese loss used {'; '.join(parts)}." if parts else None
 
 
@@ -75,22 +79,25 @@ def write_site(study: Study) -> Path:
     """Write `run.json`, every page and the front page of a study whose notebooks have all been run."""
     record, banner = run_record(study), warning(study)
     write_json(study.folder / "run.json", record)
+    subjects, seeds, synthetic = load_cohort(study), len(study.config.seeds), study.config.data.phantom is not None
+    about = answer.about(subjects, synthetic, seeds)
     listed = page_list(study)
     links = [("index.html", study.name), *((f"{name}.html", heading) for name, heading, _ in listed)]
     for name, heading, _ in listed:
         notebook = study.folder / "notebooks" / f"{name}.ipynb"
-        pages.export_page(notebook, study.folder / f"{name}.html", heading, links, banner)
+        pages.export_page(notebook, study.folder / f"{name}.html", heading, links, banner, about)
 
     tables = scoring.load_tables(study)
     per_subject = tables["per_subject"]
-    split = "external" if (per_subject.split == "external").any() else "holdout"
+    split = answer.unseen_split(tables["summary"])
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
+    losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     drawn = [
-        figures.metric_panels(trained, split).update_layout(title=f"The metrics of the {split} subjects"),
         figures.froc(own, split).update_layout(
             title=f"Lesions detected by false positives per scan, {split} subjects; large: the threshold 0.5"
         ),
+        figures.metric_panels(trained, split).update_layout(title=f"The metrics of the {split} subjects"),
     ]
     pages.write_index(
         study.folder / "index.html",
@@ -104,8 +111,27 @@ def write_site(study: Study) -> Path:
         | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
         banner,
         table1_caption(study, tables),
+        about=about,
+        headline=answer.headline(tables, seeds),
+        looks=telling_look(study, subjects, trained[trained.split == split], losses),
+        board=answer.scoreboard(tables, losses),
+        verdicts=answer.verdicts(tables),
+        cannot_say=answer.cannot_say(tables, seeds, synthetic),
     )
     return study.folder / "index.html"
+
+
+def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame, losses: list[str]) -> dict:
+    """The unseen scan that the losses disagree about most, in lesion recall, as each of them marks it."""
+    recall = per_subject[per_subject.loss.isin(losses)].pivot_table("lesion_recall", "subject", "loss")
+    apart = recall.max(axis=1) - recall.min(axis=1)
+    name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
+    row = subjects.set_index("subject").loc[name]
+    caption = (
+        f"{name}, {row.centre}: the unseen scan on which the losses differ most in lesion recall, at the slice with most "
+        f"reference lesion (seed {study.config.seeds[0]}). Outlined: the reference, then what each loss marks."
+    )
+    return {"pictures": looks(sample(study, subjects, name, losses, study.config.seeds[0])), "caption": caption}
 
 
 def main() -> None:

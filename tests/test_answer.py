@@ -1,0 +1,100 @@
+"""What the front page answers: which loss is shown to be better, what is not shown, and for which scans it holds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import scores
+
+from wmhlib.evaluation import statistics
+from wmhlib.evaluation import tables as tabulated
+from wmhlib.report import answer
+
+APART = {"dice": [0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.4], "siamese": [0.5, 0.6, 0.7, 0.81, 0.5, 0.6, 0.7]}
+CLOSE = {"dice": [0.2, 0.6, 0.4, 0.5, 0.3, 0.4, 0.5], "siamese": [0.5, 0.3, 0.5, 0.41, 0.4, 0.3, 0.52]}
+
+
+@pytest.fixture(autouse=True)
+def quick_statistics(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    monkeypatch.setattr("gc.collect", lambda: 0)
+
+
+def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
+    """Tables of losses with this Dice by subject; Dice finds `small` more of the small lesions, shown unless it is NaN."""
+    per_subject = scores(**dice)
+    split = per_subject.split.iloc[0]
+    rows = [(split, kind, loss, 0.5, 0.4, 0.6) for kind in ("all", "small") for loss in dice]
+    froc = pd.DataFrame(rows, columns=["split", "lesions", "loss", "score", "low", "high"])
+    pairs = pd.DataFrame(
+        {"split": split, "lesions": ["all", "small"], "loss": "dice", "against": "siamese", "difference": [0.0, small]}
+    ).assign(low=[-0.1, 0.05], high=[0.1, 0.2], p=[0.9, 0.9 if np.isnan(small) else 0.01])
+    return {
+        "summary": tabulated.summary(per_subject),
+        "comparisons": tabulated.comparisons(per_subject),
+        "own_thresholds": pd.DataFrame(columns=["split", "loss", "dice_own", "low", "high"]),
+        "froc_scores": froc,
+        "froc_comparisons": pairs.assign(p_holm=pairs.p),
+        "centres": pd.DataFrame({"split": [split], "centre": ["a"]}),
+    }
+
+
+def test_the_headline_says_who_is_shown_to_be_better():
+    said = answer.headline(study(**APART), seeds=1)
+    assert "the Siamese loss overlaps better with the reference than the Dice loss" in said
+    assert "No difference is shown in lesions found" in said and "7 scans" in said and "one training" in said
+    said = answer.headline(study(small=0.12, **APART), seeds=3)
+    assert (
+        "the Dice loss finds more lesions below 30 mm³" in said and "3 trainings" in said and "another seed" not in said
+    )
+
+
+def test_the_headline_says_so_where_nothing_is_shown():
+    said = answer.headline(study(**CLOSE), seeds=1)
+    assert "no loss is shown to do better or worse than the Siamese loss" in said and "overlap" not in said
+
+
+def test_one_loss_alone_is_not_called_better():
+    tables = study(dice=[0.4, 0.5, 0.6, 0.5])
+    none = tables["froc_comparisons"][:0]
+    said = answer.headline(tables | {"froc_comparisons": none, "comparisons": tables["comparisons"][:0]}, seeds=1)
+    assert "the Dice loss has the highest mean Dice (0.50)" in said and "not compared" in said
+
+
+def test_each_question_has_its_figures_and_what_is_shown():
+    overlap, everything, small = answer.verdicts(study(small=0.12, **APART))
+    assert "Siamese 0.63, Dice 0.33" in overlap
+    assert (
+        "Dice -0.3" in overlap and "No difference from Siamese" in everything and "Dice +0.12 [+0.05, +0.20]" in small
+    )
+
+
+def test_the_scoreboard_marks_the_best_and_keeps_intervals_on_one_scale():
+    board = answer.scoreboard(study(**APART), ["dice", "siamese"])
+    assert [row["label"] for row in board["rows"]] == ["Dice", "Siamese"] and len(board["columns"]) == 7
+    first = [row["cells"][0] for row in board["rows"]]
+    assert [cell["best"] for cell in first] == [False, True]
+    assert min(cell["low"] for cell in first) == pytest.approx(0) and max(
+        cell["high"] for cell in first
+    ) == pytest.approx(100)
+    assert all(cell["low"] <= cell["at"] <= cell["high"] for cell in first)
+
+
+def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate():
+    tables = study(**APART)
+    split = tables["summary"].split.iloc[0]
+    rows = [(split, "dice", 0.4, 0.3, 0.5), (split, "siamese", 0.7, 0.6, 0.8)]
+    own = pd.DataFrame(rows, columns=["split", "loss", "dice_own", "low", "high"])
+    board = answer.scoreboard(tables | {"own_thresholds": own}, ["dice", "siamese"])
+    place = [name for name, _ in board["columns"]].index("Dice at own threshold")
+    assert [row["cells"][place]["text"] for row in board["rows"]] == ["0.40", "0.70"]
+
+
+def test_a_page_says_on_which_scans_it_rests():
+    cohort = pd.DataFrame({"split": ["training", "training", "external", ""], "centre": list("aabc")})
+    drawn = answer.about(cohort, synthetic=True, seeds=1)
+    assert "Synthetic" in drawn and "2 training, 1 external; 1 training a loss" in drawn and "patients" in drawn
+    real = answer.about(cohort, synthetic=False, seeds=3)
+    assert "Synthetic" not in real and "3 trainings" in real
+    limits = answer.cannot_say(study(**APART), 1, True)
+    assert any("drawn" in one for one in limits) and any("once" in one for one in limits)
+    assert len(answer.cannot_say(study(**APART), 2, False)) == len(limits) - 2
