@@ -24,14 +24,16 @@ from wmhlib.running import parameters
 parameters.check(config=config, data=data)
 
 # %%
+import keras
 import numpy as np
 import pandas as pd
-from keras import ops
+from keras import layers, ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from wmhlib import batches, features, losses, siamese, slices, training
 from wmhlib.evaluation.names import title
-from wmhlib.generator import dense_unet, network_input
+from wmhlib.generator import build, network_input
+from wmhlib.report import drawings
 from wmhlib.report.pictures import outlined, picture_row
 from wmhlib.running.files import replacing, write_json
 from wmhlib.study import open_study
@@ -40,30 +42,49 @@ study = open_study(config, data)
 size = study.config.preprocessing.size_px
 
 # %% [markdown]
-# ## Generator
+# ## A dense block
 #
-# Each step is convolution, batch norm, leaky ReLU (slope 0.1). In a dense block each convolution sees the block's input
-# and everything the block made before. Max pools halve the picture and double the filters; transposed convolutions
-# (`doubled`: a 1 × 1 convolution and a reshape) bring it back, with skip connections across. The last layer starts near the background's label, so training does not begin
-# with half the brain as false positives.
+# A convolution here is a 3 × 3 convolution, batch norm and a leaky ReLU of slope 0.1 (paper 2.1). In a dense block each
+# convolution sees the block's input $x$ **and everything the block made before**: with $h_i$ the $i$-th convolution and
+# $[\,\cdot\,]$ pictures laid side by side,
+#
+# $$x_i = h_i([x, x_1, \ldots, x_{i-1}]), \qquad \text{out} = [x_1, \ldots, x_n]$$
+#
+# **Change this, run it, see that:** more convolutions, other filters, or hand the input on too (`[x, *made]` in the last
+# line). The drawing and the number of weights follow.
+
 
 # %%
-recipe = next(
-    iter(study.recipes.values())
-)  # the losses start alike but for the last layer's bias, and variants with a network of their own
+def dense_block(x, filters, convolutions):
+    made = []
+    for _ in range(convolutions):
+        seen = layers.Concatenate()([x, *made]) if made else x
+        seen = layers.Conv2D(filters, 3, padding="same", use_bias=False)(seen)
+        seen = layers.BatchNormalization()(seen)
+        made.append(layers.LeakyReLU(negative_slope=0.1)(seen))
+    return layers.Concatenate()(made)
+
+
+x = keras.Input((size, size, 3))
+block = keras.Model(x, dense_block(x, filters=8, convolutions=3))
+drawings.network(block, f"A dense block, {block.count_params():,} weights").show()
+
+# %% [markdown]
+# ## Generator
+#
+# Dense blocks on the way down, a 2 × 2 max pool after each, which halves the picture while the filters double; one block at
+# the bottom; then transposed convolutions bring the picture back, and each block on the way up also sees what its level made on
+# the way down (Figure 2 of the paper). The number in a box is its filters; hover for its size. The package builds it the same
+# way (`wmhlib/generator.py`); its last layer starts near the background's label, so training does not begin with half the
+# brain as false positives (D-004).
+
+# %%
+recipe = next(iter(study.recipes.values()))  # the losses of a seed start from the same network
 generator = training.make_generator(recipe, size, seed=study.config.seeds[0])
 assert generator.output_shape == (None, size, size, 1)
 untrained = ops.convert_to_numpy(generator(np.zeros((1, size, size, 3), "float32")))
 assert abs(untrained.mean() - recipe.generator.output_prior) < 0.05
-shapes = pd.DataFrame(
-    [
-        {"layer": layer.name, "output": " × ".join(map(str, layer.output.shape[1:])), "weights": layer.count_params()}
-        for layer in generator.layers
-        if layer.__class__.__name__ in ("Conv2D", "MaxPooling2D", "Reshape") and len(layer.output.shape) == 4
-    ]
-)
-print(f"{generator.count_params():,} weights")
-shapes
+drawings.network(generator, f"The generator, {generator.count_params():,} weights").show()
 
 # %% [markdown]
 # ## How many dense blocks?
@@ -75,7 +96,7 @@ shapes
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
 own = recipe.generator.model_dump()
-weights = [dense_unet(size, **(own | {"depth": depth})).count_params() for depth in blocks]
+weights = [build(size, **(own | {"depth": depth})).count_params() for depth in blocks]
 pd.DataFrame(
     {"weights": weights, "smallest map": [f"{size // 2**depth} × {size // 2**depth}" for depth in blocks]}, blocks
 )
@@ -106,33 +127,54 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 [tuple(tap.shape[1:]) for tap in paper_taps]
 
 # %% [markdown]
-# ## What the two paths see, and where the loss comes from
+# ## Equation 1
 #
-# The training slice with the most lesion, and a prediction that misses the smaller half of its lesions. Masked, only
-# lesions are left on ImageNet's mean colour. Each row is a tap: its most telling feature map for the reference, for the
-# prediction, and **where the content loss comes from** (squared differences, all channels; white is most). Only what was
-# missed lights up; the taps see it at two scales.
+# The image $x$ times the reference $y$ and the image times the prediction $\hat y$ go through the same network (Figure 3 of the
+# paper). With $f_l$ the features at tap $l$, flattened, and $N_l$ their number,
+#
+# $$L(y, \hat y) = \sum_{l} \frac{1}{N_l} \left\lVert f_l(x \odot y) - f_l(x \odot \hat y) \right\rVert_2^2$$
+#
+# Below, every symbol is an array: the training slice with the most lesion, its reference, and a prediction that misses the
+# smaller half of its lesions. **Change this, run it, see that:** let `y_hat` be another mask, such as `binary_dilation(mask)`.
 
 # %%
 images, references, index = slices.open_slices(study.slices / study.preparations[0].name)
 row = int(index.lesion_density_pct[index.split == "training"].idxmax())
-image, mask = network_input(images[[row]]), references[row].astype(bool)
+mask = references[row].astype(bool)
 pieces, count = label(mask)
 sizes = np.bincount(pieces.ravel())[1:]
 small = np.isin(pieces, 1 + np.flatnonzero(sizes < np.median(sizes))) if count > 1 else mask
-truth, guess = (batches.label_values(drawn, "hard")[np.newaxis, ..., np.newaxis] for drawn in (mask, mask & ~small))
-network = features.build(size)
+
+x = network_input(images[[row]])  # (1, size, size, 3)
+y = mask[np.newaxis, ..., np.newaxis].astype(np.float32)  # (1, size, size, 1)
+y_hat = (mask & ~small)[np.newaxis, ..., np.newaxis].astype(np.float32)
+
+f = features.build(size)
 if "vgg19" in networks:
-    features.copy_weights(networks["vgg19"], network)
-content = siamese.SiameseContentLoss(network).bound_to(image)
-squares = [ops.convert_to_numpy(tap)[0] for tap in content.squared_differences(truth, guess)]
-maps = [[ops.convert_to_numpy(tap)[0] for tap in network(image * seen)] for seen in (truth, guess)]
-assert np.isclose(sum(tap.mean() for tap in squares), float(content(truth, guess)), rtol=1e-4)
+    features.copy_weights(networks["vgg19"], f)
+squared = [
+    (a - b) ** 2 for a, b in zip(f(x * y), f(x * y_hat), strict=True)
+]  # at each tap (1, height, width, channels)
+loss = sum(float(ops.mean(tap)) for tap in squared)
+assert np.isclose(loss, float(siamese.SiameseContentLoss(f).bound_to(x)(y, y_hat)), rtol=1e-4), "the package's own"
+print(f"Equation 1: {' + '.join(f'{float(ops.mean(tap)):.1f}' for tap in squared)} = {loss:.1f}")
+
+# %% [markdown]
+# ## What the two paths see, and where the loss comes from
+#
+# Masked, only lesions are left on ImageNet's mean colour. Each row is a tap: its most telling feature map for the reference,
+# for the prediction, and **where the content loss comes from** (squared differences, all channels; white is most). Only what
+# was missed lights up; the taps see it at two scales.
+
+# %%
+image, truth, guess, predicted = x, y, y_hat, y_hat[0, ..., 0] > 0.5
+squares = [ops.convert_to_numpy(tap)[0] for tap in squared]
+maps = [[ops.convert_to_numpy(tap)[0] for tap in f(x * seen)] for seen in (y, y_hat)]
 picture_row(
     {
         "FLAIR and reference": outlined(images[row], {"reference": mask}),
-        "prediction": outlined(images[row], {"siamese": mask & ~small}),
-        "missed": outlined(images[row], {"missed": small}),
+        "prediction": outlined(images[row], {"siamese": predicted}),
+        "missed": outlined(images[row], {"missed": mask & ~predicted}),
     }
 ).show()
 for tap, (ours, theirs, apart) in enumerate(zip(*maps, squares, strict=True), start=1):

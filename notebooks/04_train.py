@@ -11,7 +11,7 @@
 #
 # One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
 # from the same weights and sees the same slices, augmented alike, so only the loss and its labels differ (and, in a variant,
-# what its entry says). The epoch with the highest Dice on the validation subjects is kept, by the same yardstick for every loss (the last epoch, where a study
+# what its entry says). The epoch with the highest Dice on the validation subjects is kept, by the same rule for every loss (the last epoch, where a study
 # has no validation subjects). An interrupted training resumes from its last whole epoch, a finished one
 # is not repeated. At the end the network segments the scans it has never seen.
 
@@ -28,11 +28,13 @@ from wmhlib.running import parameters
 parameters.check(config=config, data=data, loss=loss, seed=seed, your_own=your_own)
 
 # %%
+import inspect
 import json
 
+import keras
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Code, Markdown, display
 from keras import ops
 
 from wmhlib import augmentations, cohort, inference, losses, slices, training
@@ -51,20 +53,49 @@ unseen = subjects[subjects.split.isin(SPLITS)]
 recipe = study.recipe(loss)
 images, references, index = slices.open_slices(study.slices / recipe.preparation.name)
 print(f"{title(loss)}, seed {seed}")
-settings = {"loss": recipe.loss, **recipe.settings, **records.features_of(study, loss)}
+settings = {"loss": recipe.loss, **recipe.settings}
+settings |= {f"feature {key}": value for key, value in records.features_of(study, loss).items()}
 settings |= {"labels": recipe.labels, "view": recipe.view, "intensity": recipe.intensity, **recipe.augmentation}
 pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_dump()}, name="value").to_frame()
 
 # %% [markdown]
-# ## Train
+# ## The training step
 #
-# The curve grows with every epoch; a larger dot marks the epoch that is kept.
+# This is the loop that trains every loss, as the package has it: a batch, a step of the adversary where the loss plays the
+# min-max game (it raises the content loss; VGG19's filters move), a step of the generator (it lowers the loss; the generator's
+# weights move). Everything else is Keras.
 
 # %%
+devices = ", ".join(str(device) for device in keras.distribution.list_devices())
+steps = recipe.training.epochs * recipe.training.steps_per_epoch
+print(f"{steps} steps of {recipe.training.batch_size} slices on {devices}; the time left stands beside the bar below.")
+Code(inspect.getsource(training.run_epoch), language="python")
+
+# %% [markdown]
+# ## Train
+#
+# The curve grows with every epoch; a larger dot marks the epoch that is kept. Below it, the same slice after each of the
+# latest epochs, as the network then marks it: a validation slice, or a training slice where the study has no validation.
+
+# %%
+checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
+row = int(checked.lesion_density_pct.idxmax())
+seen = {"reference": outlined(images[row], {"reference": references[row] > 0})}
+
+
+def watch(so_far, generator):
+    """Draw the curve, and the slice as the generator marks it (None: the training was done before)."""
+    curve.update(training_figures.output(training_figures.training_curves({loss: so_far})), raw=True)
+    if generator is not None:
+        marked = ops.convert_to_numpy(generator(network_input(images[[row]]), training=False))[0, ..., 0] >= 0.5
+        seen[f"epoch {len(so_far)}"] = outlined(images[row], {loss: marked})
+        latest = ["reference", *list(seen)[1:][-6:]]
+        slice_so_far.update(training_figures.output(picture_row({name: seen[name] for name in latest})), raw=True)
+
+
 curve = display(Markdown("*The curve appears after the first epoch.*"), display_id=True)
-history = training.train(
-    study, loss, seed, watch=lambda so_far: curve.update(training_figures.training_curves({loss: so_far}))
-)
+slice_so_far = display(Markdown("*The slice appears with it, where there is anything left to train.*"), display_id=True)
+history = training.train(study, loss, seed, watch)
 history.round(4)
 
 # %%
@@ -94,7 +125,6 @@ print(suitability.about_range(span, recipe.intensity))
 
 # %%
 generator = inference.load_generator(study.model(loss, seed) / "model.keras")
-checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
 chosen = checked.sort_values("lesion_density_pct", ascending=False).groupby("subject").head(1).index[:3]
 predicted = np.asarray(generator(network_input(images[chosen]), training=False))[..., 0]
 pictures = {}
@@ -108,10 +138,11 @@ picture_row(pictures)
 # ## Segment the unseen scans
 #
 # Probabilities are brought back to each scan's own grid and cut at 0.5 there. Notebook 5 scores the masks. What other
-# thresholds would detect, and mark falsely, is kept beside the model.
+# thresholds would detect, and mark falsely, is kept beside the model; the same of the validation scans, which choose each
+# loss's own threshold.
 
 # %%
-scoring.segment_unseen(study, loss, seed, unseen)
+scoring.segment_unseen(study, loss, seed, unseen, subjects[subjects.split == "validation"])
 print(f"{len(unseen)} masks written")
 
 # %% [markdown]

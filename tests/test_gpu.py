@@ -66,7 +66,7 @@ def test_a_training_on_the_device_resumes_from_what_was_saved_last(study, monkey
     folder.rename(folder.with_name("whole"))
     monkeypatch.setattr(gpu.OnDevice, "save_every_s", 0.0)
 
-    def stop(history):
+    def stop(history, _):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
-from wmhlib.report.pages import clean, export_page, plain, write_index
+from wmhlib.report.pages import clean, export_page, markdown, plain, write_index
+from wmhlib.report.pictures import png_uri
 from wmhlib.running.files import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
@@ -172,6 +174,13 @@ def test_progress_bars_are_dropped(bar):
     assert plain(f"before\n{bar}\r{bar}\nafter 100%")["html"] == "before\nafter 100%"
 
 
+def test_formulas_become_mathml_and_what_is_in_them_no_markup():
+    html = markdown(r"If $y<x$, $$\sum_l x_l$$ and $\text{<script>alert(1)</script>}$; <b>bold</b>.")
+    soup = BeautifulSoup(html, "html.parser")
+    assert [formula["display"] for formula in soup("math")] == ["inline", "block", "inline"]
+    assert not soup("script") and not soup("b") and "$" not in soup.get_text() and "∑" in soup.get_text()
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     target = tmp_path_factory.mktemp("index") / "index.html"
@@ -187,6 +196,27 @@ def index(tmp_path_factory):
         provenance={"seeds": [0, 1], "versions": {"keras": "3.15", "odd": HOSTILE}, "device": None},
         banner=None,
         caption=f"Mean ± SD {HOSTILE}",
+        about=f"Scans of {HOSTILE}",
+        headline=f"Use {HOSTILE}.",
+        looks={"pictures": [(HOSTILE, png_uri(np.zeros((4, 4), np.uint8)))], "caption": f"Scan {HOSTILE}"},
+        board={
+            "split": "unseen scans",
+            "columns": [("Dice", True)],
+            "rows": [
+                {
+                    "label": HOSTILE,
+                    "colour": "#0072b2",
+                    "cells": [{"text": "0.6", "best": True, "at": 50, "low": 0, "high": 100}],
+                },
+                {
+                    "label": "other",
+                    "colour": "#56b4e9",
+                    "cells": [{"text": "—", "best": False, "at": None, "low": None, "high": None}],
+                },
+            ],
+        },
+        verdicts=[f"Overlap {HOSTILE}"],
+        cannot_say=[f"Anything {HOSTILE}"],
     )
     return target
 
@@ -197,7 +227,15 @@ def test_index_reads_like_a_front_page(index):
     assert_asks_for_nothing(soup)
     assert HOSTILE not in text
     assert soup.h1.get_text() == f"A study {HOSTILE}"
-    assert [item.get_text() for item in soup.select(".findings li")][0] == "It holds."
+    lists = [[item.get_text() for item in one("li")] for one in soup.select(".findings")]
+    assert lists == [[f"Overlap {HOSTILE}"], ["It holds.", f"It does not {HOSTILE}."], [f"Anything {HOSTILE}"]]
+    assert soup.select(".findings")[1].find_parent("details"), "every finding is folded"
+    assert (
+        soup.select_one(".headline").get_text() == f"Use {HOSTILE}." and HOSTILE in soup.select_one(".about").get_text()
+    )
+    board = soup.select_one(".board")
+    assert [cell.get_text().strip() for cell in board("td")] == ["0.6", "—"] and len(board.select(".whisker")) == 1
+    assert soup.select_one(".looks img")["alt"] == HOSTILE
     assert len(soup.select("td.number")) == 2
     assert soup.select_one(".entries a")["href"] == "05_evaluate.html"
     names = [entry.get_text() for entry in soup.select("footer dt")]

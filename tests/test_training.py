@@ -40,7 +40,7 @@ def study(settings, write_config, tmp_path, monkeypatch) -> Study:
     return study
 
 
-def stop(history):
+def stop(history, _):
     """As a training that is cut off after its first epoch."""
     raise KeyboardInterrupt
 
@@ -266,8 +266,9 @@ def test_a_training_that_is_done_is_not_repeated(study, monkeypatch, capsys):
             finish(folder)
         (folder / "training.json").unlink()  # as Snakemake does with what it is about to have made again
         watched = []
-        assert training.train(study, "dice", 1, watch=watched.append).equals(first)
-        assert (folder / "model.keras").stat().st_mtime_ns == stamp and [len(one) for one in watched] == [2]
+        assert training.train(study, "dice", 1, watch=lambda *given, to=watched: to.append(given)).equals(first)
+        assert (folder / "model.keras").stat().st_mtime_ns == stamp
+        assert [(len(history), generator) for history, generator in watched] == [(2, None)]
         assert (folder / "training.json").read_text() == record, "what it was made with then, not now"
         assert "dice" in capsys.readouterr().out, "says that there is nothing to do"
     (folder / "model.keras").unlink()
@@ -319,7 +320,7 @@ def test_a_changed_setting_starts_over(settings, study, write_config):
         training.train(study, "dice", 1, watch=stop)
     settings["training"]["learning_rate"] = 0.01
     seen = []
-    training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history: seen.append(len(history)))
+    training.train(open_study(write_config(settings)), "dice", 1, watch=lambda history, _: seen.append(len(history)))
     assert seen == [1, 2]
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from wmhlib import features, gpu
 from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches, chosen_augmentations
-from wmhlib.generator import dense_unet
+from wmhlib.generator import build
 from wmhlib.learner import COMPILED, BatchNormMeasurement, Learner, PooledDice, WatchedAdam, pooled_dice, precision
 from wmhlib.losses import LOSSES, Loss
 from wmhlib.minmax import Players, make_players
@@ -43,7 +43,8 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
     Resumes a training of the same settings, slices, features and code; a finished one is not repeated (D-028). `watch`, if
-    given, is called with the history so far after every epoch, for a curve that grows.
+    given, is called with the history so far and the generator after every epoch that is saved, for a curve that grows; of a
+    training that is done with the whole history and None.
 
     The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
     Where the split has no validation subjects, it is the last epoch (D-009).
@@ -98,7 +99,7 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
     else:
         print(f"{loss}, seed {seed}: already trained with the same settings, slices, features and code.")
         if watch:
-            watch(pd.DataFrame(checkpoints.history))
+            watch(pd.DataFrame(checkpoints.history), None)
     seen = sorted(set(slices[2].subject[np.union1d(rows, validation_rows)]))
     return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with | {"subjects_seen": seen})
 
@@ -149,7 +150,7 @@ def fit(
         checkpoints.save(players.learner.generator, variables)
         saved = time.monotonic()
         if watch:
-            watch(pd.DataFrame(checkpoints.history))
+            watch(pd.DataFrame(checkpoints.history), players.learner.generator)
 
 
 class OnHost:
@@ -206,7 +207,7 @@ def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | No
 
 def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
     """The untrained generator of a recipe."""
-    return dense_unet(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
+    return build(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:

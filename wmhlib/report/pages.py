@@ -9,10 +9,12 @@ cannot become markup. The look is in `templates/`.
 import base64
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import bleach
 import jinja2
+import latex2mathml.converter
 import nbformat
 import plotly.graph_objects as go
 from bs4 import BeautifulSoup
@@ -39,6 +41,10 @@ KEPT_TAGS = set(
     "a b blockquote br caption code col colgroup dd del div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
     "hr i img kbd li ol p pre s small span strong sub sup table tbody td tfoot th thead tr ul".split()
 )
+MATH_TAGS = set(
+    "math mrow mi mo mn ms mtext mspace msub msup msubsup mfrac msqrt mroot munder mover munderover mstyle mpadded "
+    "mtable mtr mtd mphantom".split()
+)
 KEPT_ATTRIBUTES = {"alt", "class", "colspan", "rowspan", "scope", "start", "title"}
 
 templates = jinja2.Environment(
@@ -51,7 +57,12 @@ templates = jinja2.Environment(
 
 
 def export_page(
-    notebook: PathLike, page: PathLike, title: str, pages: list[tuple[str, str]], banner: str | None = None
+    notebook: PathLike,
+    page: PathLike,
+    title: str,
+    pages: list[tuple[str, str]],
+    banner: str | None = None,
+    about: str = "",
 ) -> None:
     """Write an executed notebook as one self-contained HTML file.
 
@@ -65,6 +76,8 @@ def export_page(
         (file name, title) of every page of the study in reading order, for the navigation.
     banner
         A warning shown on top, such as that random features were used.
+    about
+        Which scans and trainings the page rests on; shown above all else.
     """
     source, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
     headings: list[tuple[int, str, str]] = []
@@ -81,7 +94,7 @@ def export_page(
             lines = cell.source.strip().count("\n") + 1
             cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
     kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
-    content = {"title": title, "pages": pages, "banner": banner, "cells": cells, "headings": headings}
+    content = {"title": title, "pages": pages, "banner": banner, "about": about, "cells": cells, "headings": headings}
     write("page.html.j2", page, "figure" in kinds, viewers="viewer" in kinds, **content)
 
 
@@ -96,21 +109,37 @@ def write_index(
     provenance: dict,
     banner: str | None,
     caption: str,
+    about: str = "",
+    headline: str = "",
+    looks: dict | None = None,
+    board: dict | None = None,
+    verdicts: Sequence[str] = (),
+    cannot_say: Sequence[str] = (),
 ) -> None:
-    """Write a study's front page: question, pictures, headline table, findings, pages, provenance.
+    """Write a study's front page: the answer, pictures, scoreboard, one figure; then what it rests on.
 
     Parameters
     ----------
+    findings
+        Every finding; folded.
     table_html, caption
-        The headline table as pandas writes it with `escape=True`, and the plain text above it.
+        Table 1 as pandas writes it with `escape=True`, and the plain text above it.
     figures
-        The study in pictures, one or two.
+        The first is shown below the scoreboard, the others below Table 1.
     pages
         (file name, title, one line on what it shows) of every page.
     provenance
         What made these results; nested dicts become nested lists.
+    about, headline, verdicts, cannot_say
+        Sentences of `wmhlib.report.answer`.
+    looks
+        `pictures`, (title, data URI) of one scan under every loss, and their `caption`.
+    board
+        As `wmhlib.report.answer.scoreboard` gives it.
     """
     content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
+    content |= {"about": about, "headline": headline, "looks": looks, "board": board}
+    content |= {"verdicts": verdicts, "cannot_say": cannot_say}
     content |= {"table": clean(table_html), "caption": caption, "provenance": provenance}
     pictures = [drawing(json.loads(figure.to_json()), title) for figure in figures]
     write("index.html.j2", page, bool(pictures), viewers=False, pictures=pictures, **content)
@@ -152,6 +181,11 @@ def harmless(tag: str, attribute: str, value: str) -> bool:
     return attribute in KEPT_ATTRIBUTES
 
 
+def _of_formulas(tag: str, attribute: str, value: str) -> bool:
+    """Whether an attribute of MathML may stay: words and lengths alone."""
+    return bool(re.fullmatch(r"[\w .%-]*", value)) and not attribute.startswith("on") or attribute == "xmlns"
+
+
 def join_header(table) -> None:
     """Move the index names, to which pandas gives a header row, into the empty cells above them."""
     rows = [row.find_all("th") for row in table.select("thead tr")]
@@ -177,10 +211,33 @@ def align_numbers(table) -> None:
 
 
 def markdown(text: str, folder: PathLike = "", attachments: dict | None = None) -> Markup:
-    """Markdown as HTML: raw HTML in it is shown as text, pictures beside the notebook are embedded."""
+    """Markdown as HTML: raw HTML in it is shown as text, pictures beside the notebook are embedded, formulas are MathML."""
     pictures = {"embed_images": True, "path": str(Path(folder)), "attachments": attachments or {}}
-    renderer = IPythonRenderer(escape=True, exclude_anchor_links=True, **pictures)
-    return clean(MarkdownWithMath(renderer=renderer).render(text))
+    renderer = _Renderer(escape=True, exclude_anchor_links=True, **pictures)
+    html = clean(MarkdownWithMath(renderer=renderer).render(text))
+    for place, formula in renderer.formulas.items():
+        html = html.replace(place, formula)
+    return html
+
+
+class _Renderer(IPythonRenderer):
+    """Leaves a mark for each formula and keeps it as MathML, which every browser draws without a script."""
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.formulas: dict[str, Markup] = {}
+
+    def block_math(self, body: str) -> str:
+        return self._keep(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return self._keep(body, "inline")
+
+    def _keep(self, tex: str, display: str) -> str:
+        place = f"\N{OBJECT REPLACEMENT CHARACTER}{len(self.formulas)}\N{OBJECT REPLACEMENT CHARACTER}"
+        formula = latex2mathml.converter.convert(tex, display=display)  # which hands markup inside \\text on
+        self.formulas[place] = Markup(bleach.clean(formula, tags=MATH_TAGS, attributes=_of_formulas, strip=True))
+        return place
 
 
 def with_headings(text: Markup, headings: list[tuple[int, str, str]]) -> Markup:

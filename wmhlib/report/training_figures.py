@@ -1,6 +1,7 @@
 """Plotly figures of the data and of trainings: lesion loads, intensities, training curves, step logs."""
 
 import html
+import json
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,12 @@ STEP_PANELS = {
     "density_pct": ("pixels predicted (%)", False),
 }
 """What notebook 06 shows of a step log: title, and whether the axis is logarithmic."""
+
+
+def output(figure: go.Figure) -> dict:
+    """A figure as a cell's output, for `display(…, raw=True, display_id=True)` and its `update`: a figure itself would be shown
+    anew with every update, below the earlier ones."""
+    return {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "a figure"}
 
 
 def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
