@@ -356,9 +356,9 @@ def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatc
     (odd / "scans").mkdir()
     (odd / "study.yaml").write_text(yaml.safe_dump(settings | {"study": "test-hostile"}))
     commands, run = [], subprocess.run
-    monkeypatch.setattr(
-        command.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=0)
-    )
+    ended = SimpleNamespace(wait=lambda: 0)
+    start = lambda command, **_: commands.append(command) or contextlib.nullcontext(ended)  # noqa: E731
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(Popen=start))
     monkeypatch.setattr(sys, "argv", ["command", str(odd / "study.yaml"), "--data", str(odd / "scans")])
     monkeypatch.chdir(tmp_path)
     try:

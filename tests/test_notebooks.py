@@ -184,7 +184,9 @@ def test_notebook_5_runs_by_hand_in_jupyterlab(study, weights, tmp_path):
             page.wait_for_function(idle, timeout=90_000)
             page.get_by_role("menuitem", name="Run").first.click()
             page.get_by_text("Run All Cells", exact=True).click()
-            page.wait_for_function(WAITING, timeout=60_000)  # until then the copy's own output stands, with no kernel behind it
+            page.wait_for_function(
+                WAITING, timeout=60_000
+            )  # until then the copy's own output stands, with no kernel behind it
             page.wait_for_function(ALL_RUN, timeout=300_000)
             canvas = page.locator(".viewer-plane.axial canvas").first
             canvas.scroll_into_view_if_needed()
@@ -224,6 +226,20 @@ def test_a_step_that_fails_is_named_with_its_reason(weights, tmp_path):
         and "01_explore_data failed: " in failed.stdout
         and str(tmp_path / "empty") in failed.stdout
     )
+
+
+def test_ctrl_c_says_in_one_line_that_the_same_command_resumes(study, weights, tmp_path):
+    config = tmp_path / "interrupted.yaml"
+    config.write_text(CONFIG.read_text().replace("study: smoke", "study: smoke-interrupted"))
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # also where this test hears none
+    process = start(weights, str(config), start_new_session=True, **heard)
+    next(line for line in process.stdout if "01_explore_data" in line)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=LIMIT_S)[1]
+    shutil.rmtree(ROOT / "reports" / "smoke-interrupted", ignore_errors=True)
+    assert process.returncode == 1 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Interrupted. ") and "the same command resumes" in said
 
 
 @pytest.mark.skipif("WMH_KILLS" not in os.environ, reason="takes minutes: WMH_KILLS=20 kills the study twenty times")

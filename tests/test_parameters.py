@@ -1,17 +1,22 @@
 """Parameters of notebooks: what a notebook does not have, or could not use, is refused before anything else happens."""
 
 import ast
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import nbformat
 import pytest
 import yaml
 from conftest import naming
+from tqdm import tqdm
 
 from wmhlib.running import configuration, parameters
 from wmhlib.running.files import ROOT, write_json
@@ -179,3 +184,37 @@ def test_a_study_is_not_replaced_by_another_of_its_name(tmp_path):
     write_json(folder / "made_from.json", {"configuration": "config/demo.yaml", "data": "data"})
     with pytest.raises(ValueError, match=naming("config/demo.yaml")):
         configuration.claim(folder, "config/mini.yaml", Path("data"))
+
+
+def test_a_step_says_how_far_it_is_and_how_long_it_takes(monkeypatch, capsys):
+    """What `workflow/notebook.py` makes of tqdm's bars: a line now and then, also where the output is no terminal."""
+    place = importlib.util.spec_from_file_location("notebook_step", ROOT / "workflow" / "notebook.py")
+    step = importlib.util.module_from_spec(place)
+    place.loader.exec_module(step)
+    monkeypatch.setattr(step, "EVERY_S", -1)
+    shown = step.Progress("04_train")
+    for _ in tqdm(range(3), "dice seed-1", unit="epoch", file=shown):
+        time.sleep(0.15)
+    tqdm(range(2), "slices", unit="subject", file=shown).update(2)
+    shown.write("a warning: 50% of nothing\n")
+    lines = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert any(re.fullmatch(r"04_train: dice seed-1, 2 of 3 epochs, about 00:0\d left", line) for line in lines), lines
+    assert lines[0] == "04_train: dice seed-1, 0 of 3 epochs" and lines[-1].startswith("04_train: slices, ")
+    monkeypatch.setattr(step, "EVERY_S", 20)
+    tqdm(range(2), "slices", file=step.Progress("02")).close()
+    assert not capsys.readouterr().out, "not more often than that"
+
+
+@pytest.mark.slow
+def test_keras_starts_without_a_word_and_other_words_are_kept():
+    program = (
+        "import os, sys, types; from wmhlib.running.quiet import start_keras\n"
+        "if sys.argv[1:]:\n"
+        "    class Loud:\n"
+        "        def find_spec(self, name, *_): os.write(2, b'a fault\\n') if name == 'keras' else None\n"
+        "    sys.meta_path.insert(0, Loud())\n"
+        "start_keras(); import keras; print(keras.backend.backend())"
+    )
+    for arguments, said in (([], ""), (["loud"], "a fault\n")):
+        ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
+        assert (ran.returncode, ran.stderr) == (0, said) and ran.stdout.strip() == keras.backend.backend()

@@ -6,7 +6,9 @@ error is printed in one line and the copy, with everything up to that cell, stay
 
 import argparse
 import importlib.util
+import io
 import os
+import re
 import sys
 import time
 import warnings
@@ -25,6 +27,44 @@ def literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
+BAR = re.compile(r"([^\r\n|]+?): +\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)[^\]]*?([a-z]+)/([a-z]+)\]")
+"""A progress bar of tqdm: what, how many of how many, time left, unit."""
+
+EVERY_S = 20
+"""Seconds between two lines on a step's progress."""
+
+
+class Progress(io.TextIOBase):
+    """Takes what a notebook writes to its error stream; says how far its progress bars are, a line every `EVERY_S`."""
+
+    def __init__(self, label: str):
+        self.label, self.said = label, time.monotonic()
+
+    def write(self, text: str) -> int:
+        bars = BAR.findall(text)
+        if bars and time.monotonic() - self.said >= EVERY_S:
+            self.said = time.monotonic()
+            what, done, every, left, *rate = bars[-1]
+            unit = rate[0] if rate[0] != "s" else rate[1]  # per second, or seconds each
+            remaining = "" if "?" in left else f", about {left} left"
+            print(
+                f"  {time.strftime('%H:%M:%S')}  {self.label}: {what.strip()}, {done} of {every} {unit}s{remaining}",
+                flush=True,
+            )
+        return len(text)
+
+
+NUMBERS = {"seed": int, "threshold": float, "smallest_mm3": float}
+
+
+def typed(name: str, value: str) -> str | bool | float:
+    """A parameter as its notebook wants it: anything else but numbers is text, since a folder may be called 007."""
+    try:
+        return NUMBERS[name](value)
+    except (KeyError, ValueError):
+        return {"True": True, "False": False}.get(value, value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", help="such as 04_train")
@@ -33,13 +73,10 @@ def main() -> None:
     parser.add_argument("--data", default="")
     parser.add_argument("--threads", help="that TensorFlow may use; all cores where not given")
     parser.add_argument("--light", action="store_true", help="nothing is trained: start Keras without TensorFlow")
+    parser.add_argument("--page", type=Path, help="write the executed copy as an HTML page, too")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
-    words = {"True": True, "False": False}  # anything else but the seed is text: a folder may be called 007
-    parameters = {
-        name: int(value) if name == "seed" and value.isdecimal() else words.get(value, value)
-        for name, value in arguments.parameters
-    }
+    parameters = {name: typed(name, value) for name, value in arguments.parameters}
     study = {name: value for name in ("config", "data") if (value := getattr(arguments, name))}
     started = time.monotonic()
     label = " ".join([arguments.notebook, *(f"{name}={value}" for name, value in parameters.items())])
@@ -62,6 +99,7 @@ def main() -> None:
                 study | parameters,
                 cwd=ROOT,
                 progress_bar=False,
+                stderr_file=Progress(label),
             )
     except papermill.PapermillExecutionError as error:
         print(f"  {label} failed: {error.evalue} (see {arguments.output})", flush=True)
@@ -76,7 +114,14 @@ def main() -> None:
             cell.metadata.pop("tags", None)
     with replacing(arguments.output) as temporary:
         nbformat.write(copy, temporary)
+    if arguments.page:
+        from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow, for what the next line imports
+        from wmhlib.report.pages import export_page
+
+        export_page(arguments.output, arguments.page, arguments.page.parent.name, [])
     print(f"  {time.strftime('%H:%M:%S')}  {label}: done in {time.monotonic() - started:.0f} s", flush=True)
+    if arguments.page:
+        print(f"Open {arguments.page}.")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,15 @@ def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace
     command += ["--config", *(f"{key}={quoted(path)}" for key, path in paths.items())]
     # The user's home may be read-only, and nothing in it, such as a start-up file of IPython, should change a result.
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
-    return subprocess.run(command, stdin=lock, env=os.environ | home).returncode
+    with subprocess.Popen(command, stdin=lock, env=os.environ | home) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches Snakemake and its steps as well, which end themselves
+            process.wait()
+            sys.exit(
+                f"Interrupted. What was done is kept in {study.folder.relative_to(ROOT)}, and trainings up to their last whole "
+                "epoch: the same command resumes them."
+            )
 
 
 if __name__ == "__main__":

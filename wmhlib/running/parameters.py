@@ -16,6 +16,7 @@ from typing import Any
 from wmhlib.apply.find import find_scans
 from wmhlib.running.configuration import claim, read_settings
 from wmhlib.running.files import ROOT, PathLike, find
+from wmhlib.running.quiet import start_keras
 
 
 class Refused(ValueError):
@@ -32,7 +33,7 @@ def check(**values: Any) -> None:
     ----------
     values
         Every parameter of the notebook by its name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
-        notebooks; `scans`, `model`, `out`, `bids` of notebook 07.
+        notebooks; `scans`, `model`, `out`, `bids`, `threshold`, `smallest_mm3` of notebook 07.
 
     Raises
     ------
@@ -61,6 +62,8 @@ def check(**values: Any) -> None:
             _check_study(**{name: values[name] for name in ("config", "data", "loss") if name in values})
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from None
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        start_keras()
 
 
 def _assigned(known: dict) -> list[str]:
@@ -93,6 +96,16 @@ def _check_seed(seed: Any) -> None:
 def _check_switch(your_own: Any) -> None:
     if type(your_own) is not bool:
         raise ValueError(f"your_own is {your_own!r}: give True or False.")
+
+
+def _check_threshold(threshold: Any) -> None:
+    if type(threshold) not in (int, float) or not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold!r}: give a number from 0, the network's own, to 1.")
+
+
+def _check_smallest(smallest_mm3: Any) -> None:
+    if type(smallest_mm3) not in (int, float) or not 0 <= smallest_mm3 < 1e6:
+        raise ValueError(f"smallest_mm3 is {smallest_mm3!r}: give a volume in mm³, 0 to keep every lesion.")
 
 
 def _check_model(model: PathLike) -> None:
@@ -142,5 +155,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "model": _check_model,
     "out": _check_folder,
     "bids": _check_folder,
+    "threshold": _check_threshold,
+    "smallest_mm3": _check_smallest,
 }
 """What refuses a value that a parameter cannot have; of `scans`, it returns the files."""
