@@ -8,7 +8,7 @@ OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report rerun test test-fast lab data check schema lock sync
+.PHONY: setup report rerun segment network test test-fast lab data check schema lock sync
 
 WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
@@ -17,6 +17,18 @@ report: setup
 # A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
 rerun: setup
 	$(BIN)/python -m wmhlib.running.rerun "$(RUN)" $(WHERE)
+
+# Scans of your own through the network that comes with the project: SCANS="a file, a folder or a pattern" OUT=folder.
+# OPTIONS: -p model FILE, -p threshold 0.3, -p smallest_mm3 5, -p bids FOLDER. What matters is OUT/index.html.
+SCANS ?=
+OUT   ?= data/segmented
+export SCANS OUT
+segment: setup
+	@$(BIN)/python workflow/notebook.py 07_segment_scan "$$OUT/07_segment_scan.ipynb" -p scans "$$SCANS" -p out "$$OUT" --page "$$OUT/index.html" $(OPTIONS)
+
+# For maintainers: the trained network of config/transfer.yaml as the one that comes with the project.
+network: setup
+	$(BIN)/python -m wmhlib.apply.model_card config/transfer.yaml
 
 # On two cores; the longest files first (tests/conftest.py), so that none of the two waits for the other at the end.
 TWO = -n 2 --dist loadfile --no-loadscope-reorder

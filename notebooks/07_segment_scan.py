@@ -19,20 +19,25 @@
 
 # %% tags=["parameters"]
 scans = ""  # a FLAIR file, a folder, a pattern such as "scans/*.nii.gz", or several of these with ":" between
-model = ""  # a model.keras; empty: the first one trained with the Siamese loss, in any study
+model = ""  # a model.keras; empty: the network that comes with the project
 out = ""  # the folder for the results, relative to the project's; empty: data/segmented
 bids = ""  # a folder, relative to the project's, for the masks as a BIDS derivative as well; empty: nowhere
+threshold = 0.0  # voxels of this probability or more are marked; 0: the network's own, one half where it has none
+smallest_mm3 = 0.0  # lesions below this volume are left out
 
 # %%
 from wmhlib.running import parameters
 
-parameters.check(scans=scans, model=model, out=out, bids=bids)
+parameters.check(scans=scans, model=model, out=out, bids=bids, threshold=threshold, smallest_mm3=smallest_mm3)
 
 # %%
-import pandas as pd
-from IPython.display import Image, display
+import re
 
-from wmhlib.apply import find, segment, suitability
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+from wmhlib.apply import find, pictures, segment, suitability
+from wmhlib.inference import BUNDLED
 from wmhlib.slices import Preparation
 
 # %% [markdown]
@@ -51,25 +56,29 @@ path, network, trained_on = segment.open_network(model)
 chosen = find.find_scans(scans)
 intensity = Preparation.named(network.inputs[0].name).intensity
 print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on, intensity)}")
+if path == BUNDLED:
+    card = path.with_name("README.md").read_text(encoding="utf-8")
+    display(Markdown(re.sub("^#", "###", card, flags=re.MULTILINE)))
 
 # %% [markdown]
 # ## Segment
 #
-# One scan at a time, so memory does not grow with their number. Each is brought to the network's slices as in
-# training (notebook 2); the probabilities are brought back to the scan's own grid and cut at one half there. Then the
-# same with left and right exchanged: a network that can read a scan finds nearly the same lesions in its mirror image.
+# One scan at a time, so memory does not grow with their number. Each scan is brought to the network's slices as in
+# training (notebook 2) and looked at twice, as it is and with left and right exchanged; the mean of both probabilities is
+# brought back to the scan's own grid and cut at the threshold there. A network that can read a scan finds nearly the same
+# lesions in its mirror image: how well the two masks agree (`mirror_dice`) is a sign of how far to trust them.
 # A scan that cannot be read or segmented is reported and does not stop the others.
 #
 # A result is replaced only by one of the same scan and network. Scans of one name in different folders, or the masks of
 # two networks, get names of their own, and `<name>.json` says which scan and network a mask is of.
 
 # %%
-table = segment.segment_scans(network, chosen, out, trained_on, path)
+table = segment.segment_scans(network, chosen, out, trained_on, path, threshold or None, smallest_mm3)
 assert len(table) == len(chosen), "every scan has its row, whatever became of it"
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
 done = table[table.status == "done"]
-print(f"{len(done)} of {len(table)} scans segmented; volumes.csv lies with the results.")
+print(f"{len(done)} of {len(table)} scans segmented; volumes.csv and lesions.csv lie with the results.")
 assert done.verdict.notna().all(), "every mask has its verdict"
 for problem in segment.write_bids(table, bids, path) if bids else ():
     print(f"Not in {bids}: {problem}")
@@ -78,7 +87,8 @@ for problem in segment.write_bids(table, bids, path) if bids else ():
 # ## How many lesions, how much?
 #
 # A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has the
-# same rows, and those of earlier results in the folder.
+# same rows, and those of earlier results in the folder; `lesions.csv` has a row per lesion: volume, centre in mm, mean and
+# highest probability.
 # The mask is 0 or 1 and the probability map 0 to 1, both on the scan's own grid, so they overlay it in any viewer.
 #
 # **An empty mask is not a healthy brain.** The verdict tells the two apart as far as it can: a doubt is raised where tissue
@@ -87,16 +97,21 @@ for problem in segment.write_bids(table, bids, path) if bids else ():
 
 # %%
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
-    display(table.drop(columns=["mask", "network"]).round(3).astype(object).where(table.notna(), ""))
+    wanted = ["status", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "mirror_dice"]
+    wanted += ["verdict", "warnings", "reason", "scan"]
+    display(table[wanted].round(3).astype(object).where(table[wanted].notna(), ""))
 
 # %% [markdown]
 # ## Look at each
 #
-# The first 12 scans that were segmented; the pictures of all lie beside their masks. Each shows the three axial
-# slices with most lesion, the mask outlined, or three evenly spaced ones where nothing was found. Look for outlines
+# Doubtful masks first, at most 200; the pictures of all lie beside their masks. Each shows the three axial slices with
+# most lesion, the mask outlined, or three evenly spaced ones where nothing was found, and below them how likely each voxel
+# is a lesion. All scans have the same grey window. Look for outlines
 # on the ventricles' edges, the skull or the scalp, for bright spots without an outline, and for a head that does not
 # stand upright: such masks are to be discarded, whatever their volume.
 
 # %%
-for picture in segment.pictures(table, most=12):
-    display(Image(filename=str(picture), alt=f"{picture.stem}: three axial slices with the mask outlined"))
+for name, picture in pictures.doubtful_first(table, most=200):
+    display(
+        Image(picture, format="jpeg", alt=f"{name}: three axial slices with the mask outlined, and its probability")
+    )

@@ -172,7 +172,7 @@ def test_results_of_a_mended_scan_lie_where_the_scan_lies(tmp_path, name):
     path, out = put(tmp_path, SOUND[name]), tmp_path / "out"
     out.mkdir()
     with pytest.warns(Mended):
-        row = segment.segment_scan(NETWORK, path, "scan", out, {})
+        row, _ = segment.segment_scan(NETWORK, path, "scan", out, {})
         threshold = threshold_mask(path, 0.6)
     assert str(path) in row["warnings"], "the account of the scan says so"
     with warnings.catch_warnings():

@@ -15,13 +15,17 @@ from typing import Any
 import pandas as pd
 
 from wmhlib.intake.roles import folded
-from wmhlib.running.files import PathLike, read_json, sha256, write_json
+from wmhlib.running.files import PathLike, read_json, sha256, write_json, write_table
 
-COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "verdict", "mirror_dice"]
-COLUMNS += ["warnings", "mask", "network"]
-"""Of `volumes.csv`."""
+MADE_WITH = ["network", "network_sha256", "wmhlib", "code"]
+"""In every row: the network's file and its checksum, the version of wmhlib and a digest of its code."""
+
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "verdict"]
+COLUMNS += ["mirror_dice", "warnings", "threshold", "smallest_mm3", "mask", *MADE_WITH]
+"""Of `volumes.csv`. `tissue_ml` is the volume of the brain where a scan is stripped, else of the head in sight."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}
+RESULTS |= {"lesions": "_lesions.csv"}
 """What a scan's name is followed by in its results; a search for scans leaves the first two out."""
 
 IDENTITY = ("scan", "scan_sha256", "network_sha256")
@@ -104,6 +108,13 @@ def read_rows(path: PathLike) -> pd.DataFrame:
     if not {"scan", "status", "mask"} <= set(rows.columns):
         raise ValueError(f"{path} is not a table of this notebook: move it, or name another folder as out.")
     return rows
+
+
+def join_lesions(out: PathLike) -> None:
+    """Write `lesions.csv`: the lesions of every scan whose results lie in a folder."""
+    tables = [pd.read_csv(path, dtype=str) for path in sorted(Path(out).glob(f"*{RESULTS['lesions']}"))]
+    if tables:
+        write_table(Path(out) / "lesions.csv", pd.concat(tables, ignore_index=True))
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:

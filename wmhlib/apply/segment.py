@@ -1,8 +1,9 @@
 """Scans of your own through a trained network, one at a time, with whatever a person needs to trust or discard each mask.
 
 Input: NIfTI files and a `model.keras`. Output, per scan: `<name>_mask.nii.gz` (uint8 0/1) and `<name>_probability.nii.gz`
-(float32 0-1) on the scan's own grid, `<name>.png` to look at, `<name>.json` which says what scan and network they are of, and
-a row of `volumes.csv`. Results are replaced by those of the same scan and network only. A lesion is a 26-connected
+(float32 0-1) on the scan's own grid, `<name>.png` to look at, `<name>_lesions.csv` with a row per lesion, `<name>.json` which
+says what scan and network they are of, and a row of `volumes.csv`; `lesions.csv` has the lesions of all scans in the folder.
+Results are replaced by those of the same scan and network only. A lesion is a 26-connected
 component, as in `wmhlib.metrics`; volumes are in ml. A scan that the network may be unable to read is segmented all the same,
 and its row says why (`wmhlib.apply.suitability`).
 """
@@ -14,26 +15,33 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import cc3d
 import keras
 import nibabel
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
-from skimage.transform import resize
 from tqdm import tqdm
 
 from wmhlib.apply import results
+from wmhlib.apply.lesions import lesions_of
+from wmhlib.apply.pictures import quality_picture
 from wmhlib.apply.results import RESULTS
-from wmhlib.apply.suitability import agreement, agreement_doubt, brightness_doubt, read_range, size_doubt, verdict
-from wmhlib.inference import THRESHOLD, load_generator, probability
+from wmhlib.apply.suitability import (
+    agreement,
+    agreement_doubt,
+    brightness_doubt,
+    head_litres,
+    read_range,
+    size_doubt,
+    verdict,
+)
+from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_looks
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.metrics import voxel_mm3
-from wmhlib.report.pictures import outlined
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
-from wmhlib.slices import TISSUE, Preparation
+from wmhlib.running.provenance import provenance
+from wmhlib.slices import Preparation
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
@@ -42,7 +50,7 @@ def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
     Parameters
     ----------
     model
-        A `model.keras`; empty: the first one trained with the Siamese loss in any study.
+        A `model.keras`; empty: the one that comes with the project.
 
     Raises
     ------
@@ -51,10 +59,7 @@ def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
     ValueError
         It is no network of this project, or its `training_range.json` cannot be read.
     """
-    trained = sorted(ROOT.glob("reports/*/models/siamese/seed-*/model.keras"))
-    if not str(model) and not trained:
-        raise FileNotFoundError("No trained model below reports/: run `make report` first, or name a model.keras.")
-    path = Path(model).expanduser() if str(model) else trained[0]
+    path = Path(model).expanduser() if str(model) else BUNDLED
     path = path if path.exists() else ROOT / path
     if path.is_file() and path.suffix != ".keras":
         raise ValueError(f"{path} is not a model.keras, the only kind that can be loaded in safe mode: name one.")
@@ -97,74 +102,82 @@ def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> 
     return kind(values, scan.affine, header)
 
 
-def quality_picture(flair: nibabel.Nifti1Image, mask: np.ndarray, title: str) -> Image.Image:
-    """The three axial slices with most of `mask`, or three evenly spaced ones where it is empty, outlined.
+def segment_scan(
+    network: keras.Model,
+    path: PathLike,
+    name: str,
+    out: PathLike,
+    trained_on: dict,
+    threshold: float = THRESHOLD,
+    smallest_mm3: float = 0.0,
+) -> tuple[dict, pd.DataFrame]:
+    """Segment one scan into `out` under `name`; returns what its row of `volumes.csv` holds from `lesions` on, and its lesions.
 
-    `flair` is as `read_flair` gives it, best by `tissue`; `mask` is boolean and of its shape. Slices are seen from the feet,
-    with square pixels fine enough that no voxel of the mask is lost.
+    The probability is the mean of what the network says of the scan and of its mirror image. Errors as in `read_flair`.
     """
-    volume, area = np.asarray(flair.dataobj), mask.sum(axis=(0, 1))
-    count = min(3, len(area))
-    evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
-    chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
-    extent = np.array(volume.shape[:2]) * nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.maximum(np.round(extent / extent.max() * max(384, *volume.shape[:2])), 1).astype(int)
-    high = np.percentile(volume[volume > TISSUE], 99.8)
-    drawn = []
-    for k in chosen:
-        grey = resize(np.minimum(volume[..., k] / high, 1), shape, order=1)
-        lesion = resize(mask[..., k], shape, order=0)
-        drawn.append(outlined(grey, {"siamese": lesion}, int(shape.max())))
-    picture = Image.fromarray(np.pad(np.concatenate(drawn, axis=1), ((44, 0), (0, 0), (0, 0))))
-    pen = ImageDraw.Draw(picture)
-    pen.text((6, 4), title, "white", font_size=14)
-    slices = ", ".join(str(k + 1) for k in chosen)
-    pen.text((6, 24), f"axial slices {slices} of {len(area)}, seen from the feet", "white", font_size=12)
-    return picture
-
-
-def segment_scan(network: keras.Model, path: PathLike, name: str, out: PathLike, trained_on: dict) -> dict:
-    """Segment one scan into `out` under `name`: what its row of `volumes.csv` holds from `lesions` on.
-    Errors as in `read_flair`."""
-    out = Path(out)
-    with noting() as notes:
-        flair, scan = read_flair(path), open_scan(path)
+    out, preparation = Path(out), Preparation.named(network.inputs[0].name)
+    with noting() as notes, warnings.catch_warnings():
+        warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
+        seen = prepared(network, path)
+    scan = seen.scan
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         notes.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right")
-    intensity = Preparation.named(network.inputs[0].name).intensity
-    brightness = brightness_doubt(flair, trained_on, intensity)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
-        values = np.clip(np.asarray(probability(network, path).dataobj), 0, 1)
-        mirrored = np.asarray(probability(network, path, mirrored=True).dataobj) >= THRESHOLD
-    agreed = agreement(values >= THRESHOLD, mirrored)
-    doubts = [text for text in (brightness, size_doubt(flair), agreement_doubt(agreed)) if text]
-    mask = on_grid_of(scan, (values >= THRESHOLD).astype(np.uint8))
-    save_image(on_grid_of(scan, values), out / f"{name}{RESULTS['probability']}")
-    straight = np.asarray(nibabel.as_closest_canonical(mask).dataobj) > 0
+    with noting():  # noted already
+        flair, tissue = (
+            seen.flair if preparation.intensity == kind else read_flair(path, kind) for kind in ("maximum", "tissue")
+        )
+    mean, looks = two_looks(network, seen)
+    agreed = agreement(*(look >= threshold for look in looks))
+    doubts = [brightness_doubt(flair, trained_on, preparation.intensity), size_doubt(flair), agreement_doubt(agreed)]
+    doubts = [text for text in doubts if text]
+    likely = on_grid_of(scan, np.asarray(mean.dataobj))
+    found, table = lesions_of(likely, threshold, smallest_mm3)
+    mask = on_grid_of(scan, found.astype(np.uint8))
+    save_image(likely, out / f"{name}{RESULTS['probability']}")
+    remark = f"{len(table)} lesions, {table.volume_ml.sum():.1f} ml" + ", doubtful" * bool(doubts)
     with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
-        quality_picture(read_flair(path, "tissue"), straight, name).save(temporary)
+        straight, sure = (np.asarray(nibabel.as_closest_canonical(image).dataobj) for image in (mask, likely))
+        quality_picture(tissue, straight > 0, sure, name, remark).save(temporary)
     save_image(mask, out / f"{name}{RESULTS['mask']}")
-    labels, count = cc3d.connected_components(straight, connectivity=26, return_N=True)
-    voxels, voxel_ml = np.bincount(labels.ravel(order="K"))[1:], voxel_mm3(scan.affine) / 1000
+    voxel_ml = voxel_mm3(scan.affine) / 1000
     return {
-        "lesions": count,
-        "volume_ml": int(voxels.sum()) * voxel_ml,
-        "largest_lesion_ml": int(voxels.max(initial=0)) * voxel_ml,
-        "verdict": verdict(not count, doubts),
+        "lesions": len(table),
+        "volume_ml": int(found.sum()) * voxel_ml,
+        "largest_lesion_ml": table.volume_ml.max() if len(table) else 0.0,
+        "tissue_ml": head_litres(flair) * 1000,
+        "voxel_mm": " x ".join(f"{side:.3g}" for side in nibabel.affines.voxel_sizes(scan.affine)),
+        "verdict": verdict(not len(table), doubts),
         "mirror_dice": agreed,
         "warnings": "; ".join([*doubts, *notes]),
+        "threshold": threshold,
+        "smallest_mm3": smallest_mm3,
         "mask": str(out / f"{name}{RESULTS['mask']}"),
-    }
+    }, table
 
 
 def segment_scans(
-    network: keras.Model, scans: Iterable[PathLike], out: PathLike, trained_on: dict, model: PathLike = ""
+    network: keras.Model,
+    scans: Iterable[PathLike],
+    out: PathLike,
+    trained_on: dict,
+    model: PathLike = "",
+    threshold: float | None = None,
+    smallest_mm3: float = 0.0,
 ) -> pd.DataFrame:
-    """Segment scans one after another into a folder and update its `volumes.csv` after each.
+    """Segment scans one after another into a folder and update its `volumes.csv` after each, and `lesions.csv` at the end.
 
-    `out` is relative to the project's folder; empty: `data/segmented`. `model` is where the network was read from, for the
-    records. Nothing of a scan is kept in memory but its row.
+    Parameters
+    ----------
+    out
+        Relative to the project's folder; empty: `data/segmented`.
+    model
+        Where the network was read from, for the records.
+    threshold
+        Voxels of this probability or more are marked; None: the network's own (`trained_on`), else one half.
+    smallest_mm3
+        Smaller lesions are left out.
+
+    Nothing of a scan is kept in memory but its row.
 
     Returns
     -------
@@ -189,17 +202,21 @@ def segment_scans(
     except OSError as error:
         raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
     model = os.path.abspath(model) if str(model) else ""
+    threshold = trained_on.get("threshold", THRESHOLD) if threshold is None else threshold
     made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
-    made_with["wmhlib"] = importlib.metadata.version("wmhlib")
+    made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": provenance()["code"][:12]}
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
-            name, row = "", {"scan": str(path), "status": "done", "network": model}
+            name, row = "", {"scan": str(path), "status": "done", **made_with}
             try:
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
-                row |= segment_scan(network, path, name, out, trained_on)
+                more, lesions = segment_scan(network, path, name, out, trained_on, threshold, smallest_mm3)
+                row |= more
+                lesions.insert(0, "scan", _readable(str(path)))
+                write_table(out / f"{name}{RESULTS['lesions']}", lesions.assign(**made_with))
             except Exception as error:  # whatever is wrong with one scan, the others are segmented
                 row |= {"status": "failed", "reason": _sentence(error)}
                 for suffix in RESULTS.values() if name else ():
@@ -208,6 +225,7 @@ def segment_scans(
             earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
             table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
+        results.join_lesions(out)
     return table
 
 
@@ -233,12 +251,6 @@ def write_bids(table: pd.DataFrame, root: PathLike, model: PathLike) -> list[str
         except (OSError, ValueError) as error:
             problems.append(_sentence(error))
     return problems
-
-
-def pictures(table: pd.DataFrame, most: int = 12) -> list[Path]:
-    """Where the quality-control pictures of the first scans that were segmented lie."""
-    done = table[table.status == "done"].head(most)
-    return [Path(mask.removesuffix(RESULTS["mask"]) + RESULTS["picture"]) for mask in done["mask"]]
 
 
 def _sentence(error: Exception) -> str:

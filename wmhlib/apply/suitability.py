@@ -76,7 +76,8 @@ def training_range(cohort: pd.DataFrame) -> dict:
 
 
 def read_range(path: PathLike) -> dict:
-    """What `training_range` gave, from a file; empty where there is none. Ranges written earlier lack the key of `tissue`.
+    """What `training_range` gave, from a file, and the network's own `threshold` where it has one; empty where there is no file.
+    Ranges written earlier lack the key of `tissue`.
 
     Raises ValueError: the file does not hold it.
     """
@@ -87,7 +88,8 @@ def read_range(path: PathLike) -> dict:
         spans = {key: [float(level) for level in stored[key]] for key, *_ in RANGES.values() if key in stored}
         if not spans or {*map(len, spans.values())} != {2}:
             raise ValueError
-        return {"scans": int(stored["scans"])} | spans
+        own = {"threshold": float(stored["threshold"])} if "threshold" in stored else {}
+        return {"scans": int(stored["scans"])} | spans | own
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path} lacks `scans` or the levels of tissue: remove it or train again.") from None
 
@@ -111,11 +113,15 @@ def brightness_doubt(flair: nibabel.Nifti1Image, trained_on: dict, intensity: st
     return "" if low <= level <= high else f"Tissue is at {level:.2f} of {whole}, expected {low:.2f} to {high:.2f}"
 
 
+def head_litres(flair: nibabel.Nifti1Image) -> float:
+    """The volume of tissue in a FLAIR as `read_flair` gives it: of the brain where it is stripped, else of the head in sight."""
+    volume = np.asarray(flair.dataobj)
+    return float((volume > tissue_level(volume) / 2).sum() * voxel_mm3(flair.affine) / 1e6)
+
+
 def size_doubt(flair: nibabel.Nifti1Image) -> str:
     """A sentence where the tissue of a FLAIR, as `read_flair` gives it, fills less or more than a head can; else empty."""
-    volume = np.asarray(flair.dataobj)
-    litres = (volume > tissue_level(volume) / 2).sum() * voxel_mm3(flair.affine) / 1e6
-    low, high = HEAD_LITRES
+    litres, (low, high) = head_litres(flair), HEAD_LITRES
     text = f"Tissue fills {litres:.2g} litres, expected {low} to {high}: are the voxel sizes right?"
     return text * (not low <= litres <= high)
 

@@ -1,0 +1,156 @@
+"""The network that comes with the project, taken from a finished study: `model.keras`, its training range, its model card.
+
+    python -m wmhlib.apply.model_card config/transfer.yaml
+
+The threshold is chosen on the study's holdout subjects, which are synthetic; the figures are of its external scans, real ones
+where `data/real` has any. Both follow the way of notebook 07: the mean of two looks.
+"""
+
+import argparse
+import datetime
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from wmhlib.apply.suitability import AGREEMENT, agreement
+from wmhlib.cohort import load_cohort
+from wmhlib.evaluation.lesions import SMALL_MM3, lesion_records
+from wmhlib.inference import BUNDLED, load_generator, two_looks
+from wmhlib.intake.grids import Volume
+from wmhlib.intake.masks import read_pair_of_masks
+from wmhlib.metrics import CHALLENGE, METRICS, MaskPair
+from wmhlib.report.pages import templates
+from wmhlib.running.files import PathLike, read_json, replacing, sha256, write_json
+from wmhlib.study import Study, open_study
+
+CUTS = np.arange(0.1, 0.91, 0.05).round(2)
+"""Thresholds that are tried."""
+
+
+def dice_by_threshold(reference: Volume, likely: Volume) -> np.ndarray:
+    """Dice of a scan's probabilities cut at each of `CUTS`, with its reference: (cut,); NaN where both masks are empty."""
+    lesion, values, *_ = read_pair_of_masks(reference, likely, foreground=CUTS[0])
+    both = [(lesion & (values >= cut)).sum() for cut in CUTS]
+    sizes = [lesion.sum() + (values >= cut).sum() for cut in CUTS]
+    return 2 * np.array(both) / np.where(sizes, sizes, np.nan)
+
+
+def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float, np.ndarray]:
+    """The threshold for the rows of a cohort table, and the mean Dice of every cut.
+
+    It is the cut nearest to one half whose Dice lies no more than one standard error (of the paired differences) below that of
+    the best cut: a handful of subjects cannot tell more (the rule of Breiman et al. 1984, Classification and Regression Trees).
+    """
+    scores = np.array(
+        [
+            dice_by_threshold(row.reference, two_looks(network, row.flair)[0])
+            for row in tqdm(subjects.itertuples(), "threshold", len(subjects), unit="scan")
+        ]
+    )
+    return nearest_to_half(scores), np.nanmean(scores, axis=0)
+
+
+def nearest_to_half(scores: np.ndarray) -> float:
+    """Of `CUTS` the one that `best_threshold` takes, from the Dice of (subjects, cuts); NaN where undefined."""
+    known = scores[~np.isnan(scores).any(axis=1)]
+    behind = known[:, [known.mean(axis=0).argmax()]] - known
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else 0
+    good = CUTS[behind.mean(axis=0) <= error + 1e-9]
+    return float(good[np.abs(good - 0.5).argmin()])
+
+
+def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The metrics of each external scan, lesions found by size, false positives: a row per scan."""
+    rows = []
+    for row in tqdm(subjects.itertuples(), "external scans", len(subjects), unit="scan"):
+        likely, looks = two_looks(network, row.flair)
+        mask = type(likely)((np.asarray(likely.dataobj) >= threshold).astype(np.uint8), likely.affine)
+        pair = MaskPair(row.reference, mask)
+        lesions = lesion_records(pair)
+        real = lesions[lesions.kind == "reference"]
+        small = real.volume_mm3 < SMALL_MM3
+        rows.append(
+            {"centre": row.centre, "subject": row.subject}
+            | {name: METRICS[name].of(pair) for name in CHALLENGE}
+            | {"small": small.sum(), "small_found": real.found[small].sum()}
+            | {"large": (~small).sum(), "large_found": real.found[~small].sum()}
+            | {"false_positives": len(lesions) - len(real)}
+            | {"mirror_dice": agreement(*(look >= threshold for look in looks))}
+        )
+    return pd.DataFrame(rows)
+
+
+def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `figures` as the card shows them: a row per centre, and the mean of the centres."""
+    groups = scans.groupby("centre")
+    means = groups[[*CHALLENGE, "false_positives"]].mean()
+    counts = groups[["small", "small_found", "large", "large_found"]].sum()
+    table = pd.concat([means, means.mean().to_frame("mean of the centres").T])
+    shown = pd.DataFrame({"scans": groups.size()}).reindex(table.index)
+    shown["scans"] = shown.scans.fillna(groups.size().sum()).astype(int).astype(str)
+    for name in CHALLENGE:
+        shown[METRICS[name].title] = table[name].map(f"{{:.{METRICS[name].digits}f}}".format)
+    shown["false positives per scan"] = table.false_positives.map("{:.1f}".format)
+    for size, title in (("small", f"lesions below {SMALL_MM3:g} mm³ found"), ("large", "larger ones found")):
+        pairs = pd.concat([counts, counts.sum().to_frame("mean of the centres").T]).astype(int)
+        shown[title] = [f"{hit} of {all_}" for hit, all_ in zip(pairs[f"{size}_found"], pairs[size], strict=True)]
+    return shown.rename_axis("centre").reset_index()
+
+
+def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
+    """Take the network of a study's only loss and first seed, and write its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not trained yet.
+    ValueError
+        The study has no holdout subject to choose the threshold on.
+    """
+    folder, loss, seed = Path(folder), next(iter(study.recipes)), study.config.seeds[0]
+    model, cohort = study.model(loss, seed) / "model.keras", load_cohort(study)
+    network, holdout = load_generator(model), cohort[cohort.split == "holdout"]
+    if holdout.empty:
+        raise ValueError(f"{study.name} has no holdout subjects to choose the threshold on: set split.holdout.")
+    threshold, dice = best_threshold(network, holdout)
+    scans = figures(network, cohort[cohort.split == "external"], threshold)
+    folder.mkdir(exist_ok=True)
+    with replacing(folder / "model.keras") as temporary:
+        shutil.copyfile(model, temporary)
+    write_json(
+        folder / "training_range.json", read_json(model.with_name("training_range.json")) | {"threshold": threshold}
+    )
+    scans.round(4).to_csv(folder / "figures.csv", index=False)
+    record = read_json(model.with_name("training.json"))
+    text = templates.get_template("model_card.md.j2").render(
+        study=study.name,
+        record=record,
+        recipe=study.recipes[loss],
+        sha256=sha256(folder / "model.keras"),
+        megabytes=f"{(folder / 'model.keras').stat().st_size / 1e6:.1f}",
+        threshold=threshold,
+        cuts=[(cut, f"{value:.3f}") for cut, value in zip(CUTS, dice, strict=True)],
+        holdout=len(holdout),
+        table=by_centre(scans),
+        scans=scans,
+        doubtful=scans[scans.mirror_dice < AGREEMENT],
+        trusted=scans[~(scans.mirror_dice < AGREEMENT)],
+        agreement=AGREEMENT,
+        today=datetime.date.today().isoformat(),
+    )
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m wmhlib.apply.model_card", description=write.__doc__)
+    parser.add_argument("config")
+    write(open_study(parser.parse_args().config))
+
+
+if __name__ == "__main__":
+    main()
