@@ -6,7 +6,7 @@ From the repository root, in minutes to half an hour:
 
 Every stage is the notebook that `make report` runs, in a process of its own, at 224 pixels. One short training stands for
 all, since a training's length is set by its steps; the masks of five losses and three seeds, which notebook 05 scores and
-shows, are the references grown or shrunk at random. Out flow a table as Markdown, `reports/scale.html` with the same as
+shows, are the references grown or shrunk at random. Output: a table as Markdown, `reports/scale.html` with the same as
 a picture, and the reports themselves; of these, how long the slowest page takes to open. Memory is the largest process of a
 stage. Both cohort and reports are removed first, so that nothing is found ready.
 """

@@ -4,7 +4,7 @@ From the repository root, on any backend that Keras has (KERAS_BACKEND) and with
 
     .venv/bin/python benchmarks/train_step.py config/demo.yaml --steps 20
 
-In flow a configuration and the options that replace its values; weights, slices and masks are random. Out flow, as
+Input: a configuration and the options that replace its values; weights, slices and masks are random. Output, as
 Markdown, a row for each loss and what it is to be held against: the machine's speed at a plain 3x3 convolution, the
 Siamese step's cost as its operations predict it, the speed of the input pipeline, memory. Only convolutions are counted,
 a multiply-add as two operations. All take turns in random order, so that other work on the machine slows all alike.

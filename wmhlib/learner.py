@@ -1,7 +1,7 @@
 """A network with the loss it learns from: what one training step of Keras trains.
 
 The loss is bound to the images of each batch. Only the learner's own network is trained, whatever networks the loss holds.
-Also the yardstick that is the same for every loss (pooled Dice), and batch norm's statistics measured before validation.
+Also the metric that is the same for every loss (pooled Dice), and batch norm's statistics measured before validation.
 """
 
 import contextlib
