@@ -159,6 +159,10 @@ def test_a_step_of_the_workflow_takes_text_as_text(tmp_path):
     ran = subprocess.run([*command, "-p", "scans", "007"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     failed = ran.stdout.splitlines()[-1]
     assert ran.returncode == 1 and "No scan at '007'" in failed and ran.stdout.count("\n") == 2
+    (tmp_path / "a file").touch()
+    command[3] = tmp_path / "a file" / "out.ipynb"
+    ran = subprocess.run([*command, "-p", "scans", "x"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1 and str(tmp_path / "a file") in ran.stdout.splitlines()[-1] and not ran.stderr
 
 
 def test_a_study_is_not_replaced_by_another_of_its_name(tmp_path):

@@ -86,10 +86,14 @@ def main() -> None:
         os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     if arguments.light and importlib.util.find_spec("jax"):  # which Keras's NumPy backend needs
         os.environ.setdefault("KERAS_BACKEND", "numpy")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    os.dup2(
-        os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2
-    )  # libraries' chatter
+    try:
+        with writing(arguments.output):
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            log = os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        print(f"  {label} failed: {error}", flush=True)
+        sys.exit(1)
+    os.dup2(log, 2)  # libraries' chatter
     try:
         with warnings.catch_warnings(), writing(arguments.output):
             warnings.simplefilter("ignore")  # papermill warns of its own future

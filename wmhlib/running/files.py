@@ -32,7 +32,8 @@ def find(name: PathLike, what: str) -> Path:
     for path in (Path(name).expanduser(), ROOT / name):
         if path.exists():
             return path.resolve()
-    raise FileNotFoundError(f"No {what} at {name} (looked in {Path.cwd()} and {ROOT}): check the path.")
+    looked = " and ".join(dict.fromkeys(map(str, (Path.cwd(), ROOT))))
+    raise FileNotFoundError(f"No {what} at {name} (looked in {looked}): check the path.")
 
 
 @contextlib.contextmanager
