@@ -200,12 +200,15 @@ scored_and_compared.assign(
 # ## At a threshold of its own
 #
 # Each training's threshold is the one with the highest mean Dice on the **validation** subjects; none of them is scored here.
-# *gain* is the mean Dice at that threshold less the one at one half: a loss that gains much is well placed nowhere near one half.
+# *gain* is the mean Dice at that threshold less the one at one half: a loss that gains much is badly placed at one half.
 
 # %%
 own = tables["own_thresholds"]
 display(
-    own.assign(loss=own.loss.map(title)).set_index(["split", "loss"]).round(3)
+    own.assign(loss=own.loss.map(title))
+    .set_index(["split", "loss"])
+    .rename(columns={"dice_half": "Dice at 0.5", "dice_own": "Dice at its own", "low": "95 % low", "high": "95 % high"})
+    .round(3)
     if len(own)
     else Markdown("*This study has no validation subjects.*")
 )

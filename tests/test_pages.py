@@ -201,6 +201,7 @@ def index(tmp_path_factory):
         looks={"pictures": [(HOSTILE, png_uri(np.zeros((4, 4), np.uint8)))], "caption": f"Scan {HOSTILE}"},
         board={
             "split": "unseen scans",
+            "note": f"Means {HOSTILE}",
             "columns": [("Dice", True)],
             "rows": [
                 {

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import UNTRAINED, colour, shown, title
 from wmhlib.metrics import METRICS
@@ -112,7 +113,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
     elif said:
         text = f"{where}, {'; '.join(said)}."
     else:
-        text = f"{where}, no loss is shown to do better or worse than {against}."
+        text = f"{where}, no loss is shown to do better or worse than {against}, in overlap or in lesions found at equal false positives."
     if said and open_questions:
         text += f" No difference is shown in {' or '.join(each[0].lower() + each[1:] for each in open_questions)}."
     few = "one training a loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings a loss"
@@ -122,6 +123,15 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
 def _singular(does: str) -> str:
     verb, rest = does.split(" ", 1)
     return f"{verb}s {rest}"
+
+
+NOTE = (
+    "Means over scans, in bold the best as far as shown, which may be chance; each bar is the 95 % interval of its mean, all bars of "
+    "a column on one scale. Dice to AVD are at a threshold of one half, where losses do not mark equally much; HD95 is the 95th "
+    "percentile of the distance between outlines, AVD the absolute difference in volume. A loss's own threshold is chosen on the "
+    "validation scans. Found at equal FP: the fraction of lesions found, averaged over thresholds with {}, {}, {}, {} and {} false "
+    "positives (FP) a scan."
+)
 
 
 def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
@@ -147,7 +157,7 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         columns.append(("Found at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
         _add_cells(cells, own, "{:.0%}".format, True)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
-    return {"columns": columns, "rows": rows, "split": UNSEEN[split]}
+    return {"columns": columns, "rows": rows, "split": UNSEEN[split], "note": NOTE.format(*map(str, RATES))}
 
 
 def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> None:
@@ -156,12 +166,15 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
     low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
     means = values[:, 0]
     best = (np.nanmax(means) if higher_is_better else np.nanmin(means)) if np.isfinite(means).any() else np.nan
+    shown_best = text(best) if np.isfinite(best) else ""
     for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
         if not np.isfinite(mean):
             cells[name].append({"text": "—", "best": False, "at": None, "low": None, "high": None})
             continue
         ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
-        cells[name].append({"text": text(mean), "best": mean == best, "at": ends[0], "low": ends[1], "high": ends[2]})
+        cells[name].append(
+            {"text": text(mean), "best": text(mean) == shown_best, "at": ends[0], "low": ends[1], "high": ends[2]}
+        )
 
 
 def about(cohort: pd.DataFrame, synthetic: bool, seeds: int) -> str:
