@@ -50,7 +50,9 @@ def test_the_headline_says_who_is_shown_to_be_better():
 
 def test_the_headline_says_so_where_nothing_is_shown():
     said = answer.headline(study(**CLOSE), seeds=1)
-    assert "no loss is shown to do better or worse than the Siamese loss, in overlap or" in said and "overlaps" not in said
+    assert (
+        "no loss is shown to do better or worse than the Siamese loss, in overlap or" in said and "overlaps" not in said
+    )
 
 
 def test_one_loss_alone_is_not_called_better():
