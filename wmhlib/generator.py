@@ -39,7 +39,7 @@ class Seeds:
 
 
 def convolution(x, width: int, seeds: Seeds, norm: Callable = layers.BatchNormalization):
-    """3x3 convolution, batch norm, leaky ReLU with slope 0.1 (paper 2.1)."""
+    """3x3 convolution, batch norm (or another `norm`), leaky ReLU with slope 0.1 (paper 2.1)."""
     x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=seeds.glorot())(x)
     return layers.LeakyReLU(negative_slope=0.1)(norm()(x))
 

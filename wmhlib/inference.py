@@ -97,9 +97,9 @@ def two_looks(model: keras.Model, flair: Flair | Prepared) -> tuple[nibabel.Nift
     return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), seen.scan.affine), looks
 
 
-def mask_of(likely: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    """The mask of a scan's probabilities: uint8, 1 at 0.5 and above."""
-    return automatic(nibabel.Nifti1Image((np.asarray(likely.dataobj) >= THRESHOLD).astype(np.uint8), likely.affine))
+def mask_of(likely: nibabel.Nifti1Image, threshold: float = THRESHOLD) -> nibabel.Nifti1Image:
+    """The mask of a scan's probabilities: uint8, 1 at the threshold and above."""
+    return automatic(nibabel.Nifti1Image((np.asarray(likely.dataobj) >= threshold).astype(np.uint8), likely.affine))
 
 
 def segment(model: keras.Model, flair: Flair) -> nibabel.Nifti1Image:

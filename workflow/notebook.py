@@ -87,15 +87,10 @@ def main() -> None:
     if arguments.light and importlib.util.find_spec("jax"):  # which Keras's NumPy backend needs
         os.environ.setdefault("KERAS_BACKEND", "numpy")
     try:
-        with writing(arguments.output):
+        with warnings.catch_warnings(), writing(arguments.output):
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             log = os.open(arguments.output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    except OSError as error:
-        print(f"  {label} failed: {error}", flush=True)
-        sys.exit(1)
-    os.dup2(log, 2)  # libraries' chatter
-    try:
-        with warnings.catch_warnings(), writing(arguments.output):
+            os.dup2(log, 2)  # libraries' chatter
             warnings.simplefilter("ignore")  # papermill warns of its own future
             papermill.execute_notebook(
                 literal(ROOT / "notebooks" / f"{arguments.notebook}.ipynb"),

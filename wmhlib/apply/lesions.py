@@ -42,4 +42,4 @@ def lesions_of(
     columns = [np.arange(1, len(kept) + 1), voxels[kept - 1] * (one_mm3 / 1000), *place.T]
     columns += [ndimage.mean(values, labels, kept), ndimage.maximum(values, labels, kept)]
     table = pd.DataFrame(dict(zip(COLUMNS, map(np.asarray, columns), strict=True)))
-    return np.isin(labels, kept) & (labels > 0), table
+    return np.isin(labels, kept), table

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wmhlib.apply.suitability import AGREEMENT, agreement
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.lesions import SMALL_MM3, lesion_records
-from wmhlib.inference import BUNDLED, load_generator, two_looks
+from wmhlib.inference import BUNDLED, load_generator, mask_of, two_looks
 from wmhlib.intake.grids import Volume
 from wmhlib.intake.masks import read_pair_of_masks
 from wmhlib.metrics import CHALLENGE, METRICS, MaskPair
@@ -68,8 +68,7 @@ def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> p
     rows = []
     for row in tqdm(subjects.itertuples(), "external scans", len(subjects), unit="scan"):
         likely, looks = two_looks(network, row.flair)
-        mask = type(likely)((np.asarray(likely.dataobj) >= threshold).astype(np.uint8), likely.affine)
-        pair = MaskPair(row.reference, mask)
+        pair = MaskPair(row.reference, mask_of(likely, threshold))
         lesions = lesion_records(pair)
         real = lesions[lesions.kind == "reference"]
         small = real.volume_mm3 < SMALL_MM3

@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw
 from skimage.transform import resize
 
 from wmhlib.apply.results import RESULTS
-from wmhlib.evaluation.names import colour
 from wmhlib.intake.scans import TISSUE_GREY
-from wmhlib.report.pictures import outlined
+from wmhlib.report.pictures import from_the_feet, outlined, rgb
 from wmhlib.slices import box_of, cut_out
 
 HEAD_PX = 44
@@ -57,10 +56,8 @@ def quality_picture(
 
 def _tinted(grey: np.ndarray, likely: np.ndarray) -> np.ndarray:
     """A slice (i, j), dimmed, with its probability as colour over it: (rows, columns, 3) uint8, seen from the feet."""
-    tint = np.array([int(colour("siamese")[n : n + 2], 16) for n in (1, 3, 5)])
     share = np.clip(likely, 0, 1)[..., np.newaxis]
-    drawn = 150 * grey[..., np.newaxis] * (1 - share) + tint * share
-    return drawn[::-1, ::-1].transpose(1, 0, 2).astype(np.uint8)
+    return from_the_feet(150 * grey[..., np.newaxis] * (1 - share) + np.array(rgb("siamese")) * share)
 
 
 def doubtful_first(table: pd.DataFrame, most: int) -> Iterator[tuple[str, bytes]]:

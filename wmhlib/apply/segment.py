@@ -40,7 +40,7 @@ from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.metrics import voxel_mm3
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
-from wmhlib.running.provenance import provenance
+from wmhlib.running.provenance import code_sha256
 from wmhlib.slices import Preparation
 
 
@@ -204,7 +204,7 @@ def segment_scans(
     model = os.path.abspath(model) if str(model) else ""
     threshold = trained_on.get("threshold", THRESHOLD) if threshold is None else threshold
     made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
-    made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": provenance()["code"][:12]}
+    made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": code_sha256()[:12]}
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):

@@ -101,7 +101,8 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
             said.append(f"{against} {_singular(does)} than {_listed(worse)}")
         if not better and not worse:
             open_questions.append(QUESTIONS[key][0])
-    where, split = f"On {UNSEEN[unseen_split(tables['summary'])]}", unseen_split(tables["summary"])
+    split = unseen_split(tables["summary"])
+    where = f"On {UNSEEN[split]}"
     if not against:
         best = next(iter(_asked(tables)), None)
         lead = (

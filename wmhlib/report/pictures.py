@@ -36,7 +36,17 @@ def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256)
     picture = np.repeat((np.clip(resize(grey, shape, order=1), 0, 1) * 255)[..., np.newaxis], 3, axis=2)
     for name, mask in outlines.items():
         mask = resize(mask.astype(float), shape, order=1, anti_aliasing=False) > 0.5
-        picture[mask & ~binary_erosion(mask, iterations=1)] = [int(colour(name)[n : n + 2], 16) for n in (1, 3, 5)]
+        picture[mask & ~binary_erosion(mask, iterations=1)] = rgb(name)
+    return from_the_feet(picture)
+
+
+def rgb(name: str) -> list[int]:
+    """Red, green and blue, 0 to 255, of the colour of a loss or mask."""
+    return [int(colour(name)[n : n + 2], 16) for n in (1, 3, 5)]
+
+
+def from_the_feet(picture: np.ndarray) -> np.ndarray:
+    """An axial slice in colour (i, j, 3) as a reader sees it, anterior up: (rows, columns, 3) uint8."""
     return picture[::-1, ::-1].transpose(1, 0, 2).astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ STEP_PANELS = {
 
 def output(figure: go.Figure) -> dict:
     """A figure as a cell's output, for `display(…, raw=True, display_id=True)` and its `update`: a figure itself would be shown
-    anew with every update, below the earlier ones."""
+    again with every update, below the earlier ones."""
     return {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "a figure"}
 
 
