@@ -105,6 +105,15 @@ def test_subjects_are_packed_when_they_are_chosen(flair):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
+def test_a_scan_that_cannot_be_read_says_so_and_the_next_is_shown(flair):
+    gone = {"gone": lambda: nibabel.load("gone.nii.gz")}
+    viewer = viewers.SliceViewer({name: lambda: viewers.pack_scan(flair, AFFINE, {}, "s") for name in "ab"} | gone)
+    viewer.wanted = "gone"
+    assert viewer.scan["title"] == "gone" and "gone.nii.gz" in viewer.scan["problem"]
+    viewer.wanted = "b"
+    assert viewer.scan["title"] == "b" and "problem" not in viewer.scan
+
+
 def test_memory_stays_flat_over_many_choices(flair):
     viewer = viewers.SliceViewer({name: lambda: viewers.pack_scan(flair, AFFINE, {}, "s") for name in "ab"})
     for number in range(20):

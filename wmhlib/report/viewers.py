@@ -253,8 +253,12 @@ class SliceViewer(_Packed):
 
     @traitlets.observe("wanted")
     def _load(self, change):
-        if change.new in self.subjects and change.new != self.scan.get("title"):
+        if change.new not in self.subjects or change.new == self.scan["title"]:
+            return
+        try:
             self.scan = self.of(change.new)
+        except Exception as error:  # a kernel writes it into its log, where nobody looks
+            self.scan = {"title": change.new, "problem": f"{change.new} cannot be shown: {error}"}
 
     def packed(self) -> dict:
         scans = [self.scan if name == self.scan["title"] else self.of(name) for name in self.exported]

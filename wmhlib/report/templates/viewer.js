@@ -97,7 +97,15 @@ function mountViewer(root, names, choose) {
     canvas.addEventListener("pointerdown", (event) => { canvas.focus({ preventScroll: true }); position = voxel(event); draw(); });
   }
   for (const control of [loss, style, opacity, reference, dark, bright]) control.addEventListener("input", () => draw());
-  subject.addEventListener("input", () => choose(subject.value));
+  let slow; // a copy opened in JupyterLab draws its stored scan, though no kernel may stand behind it
+  subject.addEventListener("input", () => {
+    key.textContent = `Loading ${subject.value} …`;
+    clearTimeout(slow);
+    slow = setTimeout(() => {
+      key.textContent = `${subject.value} has not come yet: only a running kernel loads further scans. If none runs, run this notebook's cells.`;
+    }, 15000);
+    choose(subject.value);
+  });
 
   function read(at) {
     const mm = scan.affine.slice(0, 3).map((row) => row[0] * at[0] + row[1] * at[1] + row[2] * at[2] + row[3]);
@@ -195,6 +203,8 @@ function mountViewer(root, names, choose) {
 
   return async function show(next) {
     const turn = ++latest;
+    clearTimeout(slow);
+    if (next.problem) { key.textContent = next.problem; return; }
     const volumes = await Promise.all([next.grey, next.codes].map((uri) => unpackVolume(uri, next.shape, next.columns)));
     if (turn !== latest) return; // another subject was chosen meanwhile
     [grey, masks] = volumes;
