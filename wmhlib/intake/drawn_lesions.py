@@ -1,8 +1,9 @@
 """White matter hyperintensities, drawn into the white matter of a head.
 
 Input: where the white matter is, how far each voxel is from the ventricles, and a volume in ml. Output: a height from 0 to 1
-on the same grid. Drawn are periventricular caps and bands, confluent deep lesions, and punctate ones (Fazekas et al. 1987,
-doi:10.2214/ajr.149.2.351). Volumes and numbers follow 32 real masks; the tests hold their bounds.
+on the same grid. Drawn are periventricular caps and bands, confluent deep lesions, punctate ones (Fazekas et al. 1987,
+doi:10.2214/ajr.149.2.351), and, where asked for, the ovoid plaques of multiple sclerosis (Filippi et al. 2019,
+doi:10.1093/brain/awz144). Volumes and numbers follow 32 real masks; the tests hold their bounds.
 """
 
 import numpy as np
@@ -22,8 +23,9 @@ def lesions(
     rough: np.ndarray,
     patches: np.ndarray,
     load_ml: float,
+    plaques: float = 0,
 ) -> np.ndarray:
-    """The height of lesions, 0 to 1, of about `load_ml`.
+    """The height of lesions, 0 to 1, of about `load_ml`, of which the share `plaques` is drawn as plaques.
 
     `away` are mm from the ventricles, `place` is as in `Bent`; `rough` and `patches` are fields of 5 and 11 mm.
     """
@@ -33,6 +35,8 @@ def lesions(
     back, front = np.percentile(place[1][near], [3, 97]).tolist() if near.any() else (-60, 30)
     horns = np.exp(-(((place[1] - front) / 9) ** 2)) + 1.1 * np.exp(-(((place[1] - back) / 13) ** 2))
 
+    plaques_mm3 = 1000 * load_ml * plaques
+    load_ml *= 1 - plaques
     bands_mm3 = 1000 * load_ml * random.uniform(0.35, 0.85)
     merged_mm3 = (1000 * load_ml - bands_mm3) * random.uniform(0, 0.9) * (load_ml > 4)
     score = random.uniform(0.5, 4) * horns + random.uniform(1, 2) * patches + 0.7 * rough - away
@@ -42,7 +46,13 @@ def lesions(
         height = np.maximum(height, _grown(score, allowed, merged_mm3 / voxel_mm3, 0.25))
     number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160) * min(1, load_ml / 2.5))
     size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / max(number, 1), 24, 70))
-    height = np.maximum(height, _punctate(random, axes, allowed & (away > 2), number, size_mm3))
+    volumes_mm3 = size_mm3 * random.lognormal(-0.3, 0.8, number)
+    height = np.maximum(height, _ovals(random, axes, allowed & (away > 2), volumes_mm3, longest_mm=7, edge=3))
+    if plaques_mm3:  # half of them touch or lie near the ventricles
+        volumes_mm3 = random.lognormal(np.log(250), 1, 400)
+        volumes_mm3 = volumes_mm3[: np.searchsorted(volumes_mm3.cumsum(), plaques_mm3) + 1]
+        for where, some in ((allowed & (away < 10), volumes_mm3[::2]), (allowed, volumes_mm3[1::2])):
+            height = np.maximum(height, _ovals(random, axes, where, some, longest_mm=12, edge=5))
     return np.clip(height * (1 + 0.12 * rough), 0, 1) * np.clip((white - 0.2) / 0.3, 0, 1) * (place[2] > -30)
 
 
@@ -53,21 +63,26 @@ def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: floa
     return step(score - np.partition(values, -count)[-count], softness) if count else np.zeros_like(score)
 
 
-def _punctate(random, axes: Axes, allowed: np.ndarray, number: int, size_mm3: float) -> np.ndarray:
-    """Soft ovals at random places of a mask, of `size_mm3` at half their height on average: the highest at each voxel."""
+def _ovals(
+    random, axes: Axes, allowed: np.ndarray, volumes_mm3: np.ndarray, longest_mm: float, edge: float
+) -> np.ndarray:
+    """Ovals at random places of a mask, of these volumes at half their height: the highest at each voxel.
+
+    Radii are 1.1 mm to `longest_mm` before they are stretched; the larger `edge`, the steeper the border.
+    """
     height = np.zeros(allowed.shape, np.float32)
     places = np.flatnonzero(allowed)
     if not len(places):
         return height
-    radii = (3 * size_mm3 * random.lognormal(-0.3, 0.8, number) / (4 * np.pi)) ** (1 / 3)
-    for place, radius in zip(places[random.integers(len(places), size=number)], radii, strict=True):
+    radii = np.clip((3 * volumes_mm3 / (4 * np.pi)) ** (1 / 3), 1.1, longest_mm)
+    for place, radius in zip(places[random.integers(len(places), size=len(radii))], radii, strict=True):
         box, squares = [], []
         indices = np.unravel_index(place, allowed.shape)
         for axis, index, stretch in zip(axes, indices, np.exp(random.normal(0, 0.25, 3)), strict=True):
-            size = np.clip(radius, 1.1, 7) * stretch
+            size = radius * stretch
             near = np.flatnonzero(np.abs(axis - axis[index]) < 2.2 * size)
             box.append(slice(near[0], near[-1] + 1))
             squares.append(((axis[box[-1]] - axis[index]) / size) ** 2)
-        profile = np.exp2(-((squares[0][:, None, None] + squares[1][:, None] + squares[2]) ** 1.5))
+        profile = np.exp2(-((squares[0][:, None, None] + squares[1][:, None] + squares[2]) ** (edge / 2)))
         height[tuple(box)] = np.maximum(height[tuple(box)], profile * random.uniform(0.8, 1.1))
     return height

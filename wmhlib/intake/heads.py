@@ -77,7 +77,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     tissue, image_in, broad, place = tissue[box], image[box], broad[box], place[:, *box]
     away, rough, patches = _away(tissue, axes), smooth_field(random, axes, 5), smooth_field(random, axes, 11)
     matter = (tissue == Tissue.WHITE) * (white[box] / np.float32(255))
-    height = lesions(random, axes, matter, away, place, rough, patches, load_ml)
+    height = lesions(random, axes, matter, away, place, rough, patches, load_ml, site.plaques)
     bright = site.lesion * random.uniform(0.85, 1.15)
     paired = smooth_field(
         random, [np.abs(axes[0]), axes[1], axes[2]], 16

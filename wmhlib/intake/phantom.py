@@ -26,7 +26,7 @@ from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
-RECIPE = 2
+RECIPE = 3
 """Raised whenever the same seed gives other voxels, so that cohorts of two recipes are never mixed."""
 
 CENTRES = (
@@ -78,7 +78,7 @@ def subject(
     template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
     voxel, axes, fine = _grids(random, site, scale)
-    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), site.least_ml, 42))
+    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), site.least_ml, 60))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
     wmh = (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)

@@ -29,6 +29,7 @@ class Centre:
     bias: float  # SD of the logarithm of the coil sensitivity
     load_ml: float  # of lesions: about the median of what is drawn; of labels on thick slices it is half (D-051)
     least_ml: float = 2.5  # of lesions, in a subject
+    plaques: float = 0.0  # share of the load drawn as plaques of multiple sclerosis
     csf: float = 25
     stripped: bool = False
     defaced: bool = False
@@ -63,8 +64,11 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
         noise=random.uniform(1, 5),
         bias=random.uniform(0.02, 0.12),
-        load_ml=random.choice([random.uniform(0, 1), random.uniform(1, 16)], p=[0.2, 0.8]),
+        load_ml=random.choice(
+            [random.uniform(0, 1), random.uniform(1, 16), random.uniform(16, 40)], p=[0.2, 0.55, 0.25]
+        ),
         least_ml=0,  # hardly a lesion in every fifth, so that a network learns to mark nothing
+        plaques=random.choice([0, random.uniform(0.2, 0.9)]),
         stripped=random.random() < 0.5,
         other_pathology=0.1,
         gamma=random.uniform(0.85, 1.2),
