@@ -7,12 +7,16 @@
 # ---
 
 # %% [markdown]
-# # 3 · The two networks, and what each loss rewards
+# # 3 · The two networks and the losses
 #
-# The **generator** draws the mask: a 2D U-Net of dense blocks (paper 2.1). The **discriminator** judges it: the image
-# times the reference mask and the image times the predicted mask both go through the first layers of VGG19, and the
-# squared distance of their features is the loss (paper 2.2, Equation 1). Here both are built, their shapes asserted, and
-# every loss is asked what it thinks of masks with known faults.
+# **Question:** how are the generator and the discriminator built, where does the content loss come from, and which masks does
+# each loss reward?
+#
+# The **generator** predicts the mask. It is a 2D U-Net of dense blocks (paper 2.1). The **discriminator** compares two masks: the
+# image times the reference and the image times the prediction both go through the first layers of VGG19, and the squared
+# distance of their features is the loss (paper 2.2, Equation 1).
+#
+# **Needs:** notebook 02. **Takes** about half a minute; nothing is trained.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -27,13 +31,14 @@ parameters.check(config=config, data=data)
 import keras
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 from keras import layers, ops
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from wmhlib import batches, features, losses, siamese, slices, training
 from wmhlib.evaluation.names import title
 from wmhlib.generator import build, network_input
-from wmhlib.report import drawings
+from wmhlib.report import drawings, summaries
 from wmhlib.report.pictures import outlined, picture_row
 from wmhlib.running.files import replacing, write_json
 from wmhlib.study import open_study
@@ -45,24 +50,24 @@ size = study.config.preprocessing.size_px
 # ## A dense block
 #
 # A convolution here is a 3 × 3 convolution, batch norm and a leaky ReLU of slope 0.1 (paper 2.1). In a dense block each
-# convolution sees the block's input $x$ **and everything the block made before**: with $h_i$ the $i$-th convolution and
-# $[\,\cdot\,]$ pictures laid side by side,
+# convolution takes the block's input $x$ **and the outputs of all convolutions before it**. With $h_i$ the $i$-th convolution
+# and $[\,\cdot\,]$ the concatenation of channels,
 #
 # $$x_i = h_i([x, x_1, \ldots, x_{i-1}]), \qquad \text{out} = [x_1, \ldots, x_n]$$
 #
-# **Change this, run it, see that:** more convolutions, other filters, or hand the input on too (`[x, *made]` in the last
-# line). The drawing and the number of weights follow.
+# **Change this:** `convolutions=3` to 5, the filters, or `[*outputs]` in the last line to `[x, *outputs]`, which passes the input
+# on as well. **See that:** the drawing gains boxes and arcs, and the number of weights changes.
 
 
 # %%
 def dense_block(x, filters, convolutions):
-    made = []
+    outputs = []
     for _ in range(convolutions):
-        seen = layers.Concatenate()([x, *made]) if made else x
-        seen = layers.Conv2D(filters, 3, padding="same", use_bias=False)(seen)
-        seen = layers.BatchNormalization()(seen)
-        made.append(layers.LeakyReLU(negative_slope=0.1)(seen))
-    return layers.Concatenate()(made)
+        h = layers.Concatenate()([x, *outputs]) if outputs else x
+        h = layers.Conv2D(filters, 3, padding="same", use_bias=False)(h)
+        h = layers.BatchNormalization()(h)
+        outputs.append(layers.LeakyReLU(negative_slope=0.1)(h))
+    return layers.Concatenate()([*outputs])
 
 
 x = keras.Input((size, size, 3))
@@ -72,11 +77,11 @@ drawings.network(block, f"A dense block, {block.count_params():,} weights").show
 # %% [markdown]
 # ## Generator
 #
-# Dense blocks on the way down, a 2 × 2 max pool after each, which halves the picture while the filters double; one block at
-# the bottom; then transposed convolutions bring the picture back, and each block on the way up also sees what its level made on
-# the way down (Figure 2 of the paper). The number in a box is its filters; hover for its size. The package builds it the same
-# way (`wmhlib/generator.py`); its last layer starts near the background's label, so training does not begin with half the
-# brain as false positives (D-004).
+# Figure 2 of the paper. The encoder has dense blocks, each followed by a 2 × 2 max pool: the image is halved and the filters are
+# doubled. One block lies at the bottom. The decoder enlarges the image by transposed convolutions, and each of its blocks
+# also takes the output of the encoder's block of the same size. The number in a box is its filters; hover over it for its shape.
+# `wmhlib/generator.py` builds the network in the same way. The bias of its last layer starts at the background's label, so training
+# does not begin with half the brain as false positives (D-004).
 
 # %%
 recipe = next(iter(study.recipes.values()))  # the losses of a seed start from the same network
@@ -87,11 +92,11 @@ assert abs(untrained.mean() - recipe.generator.output_prior) < 0.05
 drawings.network(generator, f"The generator, {generator.count_params():,} weights").show()
 
 # %% [markdown]
-# ## How many dense blocks?
+# ## The number of dense blocks
 #
-# The paper chose their number on the validation subjects (2.1). `config/depth.yaml` repeats that search in minutes on the
-# demonstration's cohort, `config/paper-depth.yaml` by the paper's protocol; notebook 05 of those studies shows the result.
-# Here is what each depth means for the network.
+# The paper chose it on the validation subjects (2.1). `config/depth.yaml` repeats that search on the demonstration's cohort in
+# minutes, and `config/paper-depth.yaml` by the paper's protocol; notebook 05 of those studies shows the result. The table shows
+# what each depth means for the network.
 
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
@@ -104,9 +109,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## Discriminator
 #
-# A pretrained network up to the deepest layer that a loss of the study compares: VGG19 up to its second max pool in the
-# paper. It is frozen except in the min-max game. Where its weights came from is written beside the models and shown on
-# every page of the report, since random features are another method.
+# A pretrained network up to the deepest layer that a loss of the study compares. In the paper this is VGG19 up to its second max
+# pool. It is frozen except in the min-max game. Every page of the report states the origin of its weights, because random
+# features make another method.
 
 # %%
 origins, networks = {}, {}
@@ -129,13 +134,14 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 # %% [markdown]
 # ## Equation 1
 #
-# The image $x$ times the reference $y$ and the image times the prediction $\hat y$ go through the same network (Figure 3 of the
-# paper). With $f_l$ the features at tap $l$, flattened, and $N_l$ their number,
+# The image $x$ times the reference $y$ and the image times the prediction $\hat y$ go through the same network. With $f_l$ the
+# features at tap $l$, flattened, and $N_l$ their number,
 #
 # $$L(y, \hat y) = \sum_{l} \frac{1}{N_l} \left\lVert f_l(x \odot y) - f_l(x \odot \hat y) \right\rVert_2^2$$
 #
-# Below, every symbol is an array: the training slice with the most lesion, its reference, and a prediction that misses the
-# smaller half of its lesions. **Change this, run it, see that:** let `y_hat` be another mask, such as `binary_dilation(mask)`.
+# In the next cell every symbol is an array: the training slice with the largest lesion area, its reference, and a prediction that
+# misses the smaller half of its lesions. **Change this:** let `y_hat` be another mask, such as
+# `binary_dilation(mask)[np.newaxis, ..., np.newaxis].astype(np.float32)`. **See that:** the loss and the figures below change.
 
 # %%
 images, references, index = slices.open_slices(study.slices / study.preparations[0].name)
@@ -152,24 +158,29 @@ y_hat = (mask & ~small)[np.newaxis, ..., np.newaxis].astype(np.float32)
 f = features.build(size)
 if "vgg19" in networks:
     features.copy_weights(networks["vgg19"], f)
-squared = [
-    (a - b) ** 2 for a, b in zip(f(x * y), f(x * y_hat), strict=True)
-]  # at each tap (1, height, width, channels)
+# at each tap (1, height, width, channels)
+squared = [(a - b) ** 2 for a, b in zip(f(x * y), f(x * y_hat), strict=True)]
 loss = sum(float(ops.mean(tap)) for tap in squared)
 assert np.isclose(loss, float(siamese.SiameseContentLoss(f).bound_to(x)(y, y_hat)), rtol=1e-4), "the package's own"
 print(f"Equation 1: {' + '.join(f'{float(ops.mean(tap)):.1f}' for tap in squared)} = {loss:.1f}")
 
 # %% [markdown]
-# ## What the two paths see, and where the loss comes from
-#
-# Masked, only lesions are left on ImageNet's mean colour. Each row is a tap: its most telling feature map for the reference,
-# for the prediction, and **where the content loss comes from** (squared differences, all channels; white is most). Only what
-# was missed lights up; the taps see it at two scales.
+# The same as a drawing (Figure 3 of the paper). The number in a box is its filters.
 
 # %%
-image, truth, guess, predicted = x, y, y_hat, y_hat[0, ..., 0] > 0.5
+predicted = y_hat[0, ..., 0] > 0.5
+masked = {"x ⊙ y (reference)": images[row] * mask, "x ⊙ ŷ (prediction)": images[row] * predicted}
+drawings.two_paths(f, {name: outlined(picture, {}) for name, picture in masked.items()}, "The discriminator").show()
+
+# %% [markdown]
+# ## Where the content loss comes from
+#
+# Each row is a tap: the feature map that differs most, for the reference and for the prediction, and the squared differences of
+# all channels (white is most). Only the missed lesions light up, at the scale of each tap.
+
+# %%
 squares = [ops.convert_to_numpy(tap)[0] for tap in squared]
-maps = [[ops.convert_to_numpy(tap)[0] for tap in f(x * seen)] for seen in (y, y_hat)]
+maps = [[ops.convert_to_numpy(tap)[0] for tap in f(x * path)] for path in (y, y_hat)]
 picture_row(
     {
         "FLAIR and reference": outlined(images[row], {"reference": mask}),
@@ -190,11 +201,10 @@ for tap, (ours, theirs, apart) in enumerate(zip(*maps, squares, strict=True), st
     ).show()
 
 # %% [markdown]
-# ## What does each loss think of a faulty mask?
+# ## Faulty masks under each loss
 #
-# Masks with known faults on that slice, each scored by every loss with the labels it trains on. Every column is scaled
-# so that predicting nothing costs 1: **what is below 1 is better than an empty mask, what is above is worse.** Change a
-# mask or a loss's settings and run the cell again.
+# Masks with known faults on that slice, each scored by every loss with the labels it trains on. Every column is scaled so that an
+# empty mask costs 1: **a mask below 1 is better than an empty one, a mask above 1 is worse.** Change a mask and run the cell again.
 
 # %%
 faulty = {
@@ -207,7 +217,7 @@ faulty = {
 }
 scores = {}
 for loss, recipe in study.recipes.items():
-    criterion = training.make_loss(recipe, training.make_features(study, recipe)).bound_to(image)
+    criterion = training.make_loss(recipe, training.make_features(study, recipe)).bound_to(x)
     labelled = {
         name: batches.label_values(drawn, recipe.labels)[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()
     }
@@ -217,11 +227,30 @@ assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefer
 (judged / judged.loc["nothing"]).round(3)
 
 # %% [markdown]
+# ## Other settings of the Siamese loss
+#
+# **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to `"before"`, or `normalise` to `True`.
+# **See that:** the sentence says which faults became cheaper or dearer than under the paper's settings.
+
+# %%
+own_taps, own_settings = ["block1_conv2", "block3_conv1"], {"mask": "after", "normalise": False}
+
+own_features, own_origin = features.load(size, own_taps)
+criteria = {
+    "paper's taps": siamese.SiameseContentLoss(features.load(size)[0]).bound_to(x),
+    "your settings": siamese.SiameseContentLoss(own_features, **own_settings).bound_to(x),
+}
+soft = {name: batches.label_values(drawn, "soft")[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()}
+costs = pd.DataFrame({c: {n: float(criteria[c](soft["perfect"], m)) for n, m in soft.items()} for c in criteria})
+costs /= costs.loc["nothing"]
+Markdown(summaries.changed_costs(costs, f"features: {own_origin['weights']}"))
+
+# %% [markdown]
 # ## A loss of your own
 #
-# A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining it, in
-# a cell like this one, is all it takes. Change `gamma` or the formula, run the cell, and see what the loss thinks of the
-# faulty masks; notebook 04 trains with it.
+# A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining it in a
+# cell registers it. **Change this:** `gamma` or the formula. **See that:** its column in the table of faulty masks changes.
+# Notebook 04 trains with it.
 
 
 # %%
@@ -250,33 +279,39 @@ judged["Focal (your own)"] = {name: float(criterion(labelled["perfect"], drawn))
 # %% [markdown]
 # ## Another feature network
 #
-# Any layers of VGG19 can be taps, and any network of `keras.applications` can stand in VGG19's place; a class of your own
-# works as well (`wmhlib/features.py`). In a configuration: `siamese: {network: MobileNetV2, taps: [block_1_expand_relu]}`.
-# How much of the content loss does each see of what was missed? (Here without their pretrained weights.)
+# Any network of `keras.applications` can replace VGG19, and so can a class of your own (`wmhlib/features.py`). In a configuration:
+# `siamese: {network: MobileNetV2, taps: [block_1_expand_relu]}`. The table shows the content loss of the missed lesions at each tap.
+# The networks have random weights here, so only the pattern matters.
 
 # %%
 choices = {"vgg19": ["block1_pool", "block3_conv2"], "MobileNetV2": ["Conv1_relu", "block_1_expand_relu"]}
 rows = []
 for name, taps in choices.items():
-    looking = siamese.SiameseContentLoss(features.build(size, taps, name)).bound_to(image)
-    for tap, part in zip(taps, looking.distances(truth, guess), strict=True):
+    content_loss = siamese.SiameseContentLoss(features.build(size, taps, name)).bound_to(x)
+    for tap, part in zip(taps, content_loss.distances(y, y_hat), strict=True):
         rows.append({"network": name, "tap": tap, "content loss": float(part)})
 pd.DataFrame(rows)
 
 # %% [markdown]
-# ## Why soft labels break Dice
+# ## Soft labels break the Dice loss
 #
-# With targets of 0.1 and 0.9 the background carries a tenth of a lesion everywhere. For a small lesion fraction *f* the
-# mask that marks **everything** then scores better than the perfect hard mask: 2 (0.1 + 0.8 f) / (1.1 + 0.8 f) against
-# 1.8 f / (0.1 + 1.8 f). The paper says that labels were softened "for all models"; taken literally that handicaps the
-# losses it compares with. Here overlap losses train on hard labels and the Siamese loss on soft ones (decision D-002).
+# With targets of 0.1 and 0.9, background counts as a tenth of a lesion everywhere. For a small lesion fraction *f*, the mask that
+# marks **everything** then has a higher soft Dice than the perfect hard mask: 2 (0.1 + 0.8 f) / (1.1 + 0.8 f) against
+# 1.8 f / (0.1 + 1.8 f). The paper softens labels "for all models", which taken literally handicaps the losses it compares with.
+# Here overlap losses train on hard labels and the Siamese loss on soft ones (D-002).
 
 # %%
 fraction = np.array([0.001, 0.002, 0.004, 0.008, 0.013, 0.02, 0.05])
 everything = 2 * (0.1 + 0.8 * fraction) / (1.1 + 0.8 * fraction)
 perfect = 1.8 * fraction / (0.1 + 1.8 * fraction)
-here = index.lesion_density_pct[index.lesion_density_pct > 0].median() / 100
-print(
-    f"the median slice with lesion has f = {here:.2%}; everything wins below f = {fraction[everything > perfect].max():.1%} at least"
-)
+median_fraction = index.lesion_density_pct[index.lesion_density_pct > 0].median() / 100
 pd.DataFrame({"lesion fraction f": fraction, "everything": everything, "perfect": perfect}).round(3)
+
+# %% [markdown]
+# ## What was learnt
+
+# %%
+Markdown(
+    summaries.networks(judged / judged.loc["nothing"], generator.count_params(), origins, median_fraction)
+    + "\n\nNext: [4 · Train one loss](04_train.ipynb)."
+)

@@ -7,13 +7,16 @@
 # ---
 
 # %% [markdown]
-# # 4 · Train one loss
+# # 4 · Training with one loss
 #
-# One network, one loss, one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001). Every loss of a seed starts
-# from the same weights and sees the same slices, augmented alike, so only the loss and its labels differ (and, in a variant,
-# what its entry says). The epoch with the highest Dice on the validation subjects is kept, by the same rule for every loss (the last epoch, where a study
-# has no validation subjects). An interrupted training resumes from its last whole epoch, a finished one
-# is not repeated. At the end the network segments the scans it has never seen.
+# **Question:** how does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
+#
+# All losses of a seed start from the same weights and see the same slices with the same augmentation. Only the loss and its
+# labels differ, and what the entry of a variant says. The epoch with the highest validation Dice is kept, by the same rule for
+# every loss; without validation subjects it is the last epoch. An interrupted training resumes from its last whole epoch, and a
+# finished one is not repeated. At the end the network segments the scans it has never seen.
+#
+# **Needs:** notebook 03. **Takes** minutes with the demonstration's settings on two cores, and hours with the paper's.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -42,7 +45,7 @@ from wmhlib.apply import suitability
 from wmhlib.evaluation import records, scoring
 from wmhlib.evaluation.names import SPLITS, title
 from wmhlib.generator import network_input
-from wmhlib.report import figures, training_figures
+from wmhlib.report import figures, summaries, training_figures
 from wmhlib.report.pictures import outlined, picture_row
 from wmhlib.running.files import write_json
 from wmhlib.study import open_study
@@ -61,21 +64,24 @@ pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_
 # %% [markdown]
 # ## The training step
 #
-# This is the loop that trains every loss, as the package has it: a batch, a step of the adversary where the loss plays the
-# min-max game (it raises the content loss; VGG19's filters move), a step of the generator (it lowers the loss; the generator's
-# weights move). Everything else is Keras.
+# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the adversary takes a step, which
+# raises the content loss by changing VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
+# weights. Everything else is Keras.
 
 # %%
 devices = ", ".join(str(device) for device in keras.distribution.list_devices())
 steps = recipe.training.epochs * recipe.training.steps_per_epoch
-print(f"{steps} steps of {recipe.training.batch_size} slices on {devices}; the time left stands beside the bar below.")
+print(f"{steps} steps of {recipe.training.batch_size} slices on {devices}. The progress bar below shows the time left.")
 Code(inspect.getsource(training.run_epoch), language="python")
 
 # %% [markdown]
 # ## Train
 #
-# The curve grows with every epoch; a larger dot marks the epoch that is kept. Below it, the same slice after each of the
-# latest epochs, as the network then marks it: a validation slice, or a training slice where the study has no validation.
+# The curve grows with every epoch, and a larger dot marks the epoch that is kept. Below it you see the network learn: its mask of
+# the same slice after each of the latest epochs. It is a validation slice, or a training slice where the study has no validation.
+#
+# **Change this:** `row` to another row of `checked`, or the threshold 0.5 in `watch`. **See that:** the next training shows that
+# slice. (A finished training is not repeated; `seed = 2` among the parameters starts another one.)
 
 # %%
 checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
@@ -109,7 +115,7 @@ print(
 )
 
 # %% [markdown]
-# What the training scans were like is kept beside the model: notebook 7 warns of scans that are unlike them.
+# The ranges of the training scans are stored with the model: notebook 7 warns of scans outside them.
 
 # %%
 trained_on = subjects[(subjects.split == "training") & (subjects.centre != recipe.without)]
@@ -118,10 +124,10 @@ write_json(study.model(loss, seed) / "training_range.json", span)
 print(suitability.about_range(span, recipe.intensity))
 
 # %% [markdown]
-# ## What has it learnt?
+# ## Predictions on validation slices
 #
-# Slices of the validation subjects (of the training subjects, where there is no validation), most lesion first:
-# reference left, prediction right.
+# The slices with the largest lesion area of three validation subjects (of training subjects, where there is no validation), the
+# reference on the left and the prediction on the right.
 
 # %%
 generator = inference.load_generator(study.model(loss, seed) / "model.keras")
@@ -137,9 +143,9 @@ picture_row(pictures)
 # %% [markdown]
 # ## Segment the unseen scans
 #
-# Probabilities are brought back to each scan's own grid and cut at 0.5 there. Notebook 5 scores the masks. What other
-# thresholds would detect, and mark falsely, is kept beside the model; the same of the validation scans, which choose each
-# loss's own threshold.
+# Probabilities are resampled to each scan's own grid, and voxels of at least 0.5 are marked. Notebook 5 scores the masks. Lesions
+# detected and false positives at other thresholds are stored with the model, and so are those of the validation scans, which
+# choose each loss's own threshold.
 
 # %%
 scoring.segment_unseen(study, loss, seed, unseen, subjects[subjects.split == "validation"])
@@ -148,11 +154,13 @@ print(f"{len(unseen)} masks written")
 # %% [markdown]
 # ## A loss and an augmentation of your own
 #
-# Both are defined in a cell: no file of the package changes, and no configuration. `my_focal` is a loss, `more_brightness` the
-# study's loss with one more augmentation. Set `your_own = True` here or among the
-# parameters and run the cells below: each network is trained on this study's slices, segments its unseen scans, and stands
-# beside the losses trained so far. Change the formula and run them again: the training starts over, because it is
-# recognised by its code. The files lie with the study's own (`models/my_focal`, `masks/my_focal`, …); its tables stay as they are.
+# Both are defined in a cell; no file of the package or configuration changes. `my_focal` is a loss, and `more_brightness` is the
+# study's loss with one more augmentation.
+#
+# **Change this:** set `your_own = True` here or among the parameters, and run the cells below. **See that:** each network is trained
+# on this study's slices, segments its unseen scans, and is compared with the losses trained so far. Change the formula and
+# run them again: the training starts over, because it is recognised by its code. Files are written next to the study's own
+# (`models/my_focal`, `masks/my_focal`, …), and its tables do not change.
 
 
 # %%
@@ -192,8 +200,14 @@ training_figures.training_curves(curves | {loss: history}) if curves else Markdo
 
 # %%
 if your_own:
-    beside = scoring.score_masks(own, unseen, scoring.segmented(own, unseen))["per_subject"]
-    for split in beside.split.unique():
-        figures.metric_panels(beside, split).update_layout(title=f"{split} subjects").show()
-    means = beside.groupby(["split", "loss"])[["dice", "lesion_recall", "lesion_f1"]].mean().round(3)
+    per_subject = scoring.score_masks(own, unseen, scoring.segmented(own, unseen))["per_subject"]
+    for split in per_subject.split.unique():
+        figures.metric_panels(per_subject, split).update_layout(title=f"{split} subjects").show()
+    means = per_subject.groupby(["split", "loss"])[["dice", "lesion_recall", "lesion_f1"]].mean().round(3)
     display(means.rename(index=title, level="loss"))
+
+# %% [markdown]
+# ## What was learnt
+
+# %%
+Markdown(summaries.training(history, title(loss)) + "\n\nNext: [5 · Evaluation](05_evaluate.ipynb).")

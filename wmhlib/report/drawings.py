@@ -1,7 +1,7 @@
 """A drawing of a Keras network: each convolution a box as high as it has filters, at the height of its picture's size.
 
 A U-Net draws itself as a U, its skip connections across; a dense block as a row of boxes with an arc for everything that a
-convolution sees beside its neighbour.
+convolution sees beside its neighbour. The discriminator draws itself as two paths through one network (Figure 3 of the paper).
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 import plotly.graph_objects as go
+
+from wmhlib.report.pictures import png_uri
 
 BOXES = {
     "InputLayer": ("input", "#555555"),
@@ -65,6 +67,66 @@ def network(model: keras.Model, title: str = "") -> go.Figure:
     figure.update_xaxes(visible=False)
     return figure.update_layout(
         height=200 + 65 * len(sides), title=title, legend={"orientation": "h"}, template="plotly_white"
+    )
+
+
+def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "") -> go.Figure:
+    """Draw the Siamese discriminator: two pictures, the same network for both, and a squared difference at each tap.
+
+    Parameters
+    ----------
+    features
+        A network without branches, from a picture to its taps, such as VGG19 up to its second max pool.
+    seen
+        What enters each path, by its name: (rows, columns, 3) uint8. Two, the reference's first.
+    """
+    layers = [layer for layer in features.layers if _drawn(layer) and type(layer).__name__ != "InputLayer"]
+    taps = {tensor._keras_history.operation.name for tensor in features.outputs}
+    steps, end = np.arange(1, len(layers) + 1), len(layers) + 1
+    figure = go.Figure()
+    grey, orange = {"color": "#999999", "width": 2}, {"color": "#b8860b", "width": 2, "dash": "dot"}
+    for number, column in enumerate([n for n, layer in zip(steps, layers, strict=True) if layer.name in taps], start=1):
+        figure.add_scatter(
+            x=[column] * 3 + [end],
+            y=[1, 0, 0.5, 0.5],
+            mode="lines",
+            line=orange,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        difference = f"tap {number}: ‖ difference ‖² / N"
+        figure.add_annotation(x=column, y=0.5, text=difference, showarrow=False, bgcolor="white")
+    for name, (height, picture) in zip(seen, zip((1, 0), seen.values(), strict=True), strict=True):
+        figure.add_scatter(
+            x=[0.4, steps[-1]], y=[height, height], mode="lines", line=grey, hoverinfo="skip", showlegend=False
+        )
+        place = {"x": 0, "y": height, "sizex": 0.8, "sizey": 0.8, "xanchor": "center", "yanchor": "middle"}
+        figure.add_layout_image(source=png_uri(picture), xref="x", yref="y", **place)
+        figure.add_annotation(x=0, y=height + 0.49, text=name, showarrow=False)
+        for kind, (words, colour) in BOXES.items():
+            columns = [column for column, layer in zip(steps, layers, strict=True) if type(layer).__name__ == kind]
+            if columns:
+                figure.add_scatter(
+                    x=columns,
+                    y=[height] * len(columns),
+                    mode="markers+text",
+                    marker={"symbol": "square", "size": 38, "color": colour, "opacity": 1},
+                    text=[str(layers[column - 1].output.shape[-1]) for column in columns],
+                    textfont={"color": "white", "size": 12},
+                    hovertext=[
+                        f"{layers[n - 1].name}: " + " × ".join(map(str, layers[n - 1].output.shape[1:]))
+                        for n in columns
+                    ],
+                    hoverinfo="text",
+                    name=words.removesuffix(", norm, leaky ReLU"),
+                    showlegend=bool(height),
+                )
+    figure.add_annotation(x=end, y=0.5, text="<b>L</b>", showarrow=False, bgcolor="white", font={"size": 20})
+    same = "the same weights in both paths"
+    figure.add_annotation(x=(1 + steps[-1]) / 2, y=1.53, text=same, showarrow=False, font={"color": "#666666"})
+    figure.update_xaxes(visible=False, range=[-0.6, end + 0.4]).update_yaxes(visible=False, range=[-0.6, 1.7])
+    return figure.update_layout(
+        height=430, title=title, legend={"orientation": "h"}, template="plotly_white", margin={"l": 10, "r": 10}
     )
 
 

@@ -75,6 +75,24 @@ def step_logs(tables: dict[str, pd.DataFrame], reference_pct: float) -> go.Figur
     return figure.update_traces(line_width=1.6).update_layout(legend_y=-0.12)
 
 
+def moves(table: pd.DataFrame) -> go.Figure:
+    """The content loss of one batch after every move of the min-max game: `player, content_loss`, in order."""
+    figure = go.Figure()
+    line = {"color": "#999999", "width": 1.5}
+    figure.add_scatter(x=table.index, y=table.content_loss, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    for player, rows in table.groupby("player", sort=False):
+        marker = {"size": 11, "color": {"discriminator": "#cc79a7", "generator": "#0072b2"}.get(player, "#555555")}
+        figure.add_scatter(
+            x=rows.index,
+            y=rows.content_loss,
+            mode="markers",
+            marker=marker,
+            name=f"after the {player}" if player != "start" else "start",
+        )
+    figure.update_xaxes(title="move").update_yaxes(title="content loss", rangemode="tozero")
+    return figure.update_layout(height=340, margin={"t": 20})
+
+
 def density_histogram(table: pd.DataFrame) -> go.Figure:
     """Lesion load of every subject by centre: `centre, volume_ml`, one point per subject, logarithmic."""
     table = table.astype({"centre": str, "subject": str}).sort_values("centre", kind="stable")

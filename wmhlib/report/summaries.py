@@ -1,0 +1,115 @@
+"""What a notebook on networks and training has shown, in sentences computed from its own tables.
+
+Input: tables and numbers of notebooks 03, 04 and 06. Output: Markdown.
+"""
+
+import pandas as pd
+
+
+def changed_costs(costs: pd.DataFrame, remark: str = "") -> str:
+    """Which faulty masks became cheaper or dearer.
+
+    Parameters
+    ----------
+    costs
+        A row per faulty mask, two columns (before and after a change), each scaled so that an empty mask costs 1.
+    remark
+        Added in brackets.
+    """
+    before, after = costs.columns
+    faults = costs.drop(index=["perfect", "nothing"], errors="ignore")
+    changes = [
+        f"*{name}* costs {row[after]:.2f} of an empty mask instead of {row[before]:.2f}"
+        for name, row in faults.iterrows()
+        if abs(row[after] - row[before]) >= 0.005
+    ]
+    text = f"With {after}, {'; '.join(changes)}." if changes else f"With {after}, no faulty mask costs more or less."
+    return f"{text} ({remark[:1].upper() + remark[1:]}.)" if remark else text
+
+
+def networks(judged: pd.DataFrame, weights: int, origins: dict[str, dict], lesion_fraction: float) -> str:
+    """What notebook 03 has shown.
+
+    Parameters
+    ----------
+    judged
+        A row per faulty mask, a column per loss, each scaled so that an empty mask costs 1.
+    weights
+        Of the generator.
+    origins
+        Of each feature network: `weights`, `imagenet` or `random`.
+    lesion_fraction
+        Of pixels, in the median slice with a lesion.
+    """
+    sentences = [f"The generator has {weights:,} weights."]
+    for name, origin in origins.items():
+        if origin["weights"] == "random":
+            sentences.append(
+                f"{name} has random weights, not ImageNet's: results of the Siamese loss are not the paper's."
+            )
+    everything = judged.loc["everything"]
+    worse = list(everything[everything > 1].index)
+    sentences.append(
+        f"A mask that marks everything costs more than an empty one under {_listed(worse)}."
+        if worse
+        else "Under no loss does a mask that marks everything cost more than an empty one."
+    )
+    wide, thin = judged.loc["one pixel too wide"], judged.loc["one pixel too thin"]
+    lenient = list(judged.columns[wide < thin])
+    if lenient:
+        sentences.append(
+            f"{_listed(lenient)} {'prefers' if len(lenient) == 1 else 'prefer'} a mask that is too wide to one that is too thin."
+        )
+    everything_wins = 2 * (0.1 + 0.8 * lesion_fraction) / (1.1 + 0.8 * lesion_fraction)
+    perfect = 1.8 * lesion_fraction / (0.1 + 1.8 * lesion_fraction)
+    sentences.append(
+        f"In the median slice with a lesion, {lesion_fraction:.2%} of the pixels are lesion: with soft labels, the Dice of "
+        f"marking everything is {everything_wins:.2f} there, that of the perfect mask {perfect:.2f}."
+    )
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def training(history: pd.DataFrame, name: str) -> str:
+    """What notebook 04 has shown.
+
+    Parameters
+    ----------
+    history
+        A row per epoch: `epoch, loss, dice, validation_dice, kept, seconds`, as `wmhlib.training.train` returns it.
+    name
+        The loss's title.
+    """
+    first, last, kept = history.iloc[0], history.iloc[-1], history[history.kept].iloc[-1]
+    sentences = [
+        f"{name}: the training Dice went from {first.dice:.2f} in the first epoch to {last.dice:.2f} in the last."
+    ]
+    if history.validation_dice.notna().any():
+        sentences.append(
+            f"The highest validation Dice was {kept.validation_dice:.2f}, in epoch {kept.epoch:.0f} of {len(history)}."
+        )
+        if kept.epoch == len(history) > 1:
+            sentences.append("The last epoch was the best one: a longer training may do better.")
+        elif last.validation_dice < kept.validation_dice - 0.05:
+            sentences.append(f"By the last epoch it had fallen to {last.validation_dice:.2f}.")
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def moves(table: pd.DataFrame) -> str:
+    """What the two players of the min-max game did to the content loss of one batch.
+
+    Parameters
+    ----------
+    table
+        A row per move, the first the start: `player` (`start`, `discriminator`, `generator`) and `content_loss`, after it.
+    """
+    change = 100 * table.content_loss.pct_change()
+    means = change.groupby(table.player).mean()
+    start, end = table.content_loss.iloc[0], table.content_loss.iloc[-1]
+    return (
+        f"A step of the discriminator changed the content loss by {means['discriminator']:+.2f} % on average, a step of the "
+        f"generator by {means['generator']:+.2f} %; after {len(table) - 1} moves it was {end / start:.2f} times the start."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
