@@ -233,7 +233,7 @@ assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefer
 # **See that:** the sentence says which faults became cheaper or dearer than under the paper's settings.
 
 # %%
-own_taps, own_settings = ["block1_conv2", "block3_conv1"], {"mask": "after", "normalise": False}
+own_taps, own_settings = ["block1_conv2", "block2_conv2"], {"mask": "after", "normalise": False}
 
 own_features, own_origin = features.load(size, own_taps)
 criteria = {
