@@ -224,7 +224,7 @@ for loss, recipe in study.recipes.items():
     scores[title(loss)] = {name: float(criterion(labelled["perfect"], drawn)) for name, drawn in labelled.items()}
 judged = pd.DataFrame(scores)
 assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefers the perfect mask to an empty one"
-(judged / judged.loc["nothing"]).round(3)
+(judged / judged.loc["nothing"]).round(3) + 0.0  # no minus before a zero
 
 # %% [markdown]
 # ## Other settings of the Siamese loss
@@ -274,7 +274,7 @@ labelled = {
     name: batches.label_values(drawn, own.labels)[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()
 }
 judged["Focal (your own)"] = {name: float(criterion(labelled["perfect"], drawn)) for name, drawn in labelled.items()}
-(judged / judged.loc["nothing"]).round(3)
+(judged / judged.loc["nothing"]).round(3) + 0.0  # no minus before a zero
 
 # %% [markdown]
 # ## Another feature network
@@ -290,7 +290,7 @@ for name, taps in choices.items():
     content_loss = siamese.SiameseContentLoss(features.build(size, taps, name)).bound_to(x)
     for tap, part in zip(taps, content_loss.distances(y, y_hat), strict=True):
         rows.append({"network": name, "tap": tap, "content loss": float(part)})
-pd.DataFrame(rows)
+pd.DataFrame(rows).set_index(["network", "tap"])
 
 # %% [markdown]
 # ## Soft labels break the Dice loss
@@ -305,7 +305,9 @@ fraction = np.array([0.001, 0.002, 0.004, 0.008, 0.013, 0.02, 0.05])
 everything = 2 * (0.1 + 0.8 * fraction) / (1.1 + 0.8 * fraction)
 perfect = 1.8 * fraction / (0.1 + 1.8 * fraction)
 median_fraction = index.lesion_density_pct[index.lesion_density_pct > 0].median() / 100
-pd.DataFrame({"lesion fraction f": fraction, "everything": everything, "perfect": perfect}).round(3)
+pd.DataFrame({"lesion fraction f": fraction, "everything": everything, "perfect": perfect}).set_index(
+    "lesion fraction f"
+).round(3)
 
 # %% [markdown]
 # ## What was learnt

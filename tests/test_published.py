@@ -49,7 +49,7 @@ def test_a_metric_of_your_own_is_shown_and_does_not_change_the_rank_score(regist
 
     table = scores(dice=[0.2, 0.4, 0.6]).assign(volume_ratio=[1.0, 2.0, 3.0])
     shown = published.readable(published.table1(summary(table)))
-    assert shown.iloc[0]["Volume ratio ↑"].startswith("2.0 ± 1.0")
+    assert shown.iloc[0]["Volume ratio ↑"].startswith("2.0\u00a0±\u00a01.0")
     assert published.rank_score(published.leaderboard()).equals(before)
 
 

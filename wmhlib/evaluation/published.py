@@ -119,6 +119,7 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
             text += f" [{shown(metric, low)}, {shown(metric, high)}]"
         if row[f"{metric}_undefined"] > 0:
             text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
+        text = text.replace(" ± ", "\u00a0±\u00a0").replace(", ", ",\u00a0")  # a narrow table breaks before the bracket
         return text + (" ★" if row.name in best[metric] else "")
 
     rows = table.drop(index=table.index[table.source == "leaderboard"][teams:])
