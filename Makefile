@@ -39,8 +39,9 @@ test: setup
 test-fast: setup
 	$(BIN)/python -m pytest $(TWO) -m "not slow"
 
+# OPTIONS go to JupyterLab, such as --port 8889 --no-browser. As root, in a container, it is allowed to start.
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks $(OPTIONS)
 
 # The public data sets, each into its folder of data/; again to go on.
 # OPTIONS: wmh-challenge ljubljana-ms (default: both) head-label-maps --t1 --orig --root DIR --workers N
@@ -54,6 +55,8 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@mkdir -p .venv/etc/jupyter/jupyter_server_config.d # a notebook is saved without what running it leaves
+	@echo '{"FileContentsManager": {"pre_save_hook": "wmhlib.running.notebooks.clean_before_saving"}}' > .venv/etc/jupyter/jupyter_server_config.d/wmhlib.json
 	touch $@
 
 # What CI checks beside the tests.

@@ -1,6 +1,6 @@
-"""Bring every notebook in step with its script, the one people edit; with --check, say which one is not.
+"""Make every notebook from its script, the file that people edit; with --check, name those that differ from it.
 
-Only cells and the metadata that jupytext.toml keeps are compared: no outputs, no timestamps.
+Only cells and their tags are compared: no outputs, no timestamps.
 """
 
 import sys
@@ -9,16 +9,14 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from wmhlib.running.notebooks import cleaned
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def made_from(script: Path) -> nbformat.NotebookNode:
-    """The notebook a script stands for, with cell ids that follow from their place, so that making it is repeatable."""
-    notebook = jupytext.read(script)
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:02d}"
-    return notebook
+    """The notebook of a script, the same every time it is made."""
+    return cleaned(jupytext.read(script))
 
 
 def main() -> None:
