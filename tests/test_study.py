@@ -15,6 +15,7 @@ from pydantic import Field
 
 from wmhlib import augmentations, losses
 from wmhlib.running import command
+from wmhlib.running.configuration import write_copy
 from wmhlib.running.files import ROOT, alone, replacing, write_json
 from wmhlib.study import Study, open_study
 
@@ -308,3 +309,14 @@ def test_a_study_whose_folder_cannot_be_written_does_not_start(settings, write_c
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=naming(tmp_path / "file" / "reports")):
         command.main()
+
+
+def test_a_runs_copy_reads_as_the_original_while_that_is_edited(tmp_path):
+    shutil.copy(ROOT / "config" / "demo.yaml", tmp_path / "base.yaml")
+    mine, copy = tmp_path / "mine.yaml", tmp_path / "study" / "configuration.yaml"
+    mine.write_text("base: base.yaml\nstudy: mine\ntraining: {epochs: 3}\n", encoding="utf-8")
+    before = open_study(mine)
+    write_copy(mine, copy)
+    mine.write_text("study: [broken", encoding="utf-8")
+    (tmp_path / "base.yaml").unlink()
+    assert open_study(copy) == before and open_study(copy).path == mine

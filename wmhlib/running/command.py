@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from wmhlib.evaluation import records
-from wmhlib.running.configuration import claim
+from wmhlib.running.configuration import claim, write_copy
 from wmhlib.running.files import ROOT, PathLike, find, writing
 from wmhlib.study import Study, open_study
 
@@ -69,6 +69,7 @@ def main() -> None:
             lock = (study.folder / ".lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the processes, however they end
         claim(study.folder, study.path, study.data)
+        write_copy(study.path, study.folder / "configuration.yaml")
     except BlockingIOError:
         sys.exit(
             f"Cannot start the study. {study.folder} is being written by another run of it: wait until that one ends."
@@ -91,7 +92,7 @@ def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
     command += ["--quiet", "host"] if arguments.loud else []
-    paths = {"study_config": study.path} | ({"data": study.data} if arguments.data else {})
+    paths = {"study_config": study.folder / "configuration.yaml"} | ({"data": study.data} if arguments.data else {})
     command += ["--config", *(f"{key}={quoted(path)}" for key, path in paths.items())]
     # The user's home may be read-only, and nothing in it, such as a start-up file of IPython, should change a result.
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from wmhlib.running.files import ROOT, PathLike, find, read_json, write_json
+from wmhlib.running.files import ROOT, PathLike, find, read_json, replacing, write_json
 
 
 def read_settings(config: PathLike) -> tuple[Path, dict]:
@@ -19,10 +19,19 @@ def read_settings(config: PathLike) -> tuple[Path, dict]:
     """
     path = find(config, "configuration")
     settings = read_yaml(path)
+    path = Path(settings.pop("copy_of", path))
     if "base" in settings:
         base = find(path.parent / str(settings.pop("base")), "configuration to build on")
         settings = merged(read_yaml(base), settings)
     return path, settings
+
+
+def write_copy(config: PathLike, target: PathLike) -> None:
+    """Write a configuration with what it builds on into one file, which reads as the original: a run keeps to its copy while
+    the original is edited. Errors as in `read_settings`."""
+    path, settings = read_settings(config)
+    with replacing(target) as temporary:
+        temporary.write_text(yaml.safe_dump({"copy_of": str(path)} | settings, sort_keys=False), encoding="utf-8")
 
 
 def read_yaml(path: PathLike) -> dict:
