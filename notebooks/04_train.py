@@ -110,7 +110,7 @@ print(
 # The ranges of the training scans are stored with the model: notebook 7 warns of scans outside them.
 
 # %%
-trained_on = subjects[(subjects.split == "training") & (subjects.centre != recipe.without)]
+trained_on = subjects[(subjects.split == "training") & ~subjects.centre.isin(recipe.left_out)]
 span = suitability.training_range(trained_on)
 write_json(study.model(loss, seed) / "training_range.json", span)
 print(suitability.about_range(span, recipe.intensity))

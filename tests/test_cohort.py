@@ -421,6 +421,18 @@ def test_a_person_in_two_folders_is_refused(tmp_path, settings, write_config, na
         load_cohort(open_study(write_config(settings)))
 
 
+def test_further_folders_train_but_for_the_centres_that_are_external(challenge, settings, write_config, tmp_path):
+    for place in ("training/D/900", "training/D/901", "test/E/902", "test/E/903"):
+        subject(tmp_path / "real" / place)
+    settings["data"]["also"], settings["split"] = [str(tmp_path / "real")], ALL | {"external": ["E"]}
+    cohort = load_cohort(open_study(write_config(settings))).set_index("subject")
+    assert set(cohort.split[["902", "903"]]) == {"external"} and set(cohort.split[["900", "901"]]) == {"training"}
+    assert "20" not in cohort.index, "below test/ of the study's own folder, and not under split.external"
+    settings["split"] = ALL
+    cohort = load_cohort(open_study(write_config(settings))).set_index("subject")
+    assert (cohort.split[["900", "902"]] == "training").all() and cohort.split["20"] == "external"
+
+
 def test_the_account_says_who_is_where_and_why(challenge, settings, write_config, tmp_path):
     subject(tmp_path / "more/training/D/900")
     settings["data"]["external"] = [str(tmp_path / "more")]

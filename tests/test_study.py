@@ -311,6 +311,24 @@ def test_a_study_whose_folder_cannot_be_written_does_not_start(settings, write_c
         command.main()
 
 
+def test_a_recipe_leaves_out_one_centre_or_several():
+    study = open_study("config/demo.yaml").changed(
+        losses={"dice": {"without": "A"}, "tversky": {"without": ["A", "B"]}}
+    )
+    assert [study.recipe(loss).left_out for loss in ("siamese", "dice", "tversky")] == [[], ["A"], ["A", "B"]]
+
+
+def test_a_base_may_have_a_base_but_not_itself(tmp_path):
+    shutil.copy(ROOT / "config" / "mini.yaml", tmp_path / "one.yaml")
+    (tmp_path / "two.yaml").write_text("base: one.yaml\nstudy: two\ntraining: {epochs: 3}\n", encoding="utf-8")
+    (tmp_path / "three.yaml").write_text("base: two.yaml\nseeds: [7]\n", encoding="utf-8")
+    study = open_study(tmp_path / "three.yaml")
+    assert (study.name, study.config.training.epochs, study.config.seeds) == ("two", 3, [7])
+    (tmp_path / "one.yaml").write_text("base: three.yaml\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=naming(tmp_path / "three.yaml", "base")):
+        open_study(tmp_path / "three.yaml")
+
+
 def test_a_runs_copy_reads_as_the_original_while_that_is_edited(tmp_path):
     shutil.copy(ROOT / "config" / "demo.yaml", tmp_path / "base.yaml")
     mine, copy = tmp_path / "mine.yaml", tmp_path / "study" / "configuration.yaml"

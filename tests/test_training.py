@@ -375,7 +375,7 @@ def test_variants_see_their_own_view_centres_and_network(settings, study, write_
             "epsilon": 1,
             "generator": {"filters": 2, "output_prior": 0.3},
         },
-        "dice_no_a": {"loss": "dice", "labels": "hard", "epsilon": 1, "without": "A", "training": {"epochs": 1}},
+        "dice_no_a": {"loss": "dice", "labels": "hard", "epsilon": 1, "without": ["A"], "training": {"epochs": 1}},
         "siamese_deep": {"loss": "siamese", "labels": "soft", "taps": 3, "weights": "random", "mask": "before"},
         "siamese_shallow": {"loss": "siamese", "labels": "soft", "taps": 1},
     }

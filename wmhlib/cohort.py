@@ -114,7 +114,8 @@ def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
 def load_cohort(study: Study) -> pd.DataFrame:
     """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it.
 
-    Subjects of the folders under `data.external` are external, whatever these folders say of them.
+    Subjects of the folders under `data.external` are external and those of `data.also` are not, whatever these folders say of
+    them; `split.external` then names the centres that are.
 
     Raises
     ------
@@ -122,13 +123,16 @@ def load_cohort(study: Study) -> pd.DataFrame:
         A subject or a scan is in two folders, or the study has none to train on or none unseen; and as `read_folder`,
         `assign_splits`.
     """
-    external = {folder: read_folder(folder) for folder in study.external}  # first: making scans takes minutes
+    # read first, since making scans takes minutes
+    also, external = ({folder: read_folder(folder) for folder in folders} for folders in (study.also, study.external))
     if phantom := study.config.data.phantom:
         label_maps = ROOT / Path(phantom.label_maps).expanduser() if phantom.label_maps else None
         write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale, label_maps=label_maps)
     tables = {study.data: read_folder(study.data)}
     reason = "external in participants.tsv" if is_bids(study.data) else "below test/"
     tables[study.data]["reason"] = tables[study.data].split.map({"external": reason}).fillna("")
+    for folder, table in also.items():
+        tables[folder] = table.assign(split="", reason="")
     for folder, table in external.items():
         tables[folder] = table.assign(split="external", reason="its folder is under data.external")
     roles.refuse_repeated(tables)

@@ -48,6 +48,9 @@ class Phantom(Settings):
 
 class Data(Settings):
     root: Text
+    also: list[
+        Text
+    ] = []  # further folders whose subjects may train, as far as split.external does not name their centre
     external: list[Text] = []  # further folders, all of whose subjects are external
     download: list[Literal[tuple(SOURCES)]] = []  # type: ignore[valid-type]
     phantom: Phantom | None = None
@@ -102,7 +105,7 @@ class Recipe(Settings):
     labels: Labels
     view: View
     intensity: Intensity
-    without: Text | None = None  # a centre that is left out of training
+    without: Text | list[Text] | None = None  # a centre or centres left out of training
     augmentation: dict[str, float]
     training: Training
     generator: Generator
@@ -112,6 +115,11 @@ class Recipe(Settings):
     @property
     def preparation(self) -> Preparation:
         return Preparation(self.view, self.intensity)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The centres left out of training."""
+        return [self.without] if isinstance(self.without, str) else self.without or []
 
 
 class Configuration(Settings):

@@ -27,6 +27,7 @@ class Study:
     recipes: dict[str, Recipe]
     path: Path
     data: Path
+    also: tuple[Path, ...] = ()
     external: tuple[Path, ...] = ()
 
     @property
@@ -131,5 +132,8 @@ def _study(settings: dict, path: Path) -> Study:
     if isinstance(settings.get("losses"), dict):
         settings = settings | {"losses": {name: own for name, own in settings["losses"].items() if own is not None}}
     config, recipes = checked(settings, path)
-    root, *external = (ROOT / Path(folder).expanduser() for folder in (config.data.root, *config.data.external))
-    return Study(config.study, settings, config, recipes, path, root, tuple(external))
+    [root], also, external = (
+        tuple(ROOT / Path(folder).expanduser() for folder in folders)
+        for folders in ([config.data.root], config.data.also, config.data.external)
+    )
+    return Study(config.study, settings, config, recipes, path, root, also, external)

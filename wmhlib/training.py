@@ -236,19 +236,19 @@ def make_features(study: Study, recipe: Recipe) -> keras.Model | None:
 
 
 def choose_slices(index: pd.DataFrame, recipe: Recipe, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the slices that a recipe trains on and validates on, without those of a centre that is left out.
+    """The rows of the slices that a recipe trains on and validates on, without those of centres that are left out.
 
     Raises
     ------
     ValueError
-        The centre to leave out is not there, or no training slice holds a lesion.
+        A centre to leave out is not there, or no training slice holds a lesion.
     """
-    if recipe.without and recipe.without not in set(index.centre):
+    if unknown := set(recipe.left_out) - set(index.centre):
         raise ValueError(
-            f"losses.{loss}.without names {recipe.without}, but the centres of the training and validation subjects are "
+            f"losses.{loss}.without names {', '.join(sorted(unknown))}, but the centres of the training and validation subjects are "
             f"{', '.join(sorted(index.centre.unique()))}: correct the name."
         )
-    kept = index[index.centre != recipe.without]
+    kept = index[~index.centre.isin(recipe.left_out)]
     own = kept[(kept.split == "training") & (kept.tissue_pct >= LEAST_TISSUE_PCT)]
     if not own.lesion_density_pct.any():
         raise ValueError(f"No training slice of {loss} holds a lesion: check the references of the data.")

@@ -11,18 +11,21 @@ import yaml
 from wmhlib.running.files import ROOT, PathLike, find, read_json, replacing, write_json
 
 
-def read_settings(config: PathLike) -> tuple[Path, dict]:
-    """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it).
+def read_settings(config: PathLike, above: tuple[Path, ...] = ()) -> tuple[Path, dict]:
+    """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it),
+    which may have a base itself. `above` are the files that build on this one.
 
-    Raises FileNotFoundError, OSError, ValueError: the file, or the one it builds on, is not there, cannot be read, or holds
-    no settings.
+    Raises FileNotFoundError, OSError, ValueError: the file, or the one it builds on, is not there, cannot be read, holds no
+    settings, or builds on itself.
     """
-    path = find(config, "configuration")
+    path = find(config, "configuration to build on" if above else "configuration")
+    if path in above:
+        raise ValueError(f"{path} builds on itself by its key base: name another file there, or remove the key.")
     settings = read_yaml(path)
     path = Path(settings.pop("copy_of", path))
     if "base" in settings:
-        base = find(path.parent / str(settings.pop("base")), "configuration to build on")
-        settings = merged(read_yaml(base), settings)
+        _, below = read_settings(path.parent / str(settings.pop("base")), (*above, path))
+        settings = merged(below, settings)
     return path, settings
 
 

@@ -35,7 +35,11 @@ def entry(loss: str) -> dict:
         "labels": TypeAdapter(settings.Labels).json_schema(),
         "view": TypeAdapter(settings.View).json_schema(),
         "intensity": TypeAdapter(settings.Intensity).json_schema(),
-        "without": {"type": "string", "description": "a centre that is left out of training"},
+        "without": {
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "description": "centres left out of training",
+        },
         "augmentation": augmentations(),
         "training": settings.Training.model_json_schema(),
         "generator": settings.Generator.model_json_schema(),
