@@ -173,7 +173,7 @@ def test_lesions_are_filtered_sorted_and_shown(page):
     page.select_option('select[title="missed by"]', "1")
     assert rows.count() == 0 and "No lesion" in page.inner_text(".explorer-caption")
     page.select_option('select[title="missed by"]', "0")
-    page.select_option('select[title="found by"]', "1")
+    page.select_option('select[title="detected by"]', "1")
     assert rows.count() == 2
     page.click(".explorer-table th button >> nth=0")
     first = rows.nth(0).inner_text()

@@ -51,14 +51,14 @@ APART = {"dice": [0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.4], "siamese": [0.5, 0.6, 0.7,
 def test_losses_that_cannot_be_told_apart_are_said_to_be():
     said = found(scores(**CLOSE))
     assert says(said[0], "Siamese", "Dice", "0.42", "Dice", "0.41")
-    assert says(said, "nothing", "Siamese", "Dice", "7")
+    assert says(said, "no difference", "Siamese", "Dice", "7")
     assert not any("better" in sentence for sentence in said)
 
 
 def test_a_clear_difference_is_given_with_its_interval_and_p():
     said = found(scores(**APART))
     assert says(said, "Siamese", "better", "Dice", "0.30", "0.30", "0.31", "0.016")
-    assert not any("nothing" in sentence for sentence in said)
+    assert not any("no difference" in sentence for sentence in said)
 
 
 def test_a_siamese_loss_that_is_worse_is_said_to_be():

@@ -10,7 +10,8 @@ from wmhlib.apply.model_card import CUTS
 
 
 def test_dice_at_every_threshold_by_hand():
-    """Two of three lesion voxels at 0.6, one at 0.3; a false one at 0.45; one of other pathology, which never counts."""
+    """Two of three lesion voxels at 0.6, one at 0.3; a false one at 0.45; one of other pathology, which never
+    counts."""
     labels, likely = np.zeros((2, 4, 4, 3), np.float32)
     labels[1, 1:4, 1], labels[3, 3, 1] = 1, 2
     likely[1, 1:3, 1], likely[1, 3, 1], likely[2, 0, 1], likely[3, 3, 1] = 0.6, 0.3, 0.45, 0.9
@@ -53,4 +54,4 @@ def test_the_card_has_a_row_per_centre_and_the_mean_of_the_centres():
     assert table.Dice.tolist() == ["0.50", "0.80", "0.65"], "each centre counts the same"
     assert table["false positives per scan"].tolist() == ["3.0", "0.0", "1.5"]
     assert table.filter(like="below").iloc[:, 0].tolist() == ["1 of 3", "2 of 3", "3 of 6"]
-    assert table["larger ones found"].tolist() == ["6 of 8", "3 of 4", "9 of 12"]
+    assert table["larger lesions detected"].tolist() == ["6 of 8", "3 of 4", "9 of 12"]

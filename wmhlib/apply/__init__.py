@@ -1,1 +1,1 @@
-"""Scans of your own through a trained network: notebook 07."""
+"""Segmentation of your own scans with a trained network: notebook 07."""

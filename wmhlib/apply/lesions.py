@@ -1,4 +1,4 @@
-"""The lesions of a mask, one row each: size, place, how sure the network is of it."""
+"""The lesions of a mask, one row per lesion: size, position, probability."""
 
 import cc3d
 import nibabel
@@ -9,27 +9,28 @@ from scipy import ndimage
 from wmhlib.metrics import voxel_mm3
 
 COLUMNS = ["lesion", "volume_ml", "x_mm", "y_mm", "z_mm", "mean_probability", "highest_probability"]
-"""Of a lesion, after the scan and the network that it was found by."""
+"""Columns of the lesion table. `wmhlib.apply.segment` adds the scan and the network."""
 
 
 def lesions_of(
     likely: nibabel.Nifti1Image, threshold: float, smallest_mm3: float = 0.0
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """The mask of a scan's probabilities and its lesions, the largest first.
+    """The mask at a threshold, and its lesions with the largest first.
 
-    A lesion is a 26-connected component of voxels at the threshold or above.
+    A lesion is a 26-connected component of voxels with a probability of at least `threshold`.
 
     Parameters
     ----------
     likely
-        Probabilities, 0 to 1, on any grid.
+        Probabilities (0 to 1) on any grid.
     smallest_mm3
-        Smaller lesions are left out of both.
+        Smaller lesions are left out of the mask and the table.
 
     Returns
     -------
     mask, table
-        Boolean of the image's shape; a table of `COLUMNS`: volume in ml, centroid in world mm (of the image's affine).
+        Boolean array of the image's shape; a table with `COLUMNS`: volumes in ml, centroids in world mm (of the image's
+        affine). An empty mask gives a table without rows.
     """
     values = np.asarray(likely.dataobj)
     labels, count = cc3d.connected_components(values >= threshold, connectivity=26, return_N=True)

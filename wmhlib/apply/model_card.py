@@ -1,9 +1,8 @@
-"""The network that comes with the project, taken from a finished study: `model.keras`, its training range, its model card.
+"""Make the bundled network from a finished study: `model.keras`, its training range and its model card.
 
     python -m wmhlib.apply.model_card config/transfer.yaml
-
-The threshold is chosen on the study's holdout subjects, which are synthetic; the figures are of its external scans, real ones
-where `data/real` has any. Both follow the way of notebook 07: the mean of two looks.
+The threshold is chosen on the study's synthetic holdout subjects. The metrics are measured on its external scans, which
+are real if `data/real` has any. As in notebook 07, probabilities are averaged over the scan and its mirror image.
 """
 
 import argparse
@@ -28,22 +27,23 @@ from wmhlib.running.files import PathLike, read_json, replacing, sha256, write_j
 from wmhlib.study import Study, open_study
 
 CUTS = np.arange(0.1, 0.91, 0.05).round(2)
-"""Thresholds that are tried."""
+"""Candidate thresholds."""
 
 
 def dice_by_threshold(reference: Volume, likely: Volume) -> np.ndarray:
-    """Dice of a scan's probabilities cut at each of `CUTS`, with its reference: (cut,); NaN where both masks are empty."""
+    """Dice with the reference at each of the thresholds `CUTS`: (threshold,); NaN where both masks are empty."""
     lesion, values, *_ = read_pair_of_masks(reference, likely, foreground=CUTS[0])
-    both = [(lesion & (values >= cut)).sum() for cut in CUTS]
-    sizes = [lesion.sum() + (values >= cut).sum() for cut in CUTS]
+    both = [(lesion & (values >= threshold)).sum() for threshold in CUTS]
+    sizes = [lesion.sum() + (values >= threshold).sum() for threshold in CUTS]
     return 2 * np.array(both) / np.where(sizes, sizes, np.nan)
 
 
 def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float, np.ndarray]:
-    """The threshold for the rows of a cohort table, and the mean Dice of every cut.
+    """The threshold chosen on the rows of a cohort table, and the mean Dice at every threshold of `CUTS`.
 
-    It is the cut nearest to one half whose Dice lies no more than one standard error (of the paired differences) below that of
-    the best cut: a handful of subjects cannot tell more (the rule of Breiman et al. 1984, Classification and Regression Trees).
+    The chosen threshold is the one nearest to 0.5 whose mean Dice is at most one standard error (of the paired
+    differences) below the best, because a few subjects cannot distinguish more (the one-standard-error rule of Breiman
+    et al. 1984, Classification and Regression Trees).
     """
     scores = np.array(
         [
@@ -55,7 +55,8 @@ def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float,
 
 
 def nearest_to_half(scores: np.ndarray) -> float:
-    """Of `CUTS` the one that `best_threshold` takes, from the Dice of (subjects, cuts); NaN where undefined."""
+    """The threshold of `CUTS` chosen by the rule of `best_threshold`, from Dice of shape (subjects, thresholds), NaN if
+    undefined."""
     known = scores[~np.isnan(scores).any(axis=1)]
     behind = known[:, [known.mean(axis=0).argmax()]] - known
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else 0
@@ -64,7 +65,7 @@ def nearest_to_half(scores: np.ndarray) -> float:
 
 
 def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The metrics of each external scan, lesions found by size, false positives: a row per scan."""
+    """The metrics, lesions detected by size, and false positives of each external scan: one row per scan."""
     rows = []
     for row in tqdm(subjects.itertuples(), "external scans", len(subjects), unit="scan"):
         likely, looks = two_looks(network, row.flair)
@@ -84,7 +85,7 @@ def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> p
 
 
 def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `figures` as the card shows them: a row per centre, and the mean of the centres."""
+    """The rows of `figures` as shown in the model card: one row per centre, and the mean of the centres."""
     groups = scans.groupby("centre")
     means = groups[[*CHALLENGE, "false_positives"]].mean()
     counts = groups[["small", "small_found", "large", "large_found"]].sum()
@@ -94,21 +95,21 @@ def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
     for name in CHALLENGE:
         shown[METRICS[name].title] = table[name].map(f"{{:.{METRICS[name].digits}f}}".format)
     shown["false positives per scan"] = table.false_positives.map("{:.1f}".format)
-    for size, title in (("small", f"lesions below {SMALL_MM3:g} mm³ found"), ("large", "larger ones found")):
+    for size, title in (("small", f"lesions below {SMALL_MM3:g} mm³ detected"), ("large", "larger lesions detected")):
         pairs = pd.concat([counts, counts.sum().to_frame("mean of the centres").T]).astype(int)
-        shown[title] = [f"{hit} of {all_}" for hit, all_ in zip(pairs[f"{size}_found"], pairs[size], strict=True)]
+        shown[title] = [f"{hits} of {total}" for hits, total in zip(pairs[f"{size}_found"], pairs[size], strict=True)]
     return shown.rename_axis("centre").reset_index()
 
 
 def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
-    """Take the network of a study's only loss and first seed, and write its folder.
+    """Write the folder of the bundled network, from a study's first loss and first seed.
 
     Raises
     ------
     FileNotFoundError
-        It is not trained yet.
+        The network is not trained yet.
     ValueError
-        The study has no holdout subject to choose the threshold on.
+        The study has no holdout subjects to choose the threshold on.
     """
     folder, loss, seed = Path(folder), next(iter(study.recipes)), study.config.seeds[0]
     model, cohort = study.model(loss, seed) / "model.keras", load_cohort(study)

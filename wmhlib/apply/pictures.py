@@ -1,6 +1,6 @@
-"""A picture of each scan to judge its mask by: the slices with most lesion, outlined, and below them the probability.
-
-The grey window is the same for every scan: tissue at its usual level (`wmhlib.intake.scans.TISSUE_GREY`), white at twice that.
+"""A picture per scan for visual quality control: the slices with most lesion, outlined, and the probability below.
+The grey window is the same for every scan: white is twice the usual level of tissue
+(`wmhlib.intake.scans.TISSUE_GREY`).
 """
 
 import io
@@ -24,13 +24,13 @@ HEAD_PX = 44
 def quality_picture(
     flair: nibabel.Nifti1Image, mask: np.ndarray, likely: np.ndarray, title: str, remark: str = ""
 ) -> Image.Image:
-    """The three axial slices with most of a mask, or three evenly spaced ones where it is empty, cut to the head.
+    """The three axial slices with the largest mask area, cropped to the head; evenly spaced slices for an empty mask.
 
-    `flair` is as `read_flair` gives it by `tissue`; `mask` (boolean) and `likely` (0 to 1) are of its shape. Slices are seen
-    from the feet, with square pixels fine enough that no voxel of the mask is lost.
+    `flair` is the output of `read_flair` with intensity `tissue`; `mask` (boolean) and `likely` (0 to 1) have its
+    shape. Slices are seen from the feet, with square pixels fine enough to show every voxel of the mask.
     """
     box, area = box_of(flair, "head"), mask.sum(axis=(0, 1))
-    volume, mask, likely = (cut_out(each, box) for each in (np.asarray(flair.dataobj), mask, likely))
+    volume, mask, likely = (cut_out(array, box) for array in (np.asarray(flair.dataobj), mask, likely))
     count = min(3, len(area))
     evenly = np.linspace(0, len(area) - 1, count + 2)[1:-1].round().astype(int)
     chosen = np.sort(np.argsort(-area, kind="stable")[:count]) if area.any() else evenly
@@ -55,13 +55,13 @@ def quality_picture(
 
 
 def _tinted(grey: np.ndarray, likely: np.ndarray) -> np.ndarray:
-    """A slice (i, j), dimmed, with its probability as colour over it: (rows, columns, 3) uint8, seen from the feet."""
-    share = np.clip(likely, 0, 1)[..., np.newaxis]
-    return from_the_feet(150 * grey[..., np.newaxis] * (1 - share) + np.array(rgb("siamese")) * share)
+    """A dimmed slice (i, j) with the probability as a colour overlay: (rows, columns, 3) uint8, seen from the feet."""
+    opacity = np.clip(likely, 0, 1)[..., np.newaxis]
+    return from_the_feet(150 * grey[..., np.newaxis] * (1 - opacity) + np.array(rgb("siamese")) * opacity)
 
 
 def doubtful_first(table: pd.DataFrame, most: int) -> Iterator[tuple[str, bytes]]:
-    """Name and picture, as JPEG, of the scans of a table of `segment_scans` that were segmented: doubtful masks first."""
+    """Name and JPEG picture of at most `most` segmented scans from a table of `segment_scans`, doubtful masks first."""
     done = table[table.status == "done"]
     for mask in done.sort_values("warnings", key=lambda text: text == "", kind="stable")["mask"].head(most):
         path = mask.removesuffix(RESULTS["mask"]) + RESULTS["picture"]

@@ -1,11 +1,11 @@
-"""Scans of your own through a trained network, one at a time, with whatever a person needs to trust or discard each mask.
-
-Input: NIfTI files and a `model.keras`. Output, per scan: `<name>_mask.nii.gz` (uint8 0/1) and `<name>_probability.nii.gz`
-(float32 0-1) on the scan's own grid, `<name>.png` to look at, `<name>_lesions.csv` with a row per lesion, `<name>.json` which
-says what scan and network they are of, and a row of `volumes.csv`; `lesions.csv` has the lesions of all scans in the folder.
-Results are replaced by those of the same scan and network only. A lesion is a 26-connected
-component, as in `wmhlib.metrics`; volumes are in ml. A scan that the network may be unable to read is segmented all the same,
-and its row says why (`wmhlib.apply.suitability`).
+"""Segment your own scans with a trained network, one at a time, with the information needed to accept or reject each
+mask.
+Input: NIfTI files and a `model.keras`. Output per scan: `<name>_mask.nii.gz` (uint8 0/1) and
+`<name>_probability.nii.gz` (float32 0-1) on the scan's own grid, `<name>.png` for visual control, `<name>_lesions.csv`
+with one row per lesion, `<name>.json` that identifies the scan and the network, and a row of `volumes.csv`.
+`lesions.csv` has the lesions of all scans in the folder. Only results of the same scan and network are replaced. A
+lesion is a 26-connected component, as in `wmhlib.metrics`; volumes are in ml. A scan that may be unsuitable for the
+network is segmented too, with a warning in its row (`wmhlib.apply.suitability`).
 """
 
 import importlib.metadata
@@ -45,48 +45,50 @@ from wmhlib.slices import Preparation
 
 
 def open_network(model: PathLike = "") -> tuple[Path, keras.Model, dict]:
-    """Where the network is, the network, and the range of its training scans (empty where none is next to it).
+    """The path of a network, the network, and the range of its training scans (empty if the file is missing).
 
     Parameters
     ----------
     model
-        A `model.keras`; empty: the one that comes with the project.
+        A `model.keras`; empty: the bundled network.
 
     Raises
     ------
     FileNotFoundError
-        There is none; the message says what to run.
+        The file does not exist; the message says what to run.
     ValueError
-        It is no network of this project, or its `training_range.json` cannot be read.
+        The file is not a network of this project, or its `training_range.json` cannot be read.
     """
     path = Path(model).expanduser() if str(model) else BUNDLED
     path = path if path.exists() else ROOT / path
     if path.is_file() and path.suffix != ".keras":
-        raise ValueError(f"{path} is not a model.keras, the only kind that can be loaded in safe mode: name one.")
+        raise ValueError(
+            f"{path} is not a .keras file: give a model.keras, the only format that can be loaded in safe mode."
+        )
     try:
         network = load_generator(path)
         sides = network.input_shape, network.output_shape
     except FileNotFoundError:
         raise
     except Exception as error:  # Keras raises many kinds
-        raise ValueError(f"{path} cannot be loaded as a network in safe mode ({_sentence(error)[:150]}).") from None
+        raise ValueError(f"{path} cannot be loaded as a Keras model in safe mode ({_sentence(error)[:150]}).") from None
     size = sides[0][1] if isinstance(sides[0], tuple) and len(sides[0]) == 4 else None
     if not isinstance(size, int) or sides != ((None, size, size, 3), (None, size, size, 1)):
         raise ValueError(
-            f"{path} takes {sides[0]} and gives {sides[1]}; a network that takes (None, size, size, 3) and gives "
-            "(None, size, size, 1) is needed, as notebook 04_train makes."
+            f"{path} has input {sides[0]} and output {sides[1]}: give a network with input (None, size, size, 3) and "
+            "output (None, size, size, 1), such as those of notebook 04_train."
         )
     try:
         Preparation.named(network.inputs[0].name)
     except ValueError as error:
-        raise ValueError(f"{path} does not say how scans are prepared for it. {error}") from None
+        raise ValueError(f"The preparation of scans for {path} is unknown. {error}") from None
     return path, network, read_range(path.with_name("training_range.json"))
 
 
 def on_grid_of(scan: nibabel.spatialimages.SpatialImage, values: np.ndarray) -> nibabel.Nifti1Image:
-    """Values of a scan's shape as a NIfTI with its affine, codes, voxel sizes and units, and nothing else of it.
+    """Values of a scan's shape as a NIfTI image with the scan's affine, codes, voxel sizes and units only.
 
-    Values are stored as they are (their dtype, no scale), to be shown from 0 to 1.
+    Values keep their dtype and are not scaled; the display range is 0 to 1.
     """
     if not isinstance(scan.header, nibabel.Nifti1Header):
         return nibabel.Nifti1Image(values, scan.affine)
@@ -111,18 +113,25 @@ def segment_scan(
     threshold: float = THRESHOLD,
     smallest_mm3: float = 0.0,
 ) -> tuple[dict, pd.DataFrame]:
-    """Segment one scan into `out` under `name`; returns what its row of `volumes.csv` holds from `lesions` on, and its lesions.
+    """Segment one scan and write its results to `out` under `name`.
 
-    The probability is the mean of what the network says of the scan and of its mirror image. Errors as in `read_flair`.
+    Probabilities are averaged over the scan and its mirror image. Errors as in `read_flair`.
+
+    Returns
+    -------
+    row, lesions
+        The values of its row of `volumes.csv` from `lesions` on, and the table of its lesions.
     """
     out, preparation = Path(out), Preparation.named(network.inputs[0].name)
     with noting() as notes, warnings.catch_warnings():
-        warnings.simplefilter("ignore", BrightnessWarning)  # the doubt knows the training scans
+        warnings.simplefilter("ignore", BrightnessWarning)  # brightness_doubt compares with the training scans
         seen = prepared(network, path)
     scan = seen.scan
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
-        notes.append("The file does not say how the head lies (qform and sform codes are 0), so left may be right")
-    with noting():  # noted already
+        notes.append(
+            "The file does not define the orientation (qform and sform codes are 0), so left and right may be swapped"
+        )
+    with noting():  # these notes were already collected
         flair, tissue = (
             seen.flair if preparation.intensity == kind else read_flair(path, kind) for kind in ("maximum", "tissue")
         )
@@ -131,18 +140,20 @@ def segment_scan(
     doubts = [brightness_doubt(flair, trained_on, preparation.intensity), size_doubt(flair), agreement_doubt(agreed)]
     doubts = [text for text in doubts if text]
     likely = on_grid_of(scan, np.asarray(mean.dataobj))
-    found, table = lesions_of(likely, threshold, smallest_mm3)
-    mask = on_grid_of(scan, found.astype(np.uint8))
+    lesion_mask, table = lesions_of(likely, threshold, smallest_mm3)
+    mask = on_grid_of(scan, lesion_mask.astype(np.uint8))
     save_image(likely, out / f"{name}{RESULTS['probability']}")
     remark = f"{len(table)} lesions, {table.volume_ml.sum():.1f} ml" + ", doubtful" * bool(doubts)
     with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
-        straight, sure = (np.asarray(nibabel.as_closest_canonical(image).dataobj) for image in (mask, likely))
-        quality_picture(tissue, straight > 0, sure, name, remark).save(temporary)
+        canonical_mask, canonical_likely = (
+            np.asarray(nibabel.as_closest_canonical(image).dataobj) for image in (mask, likely)
+        )
+        quality_picture(tissue, canonical_mask > 0, canonical_likely, name, remark).save(temporary)
     save_image(mask, out / f"{name}{RESULTS['mask']}")
     voxel_ml = voxel_mm3(scan.affine) / 1000
     return {
         "lesions": len(table),
-        "volume_ml": int(found.sum()) * voxel_ml,
+        "volume_ml": int(lesion_mask.sum()) * voxel_ml,
         "largest_lesion_ml": table.volume_ml.max() if len(table) else 0.0,
         "tissue_ml": head_litres(flair) * 1000,
         "voxel_mm": " x ".join(f"{side:.3g}" for side in nibabel.affines.voxel_sizes(scan.affine)),
@@ -164,43 +175,43 @@ def segment_scans(
     threshold: float | None = None,
     smallest_mm3: float = 0.0,
 ) -> pd.DataFrame:
-    """Segment scans one after another into a folder and update its `volumes.csv` after each, and `lesions.csv` at the end.
+    """Segment scans one after another into a folder. `volumes.csv` is updated after each scan, `lesions.csv` at the
+    end.
+
+    Only a scan's row is kept in memory.
 
     Parameters
     ----------
     out
-        Relative to the project's folder; empty: `data/segmented`.
+        Output folder, relative to the project's folder; empty: `data/segmented`.
     model
-        Where the network was read from, for the records.
+        The file of the network, for the records.
     threshold
-        Voxels of this probability or more are marked; None: the network's own (`trained_on`), else one half.
+        Voxels with at least this probability are marked; None: the network's own threshold (`trained_on`), otherwise
+        0.5.
     smallest_mm3
         Smaller lesions are left out.
-
-    Nothing of a scan is kept in memory but its row.
 
     Returns
     -------
     DataFrame
-        One row per scan, `COLUMNS`. A scan that fails has the status `failed`, its reason in one sentence, and no results.
-        In `volumes.csv` these rows come behind those of other scans and networks.
+        One row per scan with `COLUMNS`. A scan that fails has the status `failed`, the reason in one sentence, and no
+        results. In `volumes.csv` these rows follow those of other scans and networks.
 
     Raises
     ------
     ValueError
-        A scan lies in the folder itself, or the folder's `volumes.csv` is another table: something would be replaced.
+        A scan is in the output folder itself, or the folder's `volumes.csv` is another table that would be replaced.
     BlockingIOError, OSError
-        Another process writes into the folder, or it cannot be made.
+        Another process is writing to the folder, or it cannot be created.
     """
     out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
-        raise ValueError(
-            f"Scans lie in {out}, where results would be written next to them: name another folder as out."
-        )
+        raise ValueError(f"Scans are in {out}, where their results would be written: set out to another folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"Results cannot be written to {out} ({error.strerror}): name another folder as out.") from None
+        raise OSError(f"Results cannot be written to {out} ({error.strerror}): set out to another folder.") from None
     model = os.path.abspath(model) if str(model) else ""
     threshold = trained_on.get("threshold", THRESHOLD) if threshold is None else threshold
     made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
@@ -213,11 +224,11 @@ def segment_scans(
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
-                more, lesions = segment_scan(network, path, name, out, trained_on, threshold, smallest_mm3)
-                row |= more
+                values, lesions = segment_scan(network, path, name, out, trained_on, threshold, smallest_mm3)
+                row |= values
                 lesions.insert(0, "scan", _readable(str(path)))
                 write_table(out / f"{name}{RESULTS['lesions']}", lesions.assign(**made_with))
-            except Exception as error:  # whatever is wrong with one scan, the others are segmented
+            except Exception as error:  # one failing scan must not stop the others
                 row |= {"status": "failed", "reason": _sentence(error)}
                 for suffix in RESULTS.values() if name else ():
                     (out / f"{name}{suffix}").unlink(missing_ok=True)
@@ -230,14 +241,15 @@ def segment_scans(
 
 
 def write_bids(table: pd.DataFrame, root: PathLike, model: PathLike) -> list[str]:
-    """Write the masks of a table of `segment_scans` into a BIDS derivative at `root`, relative to the project's folder.
+    """Write the masks of a table of `segment_scans` to a BIDS derivative at `root`, relative to the project's folder.
 
-    A scan called `sub-<label>_…` keeps all its entities; any other becomes a subject of its results' name.
+    A scan named `sub-<label>_…` keeps all its entities. For other scans, the name of the results becomes the subject
+    label.
 
     Returns
     -------
     list
-        Of each mask that was not written, a sentence: for example, another scan's or network's is there already.
+        One sentence per mask that was not written, for example because a mask of another scan or network exists.
     """
     root, problems = ROOT / Path(root).expanduser(), []
     for row in table[table.status == "done"].itertuples():
@@ -259,5 +271,5 @@ def _sentence(error: Exception) -> str:
 
 
 def _readable(text: str) -> str:
-    """Text that any file or page can hold, whatever bytes a file's name is made of."""
+    """Text with bytes that are not UTF-8, such as in file names, escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,1 +1,2 @@
-"""From masks to tables: scores per scan and lesion, intervals, paired comparisons, free-response ROC, published results."""
+"""Tables from masks: metrics per scan and lesion, intervals, paired comparisons, free-response ROC, published
+results."""

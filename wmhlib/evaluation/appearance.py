@@ -1,8 +1,7 @@
-"""What scans look like, in figures by which synthetic ones can be held against real ones.
-
-Input: a FLAIR and its reference on one grid (`wmhlib.intake.scans.read_pair`). Output: plain numbers, in mm and in levels of
-tissue, so that centres of any grid and brightness compare. The slices of the middle half of a volume are looked at: there is
-most of the brain.
+"""Metrics of the appearance of scans, to compare synthetic with real ones.
+Input: a FLAIR and its reference on one grid (`wmhlib.intake.scans.read_pair`). Output: numbers in mm and relative to
+the level of tissue, which are comparable between centres with any grid and brightness. Only the slices in the middle
+half of a volume are used, which contain most of the brain.
 """
 
 import nibabel
@@ -12,11 +11,11 @@ from scipy import ndimage
 from wmhlib.intake.scans import tissue_level
 
 FREQUENCIES = np.linspace(0.02, 0.6, 30)
-"""Spatial frequencies of a spectrum, in cycles/mm."""
+"""Spatial frequencies of the spectrum in cycles/mm."""
 
 
 def _middle(image: nibabel.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
-    """At most 16 slices of the middle half, tissue = 1, and the size of their pixels in mm."""
+    """At most 16 slices of the middle half, scaled to tissue = 1, and the pixel size in mm."""
     volume = image.get_fdata(dtype=np.float32)
     quarter = volume.shape[2] // 4
     chosen = np.unique(np.linspace(quarter, volume.shape[2] - 1 - quarter, 16).round().astype(int))
@@ -24,10 +23,10 @@ def _middle(image: nibabel.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def power_spectrum(image: nibabel.Nifti1Image) -> np.ndarray:
-    """Power of the axial slices by spatial frequency, in mm², at `FREQUENCIES`; NaN beyond what the pixels resolve.
+    """Power of the axial slices in mm² at `FREQUENCIES`; NaN above the Nyquist frequency of the larger pixel side.
 
-    Mean over directions and slices of the periodogram under a Hann window. It falls with the scanner's resolution, and ends
-    in the level of its noise.
+    Periodogram with a Hann window, averaged over directions and slices. It decreases according to the scanner's
+    resolution down to the noise level.
     """
     slices, pixel_mm = _middle(image)
     window = np.hanning(slices.shape[0])[:, None] * np.hanning(slices.shape[1])
@@ -46,7 +45,8 @@ def power_spectrum(image: nibabel.Nifti1Image) -> np.ndarray:
 
 
 def edge_width_mm(image: nibabel.Nifti1Image) -> float:
-    """How wide the border of fluid and brain is in a slice: tissue's level over the median gradient at half of it; NaN if none."""
+    """In-plane width of the border of fluid and brain in mm: level of tissue / median gradient at half of it; NaN if
+    none."""
     slices, pixel_mm = _middle(image)
     slope = np.hypot(*np.gradient(slices, *pixel_mm, axis=(0, 1)))
     at_border = np.abs(slices - 0.5) < 0.1
@@ -54,9 +54,9 @@ def edge_width_mm(image: nibabel.Nifti1Image) -> float:
 
 
 def lesion_contrast(image: nibabel.Nifti1Image, mask: np.ndarray) -> float:
-    """Median brightness of lesions over that of the tissue 2 to 4 mm around them in their slices; NaN without a lesion.
+    """Median brightness of lesions / that of tissue at an in-plane distance of 2 to 4 mm; NaN without a lesion.
 
-    `mask` holds 1 where a lesion is.
+    `mask` is 1 in lesions.
     """
     volume, lesion = image.get_fdata(dtype=np.float32), mask == 1
     slices = np.flatnonzero(lesion.any((0, 1)))
@@ -67,5 +67,5 @@ def lesion_contrast(image: nibabel.Nifti1Image, mask: np.ndarray) -> float:
         ndimage.distance_transform_edt(~plane, image.header.get_zooms()[:2]) for plane in np.moveaxis(lesion, 2, 0)
     ]
     away = np.stack(within, axis=2)
-    around = (away > 2) & (away < 4) & (volume > 0.5 * np.median(volume[lesion]))  # fluid is left out
+    around = (away > 2) & (away < 4) & (volume > 0.5 * np.median(volume[lesion]))  # excludes fluid
     return float(np.median(volume[lesion]) / np.median(volume[around])) if around.any() else np.nan

@@ -1,10 +1,11 @@
 """Fraction of lesions detected by number of false positives: free-response ROC (FROC) curves.
-
-A loss that detects more lesions may merely mark more. Input: `operating_points.csv`, what every scan's probabilities detect at
-each threshold (`wmhlib.evaluation.lesions.operating_points`). Output: curves (Bunch et al. 1978, J Appl Photogr Eng 4:166) and
-one score, the fraction detected, averaged over fixed numbers of false positives per scan, as in the LUNA16 challenge (Setio et
-al. 2017, doi:10.1016/j.media.2017.06.015). Fractions are of the lesions of all subjects together, scores are averaged over
-seeds. Intervals draw subjects and seeds as everywhere in the study (D-018); D-038 explains the score beside the threshold 0.5.
+A loss may detect more lesions only because it marks more voxels. Input: `operating_points.csv` with the lesions
+detected by every scan's probabilities at each threshold (`wmhlib.evaluation.lesions.operating_points`). Output: curves
+(Bunch et al. 1978, J Appl Photogr Eng 4:166) and one score, the fraction of lesions detected, averaged over fixed
+numbers of false positives per scan, as in the LUNA16 challenge (Setio et al. 2017, doi:10.1016/j.media.2017.06.015).
+Fractions are computed over the lesions of all subjects together, and scores are averaged over seeds. Intervals resample
+subjects and seeds, as everywhere in the study (D-018). D-038 explains why the score is reported in addition to the
+threshold 0.5.
 """
 
 import itertools
@@ -21,23 +22,27 @@ from wmhlib.running.files import read_table, write_table
 from wmhlib.study import Study
 
 RATES = (1, 2, 4, 8, 16)
-"""False detections a scan at which the share found is read: a scan has dozens of lesions, where a lung scan has few nodules."""
+"""False positives per scan at which the fraction detected is evaluated. They are higher than for lung nodules (LUNA16),
+because a scan has dozens of lesions."""
 
 LESIONS = {
     "all": ("all lesions", "lesions", "found"),
     "small": (f"lesions below {SMALL_MM3:g} mm³", "small_lesions", "small_found"),
 }
-"""Which lesions are to be found: in words, and their columns in `operating_points.csv`."""
+"""Kinds of lesions: in words, and the columns of their number and of those detected in `operating_points.csv`."""
 
 BATCH = 100
-"""Resamples at once: a resample holds every count of every subject, seed and cut."""
+"""Resamples computed at once: each has all counts of all subjects, seeds and thresholds."""
 
 
 def write_points(
     study: Study, loss: str, seed: int, subjects: pd.DataFrame, tables: list[pd.DataFrame], name: str = "operating"
 ) -> None:
-    """Keep beside the model what each scan's probabilities find (`wmhlib.evaluation.lesions.operating_points`), a table a
-    subject: `<name>_points.csv`, `operating` of the unseen scans or `validation`."""
+    """Write the operating points (`wmhlib.evaluation.lesions.operating_points`) to `<name>_points.csv` next to the
+    model.
+
+    `tables` has one table per subject; `name` is `operating` for the unseen scans, or `validation`.
+    """
     keys = ["split", "centre", "subject"]
     rows = [
         pd.DataFrame({key: getattr(row, key) for key in keys}, table.index).join(table)
@@ -48,12 +53,12 @@ def write_points(
 
 
 def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
-    """The operating points of all trainings with their `loss` and `seed`, each of the same scans at the same cuts.
+    """The operating points of all trainings with `loss` and `seed`, all for the same scans and thresholds.
 
     Raises
     ------
     FileNotFoundError
-        A training has none, or of other scans; the message says what to run.
+        A training has no operating points, or those of other scans; the message says what to run.
     """
     tables = []
     for loss, seed in study.trainings:
@@ -61,16 +66,16 @@ def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
         table = read_table(path) if path.is_file() else None
         complete = table is not None and len(table) == len(THRESHOLDS) * len(unseen) and "overlap_voxels" in table
         if not complete or set(table.subject) != set(unseen.subject):
-            what = "No operating points" if table is None else "Operating points of other scans"
+            what = "No operating points found" if table is None else "Operating points of other scans"
             raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
         tables.append(_of(table, loss, seed))
     return pd.concat(tables, ignore_index=True)
 
 
 def read_validation(study: Study) -> pd.DataFrame:
-    """The operating points of the validation subjects of all trainings, as `read_points`; no rows where there are none."""
-    paths = {own: study.model(*own) / "validation_points.csv" for own in study.trainings}
-    tables = [_of(read_table(path), *own) for own, path in paths.items() if path.is_file()]
+    """The operating points of the validation subjects of all trainings, as `read_points`; no rows if there are none."""
+    paths = {training: study.model(*training) / "validation_points.csv" for training in study.trainings}
+    tables = [_of(read_table(path), *training) for training, path in paths.items() if path.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=VALIDATION)
 
 
@@ -85,64 +90,87 @@ VALIDATION = [
     "marked_voxels",
     "overlap_voxels",
 ]
-"""What the table of validation subjects has at least."""
+"""Columns that the table of validation subjects has at least."""
 
 
 def _of(table: pd.DataFrame, loss: str, seed: int) -> pd.DataFrame:
+    """The table with the columns `loss` and `seed` in front."""
     table.insert(0, "loss", loss)
     table.insert(1, "seed", seed)
     return table
 
 
 def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
-    """Lesions, those found and false detections of one loss and split: (subject, seed, cut, 3), in the order of their names."""
+    """Numbers of lesions, of lesions detected and of false positives of one loss and split: (subject, seed, threshold,
+    3).
+
+    `lesions` is a key of `LESIONS`. Subjects, seeds and thresholds are sorted.
+
+    >>> row = {"subject": "a", "seed": 1, "threshold": [0.7, 0.3], "lesions": 4, "found": [1, 3]}
+    >>> counts(pd.DataFrame(row | {"false_detections": [1, 4]}), "all").tolist()
+    [[[[4.0, 3.0, 4.0], [4.0, 1.0, 1.0]]]]
+    """
     rows = points.sort_values(["subject", "seed", "threshold"])
     shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
-    _, every, found = LESIONS[lesions]
-    return rows[[every, found, "false_detections"]].to_numpy(dtype=float).reshape(shape)
+    _, total, detected = LESIONS[lesions]
+    return rows[[total, detected, "false_detections"]].to_numpy(dtype=float).reshape(shape)
 
 
 def _counts_by_loss(points: pd.DataFrame) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
-    """Of every split and kind of lesions: which (`split, lesions`), and the `counts` of each loss."""
+    """For every split and kind of lesions: the keys (`split, lesions`), and the `counts` of each loss."""
     for split, lesions in itertools.product(SPLITS, LESIONS):
-        here = points[points.split == split]
+        in_split = points[points.split == split]
         yield (
             {"split": split, "lesions": lesions},
-            {loss: counts(here[here.loss == loss], lesions) for loss in present(here)},
+            {loss: counts(in_split[in_split.loss == loss], lesions) for loss in present(in_split)},
         )
 
 
 def score(drawn: np.ndarray) -> np.ndarray:
-    """The mean over `RATES` of the share found, from `counts` (…, subject, seed, cut, 3), seed by seed; NaN without lesions.
+    """The FROC score from `counts` (…, subject, seed, threshold, 3): (…,); NaN if there are no lesions.
 
-    Between two cuts the curve is a straight line; below the strictest one it falls to the origin. It never falls with more
-    false detections, since the stricter cut could be had instead.
+    score = mean over r in `RATES` of D(r) / L, where L is the number of lesions and D(r) the number detected at r false
+    positives per scan (Setio et al. 2017, doi:10.1016/j.media.2017.06.015), averaged over seeds. D is interpolated
+    linearly between thresholds and from the origin to the strictest threshold. It does not decrease with r, because a
+    stricter threshold can be used instead.
+
+    One scan with 4 lesions: at one threshold 3 are detected with 4 false positives, at a stricter one 1 with 1. At 1,
+    2, 4, 8 and 16 false positives, D is 1, 1 + 2/3, 3, 3 and 3; the mean is 7/3, and the score 7/12.
+
+    >>> round(float(score(np.array([[[[4, 3, 4], [4, 1, 1]]]]))), 4)
+    0.5833
+    >>> float(score(np.array([[[[0, 0, 4], [0, 0, 1]]]])))
+    nan
     """
-    mean = drawn.mean(axis=-4)  # (…, seed, cut, 3)
-    found = np.empty(mean.shape[:-2])
-    for place in np.ndindex(found.shape):
+    mean = drawn.mean(axis=-4)  # (…, seed, threshold, 3)
+    per_seed = np.empty(mean.shape[:-2])
+    for place in np.ndindex(per_seed.shape):
         lesions, hits, false = mean[place].T
         order = np.lexsort((hits, false))
         best = np.maximum.accumulate(hits[order])
         at_rates = np.interp(RATES, np.append(0, false[order]), np.append(0, best))
-        found[place] = at_rates.mean() / lesions[0] if lesions[0] else np.nan
-    return found.mean(axis=-1)
+        per_seed[place] = at_rates.mean() / lesions[0] if lesions[0] else np.nan
+    return per_seed.mean(axis=-1)
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
-    """The operating point of every cut: `split, lesions, loss, threshold, false_detections` (a scan), `recall`."""
+    """The FROC curves: `split, lesions, loss, threshold, false_detections` (per scan), `recall`.
+
+    Both are means over subjects and seeds: recall = lesions detected / lesions, NaN without lesions.
+    """
     tables, thresholds = [], np.sort(points.threshold.unique())
     for which, by_loss in _counts_by_loss(points):
         for loss, values in by_loss.items():
-            every, found, false = values.mean(axis=(0, 1)).T
+            total, detected, false = values.mean(axis=(0, 1)).T
             table = pd.DataFrame({"threshold": thresholds, "false_detections": false})
-            table["recall"] = found / np.where(every > 0, every, np.nan)
+            table["recall"] = detected / np.where(total > 0, total, np.nan)
             tables.append(pd.DataFrame(which | {"loss": loss}, table.index).join(table))
     return pd.concat(tables, ignore_index=True)
 
 
 def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:
-    """The score with its interval, as `wmhlib.evaluation.statistics.interval` gives them; or how far it lies above another loss's."""
+    """The score, or its difference from that of the counts `minus`, with interval
+    (`wmhlib.evaluation.statistics.interval`)."""
 
     def estimate(rows: np.ndarray, columns: np.ndarray | None = None, axis: int = -1) -> np.ndarray:
         columns = np.zeros((*rows.shape[:-1], 1), int) if columns is None else columns
@@ -153,7 +181,7 @@ def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:
 
 
 def _permuted(values: np.ndarray, other: np.ndarray) -> float:
-    """p of the difference of two scores, both losses' counts swapped within subjects."""
+    """p of the difference of two scores by a permutation test that swaps the losses' counts within subjects."""
     both, subjects = np.concatenate([values, other]), np.arange(len(values))
     test = stats.permutation_test(
         (subjects, subjects + len(values)), lambda first, second, axis=-1: score(both[first]) - score(both[second]),
@@ -167,30 +195,31 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for which, by_loss in _counts_by_loss(points):
         for loss, values in by_loss.items():
-            found = _interval(values)
-            rows.append(which | {"loss": loss, "score": found["mean"]} | bounds(found))
+            estimated = _interval(values)
+            rows.append(which | {"loss": loss, "score": estimated["mean"]} | bounds(estimated))
     return pd.DataFrame(rows)
 
 
 def comparisons(points: pd.DataFrame, kinds: dict[str, str], against: str = "siamese") -> pd.DataFrame:
-    """Every other loss's score less the Siamese one's (`against`), on the same subjects and seeds.
+    """Every other loss's score minus that of the Siamese loss (`against`), on the same subjects and seeds.
 
     Returns
     -------
     DataFrame
-        `split, lesions, loss, against, difference, low, high, p` (permutation test that swaps both losses' counts within
-        subjects, exact up to 13 of them) and `p_holm`, corrected over the losses compared on the same lesions of one split.
-        Variants (entries that `kinds` maps to another name) are left out. Empty where the study did not train `against`.
+        `split, lesions, loss, against, difference, low, high, p` (permutation test that swaps the losses' counts within
+        subjects, exact up to 13 subjects) and `p_holm`, corrected over the losses compared for the same lesions and
+        split. Variants (entries that `kinds` maps to another name) are left out. Empty if the study did not train
+        `against`.
     """
     tables = []
     for which, by_loss in _counts_by_loss(points):
         rows, rivals = [], {loss: values for loss, values in by_loss.items() if kinds[loss] == loss}
         other = rivals.pop(against, None)
         for loss, own in rivals.items() if other is not None else ():
-            found = _interval(own, other)
-            p = _permuted(own, other) if np.isfinite(found["low"]) else np.nan
+            estimated = _interval(own, other)
+            p = _permuted(own, other) if np.isfinite(estimated["low"]) else np.nan
             rows.append(
-                which | {"loss": loss, "against": against, "difference": found["mean"], **bounds(found), "p": p}
+                which | {"loss": loss, "against": against, "difference": estimated["mean"], **bounds(estimated), "p": p}
             )
         if rows:
             tables.append(holm(pd.DataFrame(rows)))

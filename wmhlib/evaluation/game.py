@@ -1,17 +1,17 @@
-"""The min-max game in numbers, from the step log of each training: `minmax.csv` and what notebook 06 draws."""
+"""Metrics of the min-max game from the step logs of trainings: `minmax.csv` and the curves of notebook 06."""
 
 import numpy as np
 import pandas as pd
 
 
 def relative_steps(rows: pd.DataFrame) -> pd.DataFrame:
-    """A training's `steps.csv` as notebook 06 draws it.
+    """A training's `steps.csv` in the form that notebook 06 plots.
 
     Returns
     -------
     DataFrame
-        `step, distance` (all taps together) and `strength` (of the last tap), both relative to the first look, `drift` in
-        per cent, `generator_gradient_norm, discriminator_gradient_norm, density_pct`.
+        `step`, `distance` (sum over taps) and `strength` (of the last tap), both relative to the first measurement,
+        `drift` in per cent, `generator_gradient_norm, discriminator_gradient_norm, density_pct`.
     """
     taps = [name for name in rows if name.startswith("distance_")]
     distance, strength = rows[taps].sum(axis=1, min_count=1), rows[f"strength_{len(taps)}"]
@@ -22,15 +22,16 @@ def relative_steps(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def game(rows: pd.DataFrame) -> dict:
-    """The beginning and the end of a step log in numbers, for `minmax.csv`.
+    """Changes from the beginning to the end of a step log, for `minmax.csv`.
 
     Returns
     -------
     dict
-        `steps`; `drift_pct` at the end; `strength_ratio` and `distance_ratio`, last look over first; `scale_free_ratio`, the
-        same of the distance over the squared strength, so that features that merely grow leave it where it was;
-        `gradient_ratio`, the generator's gradient of the last tenth of the steps over that of the first (medians);
-        `density_pct` at the last look; `diverged_at`, the first step with a gradient that is not finite, NaN without one.
+        `steps`; `drift_pct` at the end; `strength_ratio` and `distance_ratio`, last measurement / first;
+        `scale_free_ratio`, the same for distance / strength², which does not change if the features only grow;
+        `gradient_ratio`, the median gradient norm of the generator in the last tenth of the steps / that in the first
+        tenth; `density_pct` at the last measurement; `diverged_at`, the first step with a gradient that is not finite,
+        NaN if there is none.
     """
     table, tenth = relative_steps(rows), max(len(rows) // 10, 1)
     last, norms = table[table.density_pct.notna()].iloc[-1], rows.generator_gradient_norm

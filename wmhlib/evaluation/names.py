@@ -1,7 +1,6 @@
-"""What made a mask, by the title and colour that a reader sees, in the order that every table and legend keeps.
-
-Titles and colours of losses stand in their classes (`wmhlib.losses`); a configuration's variants of a loss come after them,
-by their own names (`siamese_1_tap` reads "Siamese 1 tap").
+"""Titles, colours and order of the losses and other sources of masks, the same in every table and figure.
+Losses define their title and colour in their classes (`wmhlib.losses`). Variants in a configuration come after them and
+are titled by their names (`siamese_1_tap` becomes "Siamese 1 tap").
 """
 
 import colorsys
@@ -11,7 +10,7 @@ import pandas as pd
 
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS, Metric
-from wmhlib.siamese import MinMaxLoss  # noqa: F401  its module registers the content losses
+from wmhlib.siamese import MinMaxLoss  # noqa: F401  registers the content losses
 
 OTHERS = {
     "global_threshold": ("Global threshold", "#8c8c8c"),
@@ -22,24 +21,24 @@ OTHERS = {
     "missed": ("Missed", "#4aa8ff"),
     "false": ("False positive", "#ff6a3d"),
 }
-"""Titles and colours of what is not a loss (Okabe and Ito's palette, told apart by colour-blind readers)."""
+"""Titles and colours of everything that is not a loss."""
 
 OBSERVERS = ("observer_o3", "observer_o4")
 UNTRAINED = ("global_threshold", *OBSERVERS)
-"""Rows of a table that no loss trained: the floor and the human ceiling."""
+"""Rows of a table without training: the threshold baseline and the human observers."""
 
 SPLITS = ("holdout", "external")
 
 
 def title(name: str) -> str:
-    """The name that a reader sees."""
+    """The displayed name of a loss or other source of masks."""
     if name in LOSSES:
         return LOSSES[name].title
     return OTHERS[name][0] if name in OTHERS else name.replace("_", " ").capitalize()
 
 
 def colour(name: str) -> str:
-    """One colour per loss in every figure; a variant, or a loss without a colour, takes a hue by its name."""
+    """The colour of a loss in every figure; a variant, or a loss without a colour, gets one from its name."""
     given = LOSSES[name].colour if name in LOSSES else OTHERS.get(name, ("", ""))[1]
     if given:
         return given
@@ -48,16 +47,16 @@ def colour(name: str) -> str:
 
 
 def present(table: pd.DataFrame) -> list[str]:
-    """What made masks in a table with a column `loss`, in order: losses, threshold and observers, variants."""
+    """The values of a table's column `loss` in order: losses, threshold and observers, variants."""
     order = [*LOSSES, *OTHERS]
     return sorted(table.loss.unique(), key=lambda loss: order.index(loss) if loss in order else len(order))
 
 
 def measured_in(table: pd.DataFrame) -> dict[str, Metric]:
-    """The metrics that a table has, by name, in the order of Table 1: an older table may lack one that was added since."""
+    """The metrics in a table by name, in the order of Table 1; an older table may lack recently added ones."""
     return {name: metric for name, metric in METRICS.items() if name in table or f"{name}_mean" in table}
 
 
 def shown(metric: str, value: float) -> str:
-    """A metric's value as a reader sees it."""
+    """A metric's value as text, rounded to its number of digits."""
     return f"{value:.{METRICS[metric].digits}f}"

@@ -1,7 +1,6 @@
-"""Table 1 with what it is to be read beside: the paper, the challenge's leaderboard, human observers.
-
-Input: the summary of `per_subject.csv`. Output: `table1.csv`, and the form that a reader sees. The rows beside ours are transcribed with
-their sources in `published_values/*.csv`. They were measured on other scans and are there for orientation.
+"""Table 1 with published results for comparison: the paper, the challenge's leaderboard, human observers.
+Input: the summary of `per_subject.csv`. Output: `table1.csv`, and its readable form. Published rows are transcribed,
+with their sources, in `published_values/*.csv`. They were measured on other scans and serve only for orientation.
 """
 
 from pathlib import Path
@@ -14,30 +13,30 @@ from wmhlib.evaluation.names import UNTRAINED, measured_in, shown, title
 FOLDER = Path(__file__).parent / "published_values"
 
 DATASETS = {"holdout": "MICCAI holdout", "external": "CAIN"}
-"""The paper's data set that stands where ours does."""
+"""The paper's data set that corresponds to each split."""
 
 
 def paper_tables() -> pd.DataFrame:
-    """The paper's Tables 1 and 2, as printed; the first line of each file here names its source."""
+    """The paper's Tables 1 and 2, as printed. The first line of each file in `FOLDER` names its source."""
     return pd.read_csv(FOLDER / "paper_tables.csv", comment="#")
 
 
 def leaderboard() -> pd.DataFrame:
-    """Sixteen of the challenge's 57 final rows: `position, team, rank_score` and the five means."""
+    """Sixteen of the challenge's 57 final results: `position, team, rank_score` and the five means."""
     return pd.read_csv(FOLDER / "leaderboard.csv", comment="#")
 
 
 def observers() -> pd.DataFrame:
-    """How well human observers agree: `pair` (first scored against second) and the five means."""
+    """Agreement of human observers: `pair` (first scored against second) and the five means."""
     return pd.read_csv(FOLDER / "observers.csv", comment="#")
 
 
 def rank_score(means: pd.DataFrame) -> pd.Series:
-    """The challenge's rank score of rows with the five `<metric>_mean`: 0 as good as the best team, 1 as bad as the worst.
+    """The challenge's rank score of rows with the five `<metric>_mean`: 0 for the best team, 1 for the worst.
 
-    Each figure is placed linearly between the leaderboard's best and worst team (beyond them: at 0 or 1), and the five
-    are averaged (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770, section II-F). Approximate: the published means are
-    rounded, and the figures compare only where they are of the challenge's own test scans. NaN where a figure is missing.
+    Each metric is scaled linearly between the leaderboard's best and worst team and clipped to 0-1, and the five are
+    averaged (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770, section II-F). The score is approximate, because the
+    published means are rounded, and comparable only on the challenge's test scans. NaN if a metric is missing.
     """
     teams, places = leaderboard(), []
     for metric, entry in measured_in(means).items():
@@ -49,13 +48,13 @@ def rank_score(means: pd.DataFrame) -> pd.Series:
 
 
 def _beside_paper(own: pd.DataFrame, number: int) -> list[pd.DataFrame]:
-    """This study's rows, then those of the paper's table of this number, data set by data set."""
+    """Per data set, this study's rows, then those of the paper's table with this number."""
     paper, parts = paper_tables(), []
     for split, dataset in DATASETS.items():
-        here = own[own.split == split].rename(columns={"split": "dataset"})
-        if len(here):
-            there = paper[(paper.table == number) & (paper.dataset == dataset)].drop(columns="table")
-            parts += [here.assign(source="this study", label=here.loss.map(title)), there.assign(source="paper")]
+        rows = own[own.split == split].rename(columns={"split": "dataset"})
+        if len(rows):
+            published = paper[(paper.table == number) & (paper.dataset == dataset)].drop(columns="table")
+            parts += [rows.assign(source="this study", label=rows.loss.map(title)), published.assign(source="paper")]
     return parts
 
 
@@ -68,9 +67,9 @@ def _joined(parts: list[pd.DataFrame], own: pd.DataFrame) -> pd.DataFrame:
 
 
 def table1(own: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 of the paper for this study, with the paper's own rows below each data set's, then people and teams.
+    """Table 1 of the paper for this study: per data set, this study's rows and the paper's, then observers and teams.
 
-    `own` is what `wmhlib.evaluation.tables.summary` gives, per split.
+    `own` is the output of `wmhlib.evaluation.tables.summary` per split.
 
     Columns: `dataset, source, loss, label, subjects, seeds`, then `<metric>_mean, _sd, _low, _high, _undefined`, and
     `rank_score_approximate`.
@@ -83,9 +82,9 @@ def table1(own: pd.DataFrame) -> pd.DataFrame:
 
 
 def table2(own: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """Table 2 of the paper for this study: the Siamese loss frozen and in the min-max game, with every variant of either.
+    """Table 2 of the paper for this study: the Siamese loss, frozen and in the min-max game, with all their variants.
 
-    `kinds` maps the study's entries to the loss each of them is. Columns as `table1`; no rows without a min-max game.
+    `kinds` maps the study's entries to their losses. Columns as `table1`; no rows without a min-max game.
     """
     losses = [name for name, kind in kinds.items() if kind in ("siamese", "siamese_minmax")]
     played = "siamese_minmax" in kinds.values()
@@ -93,8 +92,10 @@ def table2(own: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
 
 
 def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
-    """Per metric the rows of trained losses with the best mean of their data set; none where a better one may be hidden
-    by a mean that leaves subjects out."""
+    """Per metric, the rows of trained losses with the best mean of their data set.
+
+    None is best in a data set if a mean leaves out subjects, because the comparison would not be fair.
+    """
     own = table[(table.source == "this study") & ~table.loss.isin(UNTRAINED)]
     best = {metric: set() for metric in measured_in(table)}
     for metric, entry in measured_in(table).items():
@@ -106,8 +107,8 @@ def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
 
 
 def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
-    """Table 1 as a reader sees it: mean ± SD, the 95 % interval in brackets, undefined figures counted, the best of a
-    data set's trained losses marked with a star; of the leaderboard the first `teams`."""
+    """Table 1 for readers: mean ± SD, 95 % interval in brackets, the number of undefined values, and a star for the
+    best trained loss of a data set; of the leaderboard, the first `teams`."""
     best = best_rows(table)
 
     def cell(row: pd.Series, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""What the steps of a study left beside the models, read back: trainings, step logs, origins of weights, ceilings."""
+"""Read the records that the steps of a study save: trainings, step logs, origins of weights, ceilings."""
 
 import json
 
@@ -15,7 +15,7 @@ def trainings(study: Study) -> list[dict]:
 
 
 def subjects_seen(study: Study, loss: str, seed: int) -> list[str]:
-    """The training and validation subjects of a finished training; none where it was made before these were kept."""
+    """The training and validation subjects of a finished training; empty for old trainings that did not record them."""
     path = study.model(loss, seed) / "training.json"
     return json.loads(path.read_text(encoding="utf-8")).get("subjects_seen", []) if path.is_file() else []
 
@@ -26,8 +26,8 @@ def by_depth(study: Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        By `dense blocks`, on the way down: `trainings`, their mean `validation Dice`, the `lowest` and the `highest`. No rows
-        where a training of the study is not done.
+        Indexed by `dense blocks` of the encoder: the number of `trainings`, their mean `validation Dice`, the `lowest`
+        and the `highest`. No rows if a training of the study is not finished.
     """
     if not all((study.model(loss, seed) / "training.json").is_file() for loss, seed in study.trainings):
         return pd.DataFrame()
@@ -38,20 +38,23 @@ def by_depth(study: Study) -> pd.DataFrame:
 
 
 def steps(study: Study, loss: str, seed: int) -> pd.DataFrame:
-    """What happened step by step in a training whose loss looks at features (`wmhlib.minmax.StepLog`)."""
+    """The step log of a training with a content loss (`wmhlib.minmax.StepLog`); FileNotFoundError if there is none."""
     path = study.model(loss, seed) / "steps.csv"
     if not path.is_file():
-        raise FileNotFoundError(f"No step log at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
+        raise FileNotFoundError(
+            f"No step log found at {path}: run notebook 04_train with loss={loss} and seed={seed} first."
+        )
     return pd.read_csv(path)
 
 
 def origins(study: Study) -> dict[str, dict]:
-    """Where the weights of the study's feature networks came from, by network, as notebook 3 wrote it."""
+    """The origin of the weights of each feature network, as written by notebook 3."""
     return json.loads((study.features / "origins.json").read_text(encoding="utf-8"))
 
 
 def features_of(study: Study, loss: str) -> dict:
-    """What feature network a loss looks at, its taps and its weights, which are random where none could be had; else empty."""
+    """The feature network, taps and weights of a content loss (`random` if none were available); empty for other
+    losses."""
     settings = dict(study.recipe(loss).features or {})
     if settings.get("weights") == "imagenet":
         settings["weights"] = origins(study)[settings["network"]]["weights"]
@@ -59,5 +62,5 @@ def features_of(study: Study, loss: str) -> dict:
 
 
 def ceilings(study: Study) -> pd.DataFrame:
-    """The highest Dice that slices of the study's size allow, per subject, as notebook 2 wrote it."""
+    """The Dice of each reference after resampling to the study's slices and back, as written by notebook 2."""
     return read_table(study.tables / "ceilings.csv")

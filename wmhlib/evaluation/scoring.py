@@ -1,7 +1,6 @@
-"""A study's masks as scored tables: what notebook 05 computes once and every figure and sentence reads.
-
-Input: the masks below `reports/<study>/masks/`, human observers' masks where the data has them, and the references.
-Output: one row per (loss, seed, subject), one per lesion, and the summaries of both.
+"""Score a study's masks: notebook 05 computes the tables once, and all figures and sentences use them.
+Input: the masks below `reports/<study>/masks/`, human observers' masks if available, and the references. Output: one
+row per (loss, seed, subject), one row per lesion, and summaries of both.
 """
 
 import itertools
@@ -26,13 +25,13 @@ from wmhlib.running.files import read_table, write_table
 from wmhlib.study import Study
 
 NO_SEED = 0
-"""Stands in the seed column of what was not trained: the threshold, human observers."""
+"""The seed of rows without training: the global threshold and human observers."""
 
 
 def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, float]:
-    """Tune one global threshold on the training subjects and mark the unseen scans with it.
+    """Tune one global threshold on the training subjects and segment the unseen scans with it.
 
-    Returns the level, as a share of each volume's maximum, and its mean Dice on the training subjects.
+    Returns the level, as a fraction of each volume's maximum, and its mean Dice on the training subjects.
     """
     level, dice = tune_threshold(subjects[subjects.split == "training"])
     for row in subjects[subjects.split.isin(SPLITS)].itertuples():
@@ -42,10 +41,11 @@ def write_threshold_masks(study: Study, subjects: pd.DataFrame) -> tuple[float, 
 
 
 def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
-    """Masks of further human observers, where the data has them: `loss` (`observer_o3`, …), `subject`, `mask` (a path).
+    """Masks of further human observers, if the data has them: `loss` (`observer_o3`, …), `subject`, `mask` (a path).
 
-    The challenge's release keeps them as `additional_annotations/<observer>/training/<site>[/<scanner>]/<id>/result.nii.gz`.
-    They lack label 2; scoring cuts the reference's out of both masks.
+    The challenge's release has them as
+    `additional_annotations/<observer>/training/<site>[/<scanner>]/<id>/result.nii.gz`. They have no label 2; scoring
+    removes that of the reference from both masks.
     """
     rows, root = [], study.data.resolve()
     own = [row for row in unseen.itertuples() if Path(row.reference).is_relative_to(root)]
@@ -60,19 +60,20 @@ def observers(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
 def segment_unseen(
     study: Study, loss: str, seed: int, unseen: pd.DataFrame, validation: pd.DataFrame | None = None
 ) -> None:
-    """Segment the unseen scans with a finished training: a mask per scan, and what every other threshold would detect. Of
-    the `validation` subjects, if given, the latter alone: they choose a threshold.
+    """Segment the unseen scans with a finished training: a mask per scan, and the operating points of all thresholds.
+
+    For the `validation` subjects, which choose a threshold, only the operating points are saved.
 
     Raises
     ------
     ValueError
-        The training has seen one of the subjects, since the splits were others then.
+        The training has seen one of the subjects, because the splits were different.
     """
     seen = set(map(person, records.subjects_seen(study, loss, seed)))
     if known := [subject for subject in unseen.subject if person(subject) in seen]:
         raise ValueError(
-            f"{loss}, seed {seed} was trained or validated on {', '.join(known)}, which the cohort now keeps from training: "
-            "run notebooks 01 to 04 of this study again."
+            f"{loss}, seed {seed} was trained or validated on {', '.join(known)}, which are now unseen subjects: run "
+            "notebooks 01 to 04 of this study again."
         )
     generator, points = load_generator(study.model(loss, seed) / "model.keras"), []
     for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
@@ -87,26 +88,32 @@ def segment_unseen(
 
 
 def segmented(study: Study, unseen: pd.DataFrame) -> list[tuple[str, int]]:
-    """The trainings whose masks are all there, as (loss, seed)."""
-    return [own for own in study.trainings if all(study.mask(*own, subject).is_file() for subject in unseen.subject)]
+    """The trainings with masks of all unseen subjects, as (loss, seed)."""
+    return [
+        training
+        for training in study.trainings
+        if all(study.mask(*training, subject).is_file() for subject in unseen.subject)
+    ]
 
 
 def _masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, int]]) -> list[tuple[str, int, object, Path]]:
-    """(loss, seed, subject's row, mask) of everything that is scored; every mask is known to exist."""
+    """(loss, seed, subject's row, mask) of everything to score; FileNotFoundError if a mask does not exist."""
     subjects = {row.subject: row for row in unseen.itertuples()}
-    found = [
+    tasks = [
         (loss, seed, row, study.mask(loss, seed, name))
         for (loss, seed), (name, row) in itertools.product(trainings, subjects.items())
     ]
-    for loss, seed, _, mask in found:
+    for loss, seed, _, mask in tasks:
         if not mask.is_file():
-            raise FileNotFoundError(f"No mask at {mask}: run notebook 04_train with loss={loss} and seed={seed} first.")
+            raise FileNotFoundError(
+                f"No mask found at {mask}: run notebook 04_train with loss={loss} and seed={seed} first."
+            )
     people = observers(study, unseen)
-    return found + [(row.loss, NO_SEED, subjects[row.subject], row.mask) for row in people.itertuples()]
+    return tasks + [(row.loss, NO_SEED, subjects[row.subject], row.mask) for row in people.itertuples()]
 
 
 def _score(tasks: list[tuple[str, int, object, Path]]) -> list[tuple[dict, dict, pd.DataFrame]]:
-    """Of each mask of one subject its rows for `per_subject.csv` and `volumes.csv`, and its lesions."""
+    """For each mask of one subject, its rows of `per_subject.csv` and `volumes.csv`, and its lesions."""
     rows, subject = [], tasks[0][2]
     reference = in_memory(subject.reference)
     density = positive_class_density(reference)
@@ -133,8 +140,8 @@ def score_masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, i
     -------
     dict
         `per_subject`: `study, loss, seed, split, centre, subject`, every metric of `wmhlib.metrics.METRICS`,
-        `positive_class_density_pct` of the reference and `predicted_density_pct` of the mask. `per_lesion`: `study`, the
-        same keys and the columns of `lesion_records`, a row for every reference lesion and every false positive.
+        `positive_class_density_pct` of the reference and `predicted_density_pct` of the mask. `per_lesion`: `study`,
+        the same keys and the columns of `lesion_records`, one row per reference lesion and per false positive.
         `volumes`: `study`, the same keys, `reference_ml` and `predicted_ml` without other pathology.
 
     Raises
@@ -146,7 +153,9 @@ def score_masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, i
     by_subject: dict[str, list] = {}
     for task in masks:
         by_subject.setdefault(task[2].subject, []).append(task)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # unzipping, most of the work, leaves the other cores free
+    with ThreadPoolExecutor(
+        os.cpu_count()
+    ) as pool:  # threads suffice: decompression takes most of the time and releases the GIL
         scored = list(tqdm(pool.map(_score, by_subject.values()), "score", len(by_subject), unit="subject"))
     rows_of = {}
     for tasks, rows in zip(by_subject.values(), scored, strict=True):
@@ -155,73 +164,77 @@ def score_masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, i
         }
     in_order = [rows_of[loss, seed, subject.subject] for loss, seed, subject, _ in masks]
     scores, volumes, lesions = zip(*in_order, strict=True)
-    found = {"per_subject": pd.DataFrame(scores), "volumes": pd.DataFrame(volumes)}
-    found["per_lesion"] = pd.concat([table for table in lesions if len(table)] or lesions[:1], ignore_index=True)
-    for table in found.values():
+    scored_tables = {"per_subject": pd.DataFrame(scores), "volumes": pd.DataFrame(volumes)}
+    scored_tables["per_lesion"] = pd.concat(
+        [table for table in lesions if len(table)] or lesions[:1], ignore_index=True
+    )
+    for table in scored_tables.values():
         table.insert(0, "study", study.name)
-    return found
+    return scored_tables
 
 
 def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Everything of a study that is scored: `score_masks` of all trainings and the threshold; and `operating_points` and
-    `validation_points`, of `study`, the same keys and the columns of `wmhlib.evaluation.lesions.operating_points`, of the
-    trainings alone.
+    """All scores of a study: `score_masks` of all trainings and the threshold, and the operating points of the
+    trainings.
+
+    The tables `operating_points` and `validation_points` have `study`, the same keys and the columns of
+    `wmhlib.evaluation.lesions.operating_points`.
 
     Raises
     ------
     FileNotFoundError
-        A loss and seed of the configuration was not trained yet; the message names what is missing.
+        A loss and seed of the configuration is not trained yet; the message names the missing file.
     """
-    found = score_masks(study, unseen, [*study.trainings, ("global_threshold", NO_SEED)])
+    scored = score_masks(study, unseen, [*study.trainings, ("global_threshold", NO_SEED)])
     for name, points in (
         ("operating_points", froc.read_points(study, unseen)), ("validation_points", froc.read_validation(study))
     ):  # fmt: skip
         points.insert(0, "study", study.name)
-        found[name] = points
-    return found
+        scored[name] = points
+    return scored
 
 
 SUMMARIES = {
-    "summary": lambda found, kinds: tables.summary(found["per_subject"]),
-    "table1": lambda found, kinds: published.table1(found["summary"]),
-    "table2": lambda found, kinds: published.table2(found["summary"], kinds),
-    "centres": lambda found, kinds: tables.summary(found["per_subject"], by_centre=True),
-    "comparisons": lambda found, kinds: tables.comparisons(found["per_subject"], kinds=kinds),
-    "ablations": lambda found, kinds: tables.ablations(found["per_subject"], kinds),
-    "volume_agreement": lambda found, kinds: tables.volume_agreement(found["volumes"]),
-    "detection_by_size": lambda found, kinds: tables.detection_by_size(found["per_lesion"]),
-    "false_detections": lambda found, kinds: tables.false_detections(found["per_lesion"], found["per_subject"]),
-    "generalisation_gap": lambda found, kinds: tables.generalisation_gap(found["per_subject"]),
-    "froc": lambda found, kinds: froc.curves(found["operating_points"]),
-    "froc_scores": lambda found, kinds: froc.scores(found["operating_points"]),
-    "own_thresholds": lambda found, kinds: thresholds.own_thresholds(
-        found["operating_points"], found["validation_points"]
+    "summary": lambda so_far, kinds: tables.summary(so_far["per_subject"]),
+    "table1": lambda so_far, kinds: published.table1(so_far["summary"]),
+    "table2": lambda so_far, kinds: published.table2(so_far["summary"], kinds),
+    "centres": lambda so_far, kinds: tables.summary(so_far["per_subject"], by_centre=True),
+    "comparisons": lambda so_far, kinds: tables.comparisons(so_far["per_subject"], kinds=kinds),
+    "ablations": lambda so_far, kinds: tables.ablations(so_far["per_subject"], kinds),
+    "volume_agreement": lambda so_far, kinds: tables.volume_agreement(so_far["volumes"]),
+    "detection_by_size": lambda so_far, kinds: tables.detection_by_size(so_far["per_lesion"]),
+    "false_detections": lambda so_far, kinds: tables.false_detections(so_far["per_lesion"], so_far["per_subject"]),
+    "generalisation_gap": lambda so_far, kinds: tables.generalisation_gap(so_far["per_subject"]),
+    "froc": lambda so_far, kinds: froc.curves(so_far["operating_points"]),
+    "froc_scores": lambda so_far, kinds: froc.scores(so_far["operating_points"]),
+    "own_thresholds": lambda so_far, kinds: thresholds.own_thresholds(
+        so_far["operating_points"], so_far["validation_points"]
     ),
-    "calibration": lambda found, kinds: thresholds.calibration(found["operating_points"]),
-    "froc_comparisons": lambda found, kinds: froc.comparisons(found["operating_points"], kinds),
+    "calibration": lambda so_far, kinds: thresholds.calibration(so_far["operating_points"]),
+    "froc_comparisons": lambda so_far, kinds: froc.comparisons(so_far["operating_points"], kinds),
 }
-"""Every summary table by its name, from the tables before it and the loss that each entry of the study is (`Study.kinds`)."""
+"""Every summary table by name, from the earlier tables and the losses of the study's entries (`Study.kinds`)."""
 
 SCORED = ("per_subject", "volumes", "per_lesion", "operating_points", "validation_points")
-"""The tables that `score` gives."""
+"""The tables of `score`."""
 
 
 def summarise(scored: dict[str, pd.DataFrame], kinds: dict[str, str]) -> dict[str, pd.DataFrame]:
-    """Every table that figures and sentences read, from what `score` gives; all are saved under `tables/`."""
-    found = dict(scored)
+    """All tables for figures and sentences, from the output of `score`; they are saved under `tables/`."""
+    so_far = dict(scored)
     for name, summary in SUMMARIES.items():
-        found[name] = summary(found, kinds)
-    return found
+        so_far[name] = summary(so_far, kinds)
+    return so_far
 
 
 def save_tables(study: Study, found: dict[str, pd.DataFrame]) -> None:
-    """Write `tables/<name>.csv`, each whole or not at all."""
+    """Write `tables/<name>.csv`; an interruption leaves no partial file."""
     for name, table in found.items():
         write_table(study.tables / f"{name}.csv", table)
 
 
 def load_tables(study: Study) -> dict[str, pd.DataFrame]:
-    """What `save_tables` wrote; FileNotFoundError says what to run where it did not."""
+    """The tables written by `save_tables`; FileNotFoundError, which says what to run, if one is missing."""
     names = [*SCORED, *SUMMARIES]
     if missing := [name for name in names if not (study.tables / f"{name}.csv").is_file()]:
         raise FileNotFoundError(f"No {missing[0]}.csv in {study.tables}: run notebook 05_evaluate of this study first.")

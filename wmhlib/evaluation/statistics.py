@@ -1,9 +1,8 @@
 """Uncertainty: means with bootstrap intervals, paired comparisons, Holm's correction, intraclass correlation.
-
-Two things are sampled in a study: subjects, and trainings (seeds). All seeds of a loss segment the same subjects, so an
-interval draws subjects and, for all of them together, seeds (the bootstrap for crossed factors of Owen 2007,
-doi:10.1214/07-AOAS122; D-018). Every loss of one seed starts from the same weights and sees the same batches, so losses are
-compared within (subject, seed).
+A study samples two factors: subjects and trainings (seeds). All seeds of a loss segment the same subjects, so the
+bootstrap resamples subjects and, jointly for all of them, seeds (bootstrap for crossed factors, Owen 2007,
+doi:10.1214/07-AOAS122; D-018). All losses of one seed start from the same weights and see the same batches, so losses
+are compared within (subject, seed).
 """
 
 import warnings
@@ -17,7 +16,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 RESAMPLES = 9999
-LEAST_SUBJECTS = 3  # an interval from fewer would only pretend
+LEAST_SUBJECTS = 3  # an interval from fewer would be meaningless
 
 
 def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndarray | None = None) -> dict:
@@ -26,19 +25,19 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
     Parameters
     ----------
     values
-        (subjects, seeds); NaN where undefined.
+        Array (subjects, seeds); NaN where undefined.
     weights
-        Of the same shape, for a weighted mean over everything, such as lesions for a detection rate. Without weights,
-        a subject's seeds are averaged first and every subject counts the same.
+        Array of the same shape for a weighted mean over all values, such as numbers of lesions for a detection rate.
+        Without weights, a subject's seeds are averaged first and all subjects count equally.
     minus
-        (other subjects, seeds): then the mean of `values` less the mean of `minus` is what is estimated.
+        Array (other subjects, seeds): the mean of `values` minus the mean of `minus` is estimated.
 
     Returns
     -------
     dict
-        `mean`; `sd` over subjects, seeds averaged first (n - 1; NaN for one subject or with `minus`); `low` and `high`
+        `mean`; `sd` over subjects after averaging seeds (n - 1; NaN for one subject or with `minus`); `low` and `high`
         of the BCa interval (Efron 1987, doi:10.1080/01621459.1987.10478410), NaN with fewer than three subjects;
-        `subjects`, those with a value.
+        `subjects`, the number with a value. All but `subjects` are NaN if no value is defined.
     """
     pooled = weights is not None
     groups = [_weighted(values, weights)] + ([] if minus is None else [_weighted(minus)])
@@ -61,7 +60,7 @@ def spread(values: np.ndarray, weights: np.ndarray | None = None, minus: np.ndar
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Values without NaN and their weights, 0 where a value is undefined; of the subjects that have a value."""
+    """Values with NaN replaced by 0, and weights, 0 where a value is undefined; only subjects with a value."""
     weights = np.ones_like(values, dtype=float) if weights is None else weights.astype(float)
     weights = np.where(np.isnan(values), 0, weights)
     known = weights.any(axis=1)
@@ -69,7 +68,8 @@ def _weighted(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[np
 
 
 def _mean(values: np.ndarray, weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, pooled: bool) -> np.ndarray:
-    """The mean of drawn subjects (rows) and seeds (columns), one per resample; a subject's seeds first, unless `pooled`."""
+    """The mean over drawn subjects (rows) and seeds (columns) per resample; seeds are averaged first unless
+    `pooled`."""
     place = (rows[..., :, None], columns[..., None, :])  # (resample, subject, seed)
     sums, sizes = (values[place] * weights[place]).sum(axis=-1), weights[place].sum(axis=-1)
     if not pooled:
@@ -79,47 +79,48 @@ def _mean(values: np.ndarray, weights: np.ndarray, rows: np.ndarray, columns: np
 
 
 def interval(subjects: list[int], seeds: int, estimate: Callable, batch: int | None = None) -> dict:
-    """`mean`, an estimate from everything, and its 95 % bootstrap interval, `low` and `high`, NaN with too few subjects.
+    """An estimate from all data (`mean`) and its 95 % bootstrap interval (`low`, `high`; NaN with too few subjects).
 
-    `estimate` is given drawn places, an array (…, drawn) for each group of subjects and, where there are several seeds, one
-    for them; it returns (…) estimates. At most `batch` resamples come at once.
+    `estimate` takes drawn indices, an array (…, drawn) for each group of subjects and, with several seeds, one for
+    seeds; it returns estimates (…). At most `batch` resamples are passed at once.
     """
     samples = [np.arange(count) for count in subjects] + ([np.arange(seeds)] if seeds > 1 else [])
     mean = float(estimate(*samples))
-    found = {"mean": mean, "low": np.nan, "high": np.nan}
+    estimated = {"mean": mean, "low": np.nan, "high": np.nan}
     if min(subjects) < LEAST_SUBJECTS or np.isnan(mean):
-        return found
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a resample of seeds may hold no value at all
+        return estimated
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a resample of seeds may have no defined value
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         drawn = stats.bootstrap(samples, estimate, n_resamples=RESAMPLES, batch=batch, rng=np.random.default_rng(0))
     low, high = drawn.confidence_interval
-    if np.isnan(low + high):  # BCa does not exist where leaving one out changes nothing: then the percentiles
+    if np.isnan(low + high):  # BCa is undefined if leaving one out changes nothing: use percentiles
         low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
-    return found | {"low": float(low), "high": float(high)}
+    return estimated | {"low": float(low), "high": float(high)}
 
 
 def wide(table: pd.DataFrame, column: str) -> np.ndarray:
-    """A column of a table as (subjects, seeds), NaN where there is no row."""
+    """A column of a table as an array (subjects, seeds), NaN for missing rows."""
     return table.pivot(index="subject", columns="seed", values=column).to_numpy(dtype=float)
 
 
 def paired(per_subject: pd.DataFrame, split: str, metric: str, first: str, second: str) -> dict:
-    """How much `first` lies above `second` on the same subjects and seeds of a split.
+    """The difference `first` minus `second` on the same subjects and seeds of a split.
 
     Returns
     -------
     dict
-        `difference` (mean), its 95 % interval `low` and `high`, `subjects` where both have a value, `effect_size`
-        (Cohen's d of the paired differences: mean / SD over subjects), `share_above` (of subjects where `first` is
-        larger, ties half), and `p` of the paired permutation test of the mean (exact up to 13 subjects, else 9,999
-        random sign changes), NaN with fewer than three subjects. Seeds are averaged before SD, share and test.
+        `difference` (mean), its 95 % interval `low` and `high`, `subjects` for which both have a value, `effect_size`
+        (Cohen's d of the paired differences: mean / SD over subjects), `share_above` (fraction of subjects for which
+        `first` is larger, ties count half), and `p` of the paired permutation test of the mean (exact up to 13
+        subjects, otherwise 9,999 random sign changes), NaN with fewer than three subjects. Seeds are averaged before
+        SD, fraction and test.
     """
-    here = per_subject[per_subject.split == split]
-    both = here[here.loss == first].merge(here[here.loss == second], on=["subject", "seed"], suffixes=("", "_second"))
+    rows = per_subject[per_subject.split == split]
+    both = rows[rows.loss == first].merge(rows[rows.loss == second], on=["subject", "seed"], suffixes=("", "_second"))
     both["gap"] = both[metric] - both[f"{metric}_second"]
-    found = spread(wide(both, "gap"))
+    estimated = spread(wide(both, "gap"))
     gaps = both.groupby("subject").gap.mean().dropna().to_numpy()
-    row = {"difference": found["mean"], **{key: found[key] for key in ("low", "high", "subjects")}}
+    row = {"difference": estimated["mean"], **{key: estimated[key] for key in ("low", "high", "subjects")}}
     row |= {"effect_size": np.nan, "p": np.nan}
     row["share_above"] = float(((gaps > 0) + 0.5 * (gaps == 0)).mean()) if len(gaps) else np.nan
     if len(gaps) >= LEAST_SUBJECTS:
@@ -132,7 +133,8 @@ def paired(per_subject: pd.DataFrame, split: str, metric: str, first: str, secon
 
 
 def holm(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `p_holm`, its `p` corrected by Holm's method; NaN stays out of the family."""
+    """The table with `p_holm`: `p` corrected by Holm's method (Holm 1979, Scand J Stat 6:65); NaN is not in the
+    family."""
     tested, corrected = table.p.notna(), np.full(len(table), np.nan)
     if tested.any():
         corrected[tested] = multipletests(table.p[tested], method="holm")[1]
@@ -140,9 +142,10 @@ def holm(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def intraclass_correlation(measures: np.ndarray) -> float:
-    """ICC of (subjects, raters), two-way random, single measures, absolute agreement: ICC(2,1) of Shrout and Fleiss 1979.
+    """ICC(2,1) of (subjects, raters): two-way random effects, single measures, absolute agreement.
 
-    NaN with fewer than three subjects or where nothing varies.
+    NaN with fewer than three subjects or if all values are equal. Shrout and Fleiss 1979,
+    doi:10.1037/0033-2909.86.2.420.
     """
     subjects, raters = measures.shape
     if subjects < LEAST_SUBJECTS or np.ptp(measures) == 0:
@@ -153,6 +156,6 @@ def intraclass_correlation(measures: np.ndarray) -> float:
     return float((between - error) / (between + (raters - 1) * error + raters * (rater - error) / subjects))
 
 
-def bounds(found: dict) -> dict:
-    """`low` and `high` of what `spread` or `interval` found."""
-    return {"low": found["low"], "high": found["high"]}
+def bounds(estimated: dict) -> dict:
+    """`low` and `high` of a result of `spread` or `interval`."""
+    return {"low": estimated["low"], "high": estimated["high"]}

@@ -1,1 +1,1 @@
-"""Reading and fetching: NIfTI files, folders of scans, BIDS, public data sets, VGG19's weights, synthetic scans."""
+"""Input data: NIfTI files, folders of scans, BIDS, public data sets, VGG19's weights, synthetic scans."""

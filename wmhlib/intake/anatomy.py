@@ -1,10 +1,8 @@
-"""True heads as maps of tissue at 1 mm: the MNI152 template, or label maps of whole heads.
-
-Input: nothing (the template comes with nilearn), or a folder of label maps by FreeSurfer's numbers, such as
-`make data OPTIONS=head-label-maps` fetches. Output: a `Head` each, in right, anterior, superior order.
-
-MNI152: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033; the brain alone, so skull, fat and eyes are drawn around it.
-Label maps: Billot et al. 2023, doi:10.1016/j.media.2023.102789; brain, skull, fat, muscles and eyes.
+"""Real heads as tissue maps at 1 mm: the MNI152 template, or label maps of whole heads.
+Input: nothing (the template comes with nilearn), or a folder of label maps with FreeSurfer's numbers, such as those
+that `make data OPTIONS=head-label-maps` fetches. Output: one `Head` each, with axes to right, anterior, superior.
+MNI152: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033. It has the brain only, so skull, fat and eyes are
+simulated. Label maps: Billot et al. 2023, doi:10.1016/j.media.2023.102789, with brain, skull, fat, muscles and eyes.
 """
 
 import itertools
@@ -28,10 +26,10 @@ Tissue = IntEnum(
     "WHITE CORTEX THALAMUS STRIATUM PALLIDUM VENTRICLE CSF CEREBELLAR_WHITE CEREBELLAR_GREY STEM CHOROID VESSEL "
     "BONE MARROW MUSCLE FAT SKIN EYE MUCOSA",
 )
-"""What a voxel holds; 0 is air."""
+"""The tissue of a voxel; 0 is air."""
 
 FREESURFER = {
-    Tissue.WHITE: (2, 25, 41, 57, 77, *range(250, 256)),  # lesions are drawn anew
+    Tissue.WHITE: (2, 25, 41, 57, 77, *range(250, 256)),  # lesions count as white matter: new ones are simulated
     Tissue.CORTEX: (3, 17, 18, 42, 53, 54),
     Tissue.THALAMUS: (10, 49),
     Tissue.STRIATUM: (11, 12, 26, 50, 51, 58),
@@ -50,38 +48,38 @@ FREESURFER = {
     Tissue.EYE: (506,),
     Tissue.MUCOSA: (509,),
 }
-GONE = "take it out of the folder"
+GONE = "remove it from the folder"
 
 IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBELLAR_WHITE, Tissue.VESSEL)])
-"""For each number of `Tissue`, whether it is of the brain, its inner fluid included."""
+"""For each number of `Tissue`, whether it belongs to the brain, including the ventricles."""
 
 
 class Head(NamedTuple):
-    """A head at 1 mm in right, anterior, superior order."""
+    """A head at 1 mm with axes to right, anterior, superior."""
 
     tissue: np.ndarray  # uint8, numbers of `Tissue`
-    white: np.ndarray  # uint8, how much white matter is at a voxel; 255 is all
-    fluid: np.ndarray  # the same for what is around the brain, fluid in its folds included
-    outward: np.ndarray  # on every fourth voxel: x, y, z by which tissue moves where the ventricles widen by one
-    centre: np.ndarray  # the voxel in the middle of the brain
+    white: np.ndarray  # uint8, fraction of white matter in a voxel; 255 is 1
+    fluid: np.ndarray  # the same for everything outside the brain, including fluid in the sulci
+    outward: np.ndarray  # on every fourth voxel: displacement (x, y, z) of tissue if the ventricles widen by 1 mm
+    centre: np.ndarray  # the voxel at the centre of the brain
 
 
 def heads(folder: PathLike | None) -> list[Path | None]:
-    """The heads there are: None stands for the template; then the label maps of a folder, by name.
+    """The available heads: None for the template, then the label maps of a folder, sorted by name.
 
     Raises
     ------
     FileNotFoundError
-        There is no such folder, or it holds no NIfTI file.
+        The folder does not exist or has no NIfTI file.
     """
     if not folder:
         return [None]
     remedy = "fetch them with `make data OPTIONS=head-label-maps`, or leave data.phantom.label_maps out"
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"There is no folder of label maps at {folder}: {remedy}.")
+        raise FileNotFoundError(f"The folder of label maps {folder} does not exist: {remedy}.")
     maps = sorted(path for path in search(folder).files if path.name.lower().endswith((".nii", ".nii.gz")))
     if not maps:
-        raise FileNotFoundError(f"{folder} holds no label map (.nii or .nii.gz): {remedy}.")
+        raise FileNotFoundError(f"{folder} has no label map (.nii or .nii.gz): {remedy}.")
     return [None, *maps]
 
 
@@ -92,19 +90,19 @@ def head(path: Path | None) -> Head:
     Raises
     ------
     FileNotFoundError, PermissionError, ValueError
-        As `wmhlib.intake.nifti.read_scan`; ValueError also where the file holds other numbers than FreeSurfer's for a head,
-        another grid than 1 mm, or no whole head. FileNotFoundError also where nilearn is not installed whole.
+        As `wmhlib.intake.nifti.read_scan`. Also ValueError if the file has labels that are not FreeSurfer's for a head,
+        voxels other than 1 mm, or an incomplete head, and FileNotFoundError if nilearn's installation is incomplete.
     """
     return _template() if path is None else _label_map(path)
 
 
 def _template() -> Head:
-    spec = find_spec("nilearn")  # looked up, not imported: its data alone is wanted, in every worker process
+    spec = find_spec("nilearn")  # not imported: every worker process needs only its data
     folder = Path(spec.origin).parent / "datasets" / "data" if spec and spec.origin else Path("nilearn")
     paths = [folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("gm", "wm", "t1")]
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}, of the MNI152 template that nilearn ships, is missing: run `make setup`.")
+            raise FileNotFoundError(f"{path} of nilearn's MNI152 template is missing: run `make setup`.")
     grey, white, t1 = (np.pad(np.asarray(read_scan(path).dataobj), ((8, 8), (8, 20), (30, 10))) for path in paths)
     x, y, z = (axis.astype(np.float32) for axis in np.ogrid[-106:107, -142:119, -102:127])  # mm in MNI152
     brain = t1 > 0
@@ -120,7 +118,7 @@ def _template() -> Head:
 
 
 def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
-    """Give the ventricles, nuclei, cerebellum and brainstem of the template their own numbers, in place."""
+    """Label the ventricles, nuclei, cerebellum and brainstem of the template, in place."""
     parts, _ = ndimage.label(
         (tissue == Tissue.CSF) & (((x / 42) ** 2 + ((y + 15) / 62) ** 2 + ((z - 7) / 24) ** 2) < 1)
     )
@@ -137,7 +135,7 @@ def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
 
 
 def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
-    """Draw CSF, skull, fat and skin around the template's brain, in place: by half-millimetres of depth outside of it."""
+    """Add CSF, skull, fat and skin around the template's brain, in place, by distance from it in steps of 0.5 mm."""
     full = ndimage.binary_closing(brain[1::3, 1::3, 1::3], iterations=4)
     away = 3 * ndimage.distance_transform_edt(~full).astype(np.float32)
     axes = [np.arange(count) for count in tissue.shape]
@@ -148,7 +146,7 @@ def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
 
 
 def _draw_face(tissue: np.ndarray, outside: np.ndarray, x, y, z) -> None:
-    """Draw muscle, nose and eyes below the template's forehead, in place."""
+    """Add muscle, nose and eyes below the template's forehead, in place."""
     head = outside & (((x / 62) ** 2 + ((y - 15) / 72) ** 2) < 1) & (z < -22)
     tissue[head & ((np.abs(x) < 18) | (z < -55)) & (tissue != Tissue.BONE)] = Tissue.MUSCLE
     tissue[head & (np.abs(x) < 13) & (y > 20) & (y < 76)] = Tissue.MUCOSA
@@ -164,21 +162,23 @@ def _label_map(path: Path) -> Head:
     labels = np.asarray(image.dataobj)
     if labels.ndim != 3 or not np.allclose(image.header.get_zooms(), 1, atol=0.01):
         size = " x ".join(f"{side:g}" for side in image.header.get_zooms())
-        raise ValueError(f"{path} has voxels of {size} mm, a label map of a head has three axes of 1 mm: {GONE}.")
+        raise ValueError(f"{path} has voxels of {size} mm, but a label map needs three axes with 1 mm: {GONE}.")
     if strange := sorted(set(np.unique(labels).tolist()) - {0, *itertools.chain(*FREESURFER.values())}):
-        some = ", ".join(f"{number:g}" for number in strange[:3])
-        raise ValueError(f"{path} holds {some}, which are none of FreeSurfer's numbers for a head: {GONE}.")
+        examples = ", ".join(f"{number:g}" for number in strange[:3])
+        raise ValueError(f"{path} has the labels {examples}, which are not FreeSurfer's for a head: {GONE}.")
     names = np.zeros(1000, np.uint8)
     for number_of, numbers in FREESURFER.items():
         names[list(numbers)] = number_of
     tissue = names[labels.astype(np.int16)]
     for part, least_ml in (Tissue.WHITE, 200), (Tissue.CORTEX, 200), (Tissue.VENTRICLE, 2), (Tissue.BONE, 50):
         if (ml := (tissue == part).sum() / 1000) < least_ml:
-            raise ValueError(f"{path} has {ml:.1f} ml of {part.name.lower()}, a head at least {least_ml}: {GONE}.")
+            raise ValueError(
+                f"{path} has {ml:.1f} ml of {part.name.lower()}, but a head has at least {least_ml}: {GONE}."
+            )
     brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
     tissue = tissue[:, :, max(0, brain[0] - 50) :]
-    found = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in found)], 2)
+    occupied = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in occupied)], 2)
     coarse = tissue[::2, ::2, ::2]
     fat = 2 * ndimage.distance_transform_edt(coarse != 0) < 8
     fat |= ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)

@@ -1,7 +1,7 @@
-"""BIDS data sets in, BIDS derivatives out (Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44).
-
-Input: a data set with `FLAIR` images and, in its derivatives, lesion masks (`label-WMH` or `label-lesion`, suffix `mask`).
-Output: the table of `wmhlib.cohort`. Predictions are written as a derivative of their own, which is never read as references:
+"""Read BIDS data sets and write BIDS derivatives (Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44).
+Input: a data set with `FLAIR` images and, in its derivatives, lesion masks (`label-WMH` or `label-lesion`, suffix
+`mask`). Output: the table of `wmhlib.cohort`. Predictions are written to a separate derivative, which is never used as
+reference:
 
     sub-01/anat/sub-01_space-orig_label-WMH_mask.nii.gz     uint8 0/1 on the scan's own grid, with a JSON sidecar
     dataset_description.json                                GeneratedBy wmhlib
@@ -24,7 +24,7 @@ from wmhlib.intake.roles import ENTITIES
 from wmhlib.running.files import PathLike, read_json, write_json
 
 WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "docs")
-"""Folders of a data set in which BIDS has no raw scans."""
+"""Folders of a BIDS data set without raw scans."""
 
 EXPECTED = "sub-<label>/[ses-<label>/]anat/sub-<label>[_<entity>-<label>]_FLAIR.nii.gz"
 OTHER_LAYOUT = ("training", "test")
@@ -39,26 +39,27 @@ def is_bids(root: PathLike) -> bool:
 
 
 def read_bids(root: PathLike) -> pd.DataFrame:
-    """List every FLAIR of a BIDS data set that has a lesion mask, as `wmhlib.cohort.read_challenge` lists a challenge folder.
+    """List the FLAIRs of a BIDS data set that have a lesion mask, in the form of
+    `wmhlib.intake.challenge.read_challenge`.
 
-    `participants.tsv` may say more of a participant: `centre` (also `center`, `site`; else the data set's name) and `split`
-    (`external`: never trained on). A subject is called by its entities, such as `01_ses-2`. `wmhlib.intake.references`
-    says which mask is the reference of which FLAIR.
+    `participants.tsv` can give a participant's `centre` (also `center` or `site`; default: the data set's name) and
+    `split` (`external`: never trained on). A subject is named by its entities, such as `01_ses-2`.
+    `wmhlib.intake.references` matches masks and FLAIRs.
 
     Returns
     -------
     DataFrame
-        `subject, centre, split, flair, reference`; `attrs["notes"]` says what was left out, and why.
+        `subject, centre, split, flair, reference`; `attrs["notes"]` lists what was left out, with the reason.
 
     Raises
     ------
     FileNotFoundError
-        No FLAIR with a mask, or no `dataset_description.json`; the message names what was expected.
+        There is no FLAIR with a mask or no `dataset_description.json`; the message says what was expected.
     PermissionError
-        A folder may not be read.
+        A folder cannot be read.
     ValueError
-        A `dataset_description.json` cannot be read or has no Name, two masks fit one FLAIR equally well, two FLAIRs are one
-        subject, or the folder is laid out as the challenge's, too; and as `read_participants`.
+        A `dataset_description.json` is invalid or has no Name, two masks fit one FLAIR equally well, two FLAIRs have
+        the same subject, or the folder also has the challenge's layout. Also as `read_participants`.
     """
     root = Path(root).resolve()
     folders.refuse_closed(root)
@@ -73,7 +74,7 @@ def read_bids(root: PathLike) -> pd.DataFrame:
         if (root / "participants.tsv").is_file() and folder.name.removeprefix("sub-") not in people:
             notes.append((str(folder), "a subject without a row in participants.tsv"))
     pairs = references.pairs(scans, references.lesion_masks(root, notes), notes)
-    expected = f"{EXPECTED} and a …_label-WMH_mask.nii.gz of it in derivatives/<name>/"
+    expected = f"{EXPECTED} and its …_label-WMH_mask.nii.gz in derivatives/<name>/"
     return folders.cohort_table(_rows(pairs, people, name), notes, root, expected)
 
 
@@ -82,24 +83,24 @@ def _subject_folders(root: Path) -> list[Path]:
 
 
 def _name(root: Path) -> str:
-    """The data set's name, once it is sure that it has one layout."""
+    """The data set's name, after checking that its layout is unambiguous."""
     name = described(root, RAW_EXAMPLE).get("Name")
     if not isinstance(name, str):
-        raise ValueError(f"{root / DESCRIPTION} has no Name that is text: add it as BIDS asks.")
+        raise ValueError(f"{root / DESCRIPTION} has no text as Name, which BIDS requires: add it.")
     for part in OTHER_LAYOUT:
         if (root / part).is_dir():
-            both = f"{part}/, as the challenge's layout, and {DESCRIPTION}, as BIDS"
-            raise ValueError(f"{root} has {both}: move one of them (notebook 07's masks need a folder of their own).")
+            both = f"{part}/ of the challenge's layout and {DESCRIPTION} of BIDS"
+            raise ValueError(f"{root} has {both}: move one of them (the masks of notebook 07 need a separate folder).")
     return name
 
 
 def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
-    """Every FLAIR where BIDS has it, and notes on whatever else may be meant for a scan or a mask."""
+    """All FLAIRs at their place in BIDS, and notes on other files that may be scans or masks."""
     scans, notes = [], folders.broken_links(tree)
     for path in tree.files:
         image = parsed(path)
         if image and image.is_lesion_mask():
-            notes.append((str(path), "a lesion mask among the raw data, expected in derivatives/<name>/"))
+            notes.append((str(path), "a lesion mask in the raw data, expected in derivatives/<name>/"))
         elif image and image.suffix == "FLAIR" and path.parent == _anat(root, image.entities):
             scans.append(image)
         elif folders.may_be_flair(path):
@@ -109,16 +110,16 @@ def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
 
 
 def _anat(root: Path, entities: dict[str, str]) -> Path:
-    """The folder in which BIDS has a subject's structural images."""
+    """The folder of a subject's structural images in BIDS."""
     return root / "/".join([*(f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities), "anat"])
 
 
 def _rows(pairs: list[tuple[BidsFile, BidsFile]], people: dict[str, Participant], name: str) -> list[tuple]:
-    """The cohort's rows. A subject has its session and run in its name, and further entities where two would be the same."""
+    """The cohort's rows. A subject's name has its session and run, and further entities if two would be equal."""
     rows, short = [], [_subject(scan, ("sub", "ses", "run")) for scan, _ in pairs]
-    for called, (scan, mask) in zip(short, pairs, strict=True):
+    for short_name, (scan, mask) in zip(short, pairs, strict=True):
         participant = people.get(scan.entities["sub"], Participant())
-        subject = _subject(scan, tuple(scan.entities)) if short.count(called) > 1 else called
+        subject = _subject(scan, tuple(scan.entities)) if short.count(short_name) > 1 else short_name
         rows.append((subject, participant.centre or name, participant.split, str(scan.path), str(mask.path)))
     return rows
 
@@ -128,44 +129,46 @@ def _subject(scan: BidsFile, entities: tuple[str, ...]) -> str:
 
 
 def _refuse_data_set(root: Path) -> None:
-    """Refuse a folder of others' for predicted masks, in which they would pass for a person's or hide the data."""
+    """Refuse to write predicted masks to another data set, where they could be mistaken for manual masks."""
     if os.path.lexists(root / DESCRIPTION):
         if set(made_by := makers(root)) != {references.OWN_NAME}:
             made = ", ".join(made_by) or "others"
-            raise ValueError(f"{root} is made by {made}, says its {DESCRIPTION}: name another folder for masks.")
+            raise ValueError(
+                f"{root} was made by {made} according to its {DESCRIPTION}: give another folder for masks."
+            )
     elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
-        raise ValueError(f"{root} holds other files and no {DESCRIPTION}: name an empty folder for predicted masks.")
+        raise ValueError(f"{root} has other files and no {DESCRIPTION}: give an empty folder for predicted masks.")
 
 
 def write_derivative(
     root: PathLike, subject: str, mask: nibabel.Nifti1Image, source: str, model: str, record: dict | None = None
 ) -> Path:
-    """Write one predicted mask into a BIDS derivative at `root`, which is begun where it is not there yet.
+    """Write one predicted mask to a BIDS derivative at `root`, which is created if needed.
 
     Parameters
     ----------
     subject
-        The participant, with its further entities if any (`01_ses-2_run-1`), all of which stay in the name; what BIDS does
-        not allow in a label is left out.
+        The participant, with further entities if any (`01_ses-2_run-1`), which are kept in the name. Characters that
+        BIDS does not allow in a label are removed.
     mask
         uint8 0/1 on the scan's own grid.
     source, model
-        What it was made from, in words that name no person: the scan, and the network.
+        The scan and the network in words, without personal data.
     record
-        Checksums of both, `scan_sha256` and `network_sha256`, where they are known.
+        Checksums of both if known: `scan_sha256` and `network_sha256`.
 
     Returns
     -------
     Path
-        Of the mask; its JSON sidecar is next to it.
+        The path of the mask; its JSON sidecar is next to it.
 
     Raises
     ------
     FileExistsError
-        The place holds a mask made from something else, by the sidecar: nothing is replaced.
+        According to the sidecar, the file is a mask of another scan or network. Nothing is replaced.
     ValueError
-        Nothing of the subject can be in a label; or the folder is a data set of others by its description, or is not empty
-        and has none.
+        The subject has no character allowed in a label; or the folder is another data set according to its description,
+        or has files but no description.
     """
     root = Path(root)
     name, *others = re.split(rf"_(?=(?:{'|'.join(ENTITIES)})-)", subject)
@@ -180,7 +183,7 @@ def write_derivative(
     sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
     sidecar |= {key: value for key, value in (record or {}).items() if key in ("scan_sha256", "network_sha256")}
     if path.exists() and read_json(sidecar_path) != sidecar:
-        raise FileExistsError(f"{path} holds the mask of another scan or network: name another folder for these masks.")
+        raise FileExistsError(f"{path} is the mask of another scan or network: give another folder for these masks.")
     if not (root / DESCRIPTION).is_file():
         made_by = {"Name": references.OWN_NAME, "Version": importlib.metadata.version("wmhlib")}
         description = {"Name": "Predicted white matter hyperintensities", "BIDSVersion": "1.9.0"}

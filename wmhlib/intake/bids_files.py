@@ -1,6 +1,6 @@
-"""Files of a BIDS data set: what their names say, and what `dataset_description.json` says of who made them.
+"""Files of a BIDS data set: the entities in their names, and their makers according to `dataset_description.json`.
 
-Input: paths. Output: a `BidsFile` with its entities, and the content of descriptions. No voxel is read.
+Input: paths. Output: a `BidsFile` with its entities, and the content of descriptions. No voxels are read.
 """
 
 import json
@@ -22,7 +22,7 @@ DERIVATIVE_EXAMPLE = (
 
 
 class BidsFile(NamedTuple):
-    """An image named as BIDS asks, its entities in their order, its suffix, and whether people made it (masks)."""
+    """An image with a BIDS name: path, entities in their order, suffix, and whether people made it (for masks)."""
 
     path: Path
     entities: dict[str, str]
@@ -34,7 +34,7 @@ class BidsFile(NamedTuple):
 
 
 def parsed(path: PathLike) -> BidsFile | None:
-    """What a file's name says, where it is named as BIDS asks."""
+    """A file with its entities and suffix; None if its name does not follow BIDS."""
     if not (named := NAME.fullmatch(Path(path).name)):
         return None
     entities = dict(part.split("-", 1) for part in named[1].rstrip("_").split("_"))
@@ -44,25 +44,31 @@ def parsed(path: PathLike) -> BidsFile | None:
 def described(folder: PathLike, example: str) -> dict:
     """The content of a folder's `dataset_description.json`.
 
-    Raises FileNotFoundError: there is none; the message says what to write, such as `example`, or how to fetch it.
-    Raises ValueError: it is not JSON with an object.
+    Raises
+    ------
+    FileNotFoundError
+        The file is missing; the message gives an `example` of its content, or the command that fetches it.
+    ValueError
+        The file is not a JSON object.
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        advice = remedy(path) if path.is_symlink() else f"write a file that holds {example}"
-        raise FileNotFoundError(f"{path} is missing, so that BIDS does not say what {folder} holds: {advice}.")
+        advice = remedy(path) if path.is_symlink() else f"create it with the content {example}"
+        raise FileNotFoundError(f"{path} is missing, but BIDS requires it to describe {folder}: {advice}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
-            raise TypeError("no object in braces")
+            raise TypeError("not an object in braces")
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON as BIDS asks ({error}): correct it.") from None
+        raise ValueError(f"{path} is not a JSON object as required by BIDS ({error}): correct it.") from None
     return content
 
 
 def makers(derivative: PathLike) -> list[str]:
-    """Who made a derivative, in lower case: `GeneratedBy` of its description, formerly `PipelineDescription`; BIDS's word
-    for people is "manual". Errors as in `described`."""
+    """The makers of a derivative in lower case, from `GeneratedBy` of its description (formerly `PipelineDescription`).
+
+    BIDS uses "manual" for people. Errors as in `described`.
+    """
     content = described(derivative, DERIVATIVE_EXAMPLE)
     steps = content.get("GeneratedBy", content.get("PipelineDescription", []))
     steps = steps if isinstance(steps, list) else [steps]

@@ -1,9 +1,9 @@
-"""A folder of scans in the WMH Challenge's layout (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770) as a table:
+"""Read a folder in the WMH Challenge's layout (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770) as a table:
 
     training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz     bias-corrected FLAIR
     training|test/<site>[/<scanner>]/<id>/wmh.nii.gz           0 background, 1 WMH, 2 other pathology
 
-Either may be a `.nii` as well. A centre is a site with its scanner, since scanners of one site differ as much as sites do.
+Both may also be `.nii`. A centre is a site with its scanner, since scanners of one site differ as much as sites do.
 """
 
 import os
@@ -16,7 +16,7 @@ from wmhlib.intake.folders import Notes, Tree, not_fetched, remedy
 from wmhlib.running.files import PathLike
 
 PARTS = {"training": "", "test": "external"}
-"""The folders that hold subjects, and the split that each stands for."""
+"""The folders with subjects, and the split of each."""
 
 FLAIRS, REFERENCES = ("FLAIR.nii.gz", "FLAIR.nii"), ("wmh.nii.gz", "wmh.nii")
 EXPECTED = "training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz"
@@ -26,34 +26,34 @@ ALIASES = {
     "Amsterdam/Philips_VU .PETMR_01": "Amsterdam/Philips",
     "Amsterdam/Philips_VU .PETMR_01.": "Amsterdam/Philips",
 }
-"""Folders of the challenge's releases that mean one scanner: older names of GE3T, and the Philips folder, whose last dot
-Windows drops."""
+"""Other folder names for the same scanner in the challenge's releases: older names of GE3T, and the Philips folder,
+whose last dot is dropped on Windows."""
 
 
 def read_challenge(root: PathLike) -> pd.DataFrame:
-    """List every subject of a challenge folder, sorted by centre and subject. Links to folders are followed.
+    """List the subjects of a challenge folder, sorted by centre and subject. Links to folders are followed.
 
     Returns
     -------
     DataFrame
         Columns `subject, centre, split, flair, reference`; `split` is `external` below `test/` and empty below
-        `training/`, until `assign_splits`; `flair` and `reference` are absolute paths as text. `attrs["notes"]` says
-        what was left out and why: subjects whose content was never fetched, folders without a scan, FLAIRs elsewhere.
+        `training/` until `assign_splits`; `flair` and `reference` are absolute paths as text. `attrs["notes"]` lists
+        what was left out and why: subjects that were not fetched, folders without a scan, FLAIRs in other places.
 
     Raises
     ------
     FileNotFoundError
-        No such folder, no scan in it, or a subject without its FLAIR or its reference.
+        The folder does not exist or has no scan, or a subject has no FLAIR or no reference.
     PermissionError
-        A folder may not be read.
+        A folder cannot be read.
     ValueError
-        Two folders hold the same subject, a link leads to a subject's folder, a subject is not two or three folders below
-        `training/` or `test/`, or has an image as `.nii` and as `.nii.gz`.
+        Two folders have the same subject, a link points to a subject's folder, a subject's folder is not two or three
+        levels below `training/` or `test/`, or an image exists as `.nii` and as `.nii.gz`.
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"No data folder at {root}: make it, or name another with DATA=…")
-    root = root.resolve()  # once it is sure that its links lead somewhere
+        raise FileNotFoundError(f"The data folder {root} does not exist: create it, or give another with DATA=…")
+    root = root.resolve()  # after checking that the folder exists
     folders.refuse_closed(root)
     tree = folders.search(*(root / part for part in PARTS if (root / part).is_dir()))
     subjects = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name in FLAIRS}
@@ -64,7 +64,7 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
         centre, split = _centre(root, folder)
         flair, reference = _image(folder / "pre", FLAIRS), _image(folder, REFERENCES)
         if get := not_fetched(flair, reference):
-            notes.append((str(folder), f"content that was not fetched: run {get}"))
+            notes.append((str(folder), f"content not fetched: run {get}"))
         else:
             rows.append((folder.name, centre, split, str(flair), str(reference)))
     notes += _passed_over(root, tree, subjects)
@@ -72,7 +72,7 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
 
 
 def _centre(root: Path, folder: Path) -> tuple[str, str]:
-    """A subject's centre, and the split that its place stands for."""
+    """A subject's centre and split, from its folder."""
     part, *places = folder.relative_to(root).parts
     if not 2 <= len(places) <= 3:
         expected = f"{part}/<site>/<id> or {part}/<site>/<scanner>/<id>"
@@ -82,18 +82,18 @@ def _centre(root: Path, folder: Path) -> tuple[str, str]:
 
 
 def _image(folder: Path, names: tuple[str, ...]) -> Path:
-    """The image in a folder that has one of these names; its content need not be fetched yet."""
+    """The image in a folder with one of these names; its content need not be fetched yet."""
     path, *others = [folder / name for name in names if os.path.lexists(folder / name)] or [folder / names[0]]
     if others:
-        raise ValueError(f"{path} and {others[0]} are both there: keep one of them.")
+        raise ValueError(f"{path} and {others[0]} both exist: keep one of them.")
     if not path.is_file() and not not_fetched(path):
-        what = "a link that leads nowhere" if path.is_symlink() else "no file"
-        raise FileNotFoundError(f"{path} is {what}: {remedy(path)}, or remove the subject's folder.")
+        what = "is a broken link" if path.is_symlink() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}: {remedy(path)}, or remove the subject's folder.")
     return path
 
 
 def _passed_over(root: Path, tree: Tree, subjects: set[Path]) -> Notes:
-    """Notes on everything in a challenge folder that may be meant for a subject's and is not read."""
+    """Notes on files and folders in a challenge folder that look like a subject's but are not read."""
     above = {parent for folder in subjects for parent in folder.parents} | {root / part for part in PARTS}
     notes = folders.broken_links(tree)
     for folder in tree.folders:

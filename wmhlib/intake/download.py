@@ -1,8 +1,7 @@
-"""Public data sets, fetched file by file, each into its folder below `data`.
-
-The WMH Challenge's one archive of everything (8.8 GB) times out, and a study needs a fraction of it. Input: a listing
-(`wmhlib.intake.sources`) and the files themselves (`wmhlib.intake.web`). Output: the wanted ones, each with its listed
-SHA-1, and `manifest.json`, which says what came from where. A finished file is never fetched again.
+"""Download public data sets file by file, each into its folder below `data`.
+The WMH Challenge's single archive (8.8 GB) times out, and a study needs only a fraction of it. Input: a listing
+(`wmhlib.intake.sources`) and the files (`wmhlib.intake.web`). Output: the needed files, verified against their listed
+SHA-1, and `manifest.json`, which records their origin. A complete file is never downloaded again.
 """
 
 import argparse
@@ -25,23 +24,28 @@ from wmhlib.intake import sources, web
 from wmhlib.intake.sources import DEFAULT, SERVERS, SOURCES, File, Source
 from wmhlib.running.files import ROOT, PathLike, alone, read_json, write_json, writing
 
-if TYPE_CHECKING:  # brings Keras, which takes seconds
+if TYPE_CHECKING:  # imports Keras, which takes seconds
     from wmhlib.study import Study
 
-GIVE_UP_AFTER = 5  # files failing in a row, after which the rest is not tried
-LISTING_S = 60  # a Dataverse may take long to list a large data set
+GIVE_UP_AFTER = 5  # consecutive failures, after which the remaining files are not tried
+LISTING_S = 60  # a Dataverse can be slow to list a large data set
 
 
 def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = False, orig: bool = False) -> list[File]:
-    """The files of a data set that a study needs; of the challenge also T1 and scans before bias correction (`orig`).
+    """The files of a data set that a study needs; for the challenge, optionally T1 and scans before bias correction
+    (`orig`).
 
-    Raises OSError: the server cannot be reached, or answers with an error.
-    Raises ValueError: the answer is not the listing expected, or one of which nothing should be fetched.
+    Raises
+    ------
+    OSError
+        The server cannot be reached, or answers with an error.
+    ValueError
+        The answer is not a valid listing, or has none of the needed files.
     """
     if source.table:
         return sources.read_table(source, servers)
     url = servers[source.server] + source.address
-    print(f"Reading what {url} lists …", flush=True)
+    print(f"Reading the listing at {url} …", flush=True)
     web.reach(url)
     with web.open_session() as session:
 
@@ -54,41 +58,44 @@ def listing(source: Source, servers: Mapping[str, str] = SERVERS, t1: bool = Fal
         files = sources.read_dataverse(json.loads(content), servers[source.server])
         return sources.wanted_challenge(files, t1, orig)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = error if isinstance(error, sources.NoListing) else "it is not what a Dataverse lists"
-        raise ValueError(f"{url} gave no listing of {source.name}, {said}: check the server's address.") from None
+        reason = error if isinstance(error, sources.NoListing) else "it is not a Dataverse listing"
+        raise ValueError(
+            f"{url} has no valid listing of {source.name} ({reason}): check the server's address."
+        ) from None
 
 
 def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4) -> list[str]:
-    """Fetch what is not below `root` yet, several files at a time, and write `root/manifest.json`.
+    """Download the files missing in `root`, several at a time, and write `root/manifest.json`.
 
-    Shows licence and citation, what is to be fetched, progress in bytes, and every failure when it happens. A file is
-    finished when its checksum is the listed one: the checksum is read in the manifest, or taken of the file where the
-    manifest does not hold it. The manifest's `complete` says whether all of `files` are here.
+    Shows licence and citation, the amount to download, progress in bytes, and each failure when it happens. A file is
+    complete if its checksum is the listed one; it is read from the manifest or, if missing there, computed. The
+    manifest's `complete` tells whether all of `files` are present.
 
     Returns
     -------
     list of str
-        One sentence for every file that could not be fetched; empty when all are here.
+        One sentence per file that could not be downloaded; empty if all are present.
 
     Raises
     ------
     OSError
-        The server does not answer, the disk has no room, or the folder cannot be written or is being fetched into.
+        The server does not answer, the disk is full, the folder cannot be written, or another process downloads into
+        it.
     """
     terms = f"{source.licence}: no commercial use" if "-NC" in source.licence else source.licence
     print(f"{source.title} ({source.origin}) is licensed {terms}; cite\n{source.citation}.", flush=True)
     root = Path(root).expanduser().resolve()
-    ended: dict[str, str] = {}  # path to problem, empty where there was none
+    ended: dict[str, str] = {}  # path to problem, empty if there was none
     with writing(root), alone(root):
         rows, _ = _manifest(root)
-        here = {file.path: _verified(file, root, rows.pop(file.path, {})) for file in files}
-        rows |= {path: row for path, row in here.items() if row}
-        missing = [file for file in files if not here[file.path]]
+        verified = {file.path: _verified(file, root, rows.pop(file.path, {})) for file in files}
+        rows |= {path: row for path, row in verified.items() if row}
+        missing = [file for file in files if not verified[file.path]]
         try:
             if missing:
                 sizes = _announced(source.name, missing, root, workers)
                 _fetch_missing(missing, sizes, root, workers, ended)
-        finally:  # when interrupted, too: what is complete is written down
+        finally:  # also after an interruption: record the complete files
             rows |= {file.path: _row(file, root) for file in missing if ended.get(file.path) == ""}
             manifest = {name: getattr(source, name) for name in ("name", "origin", "licence", "citation")}
             manifest |= {"complete": all(file.path in rows for file in files)}
@@ -96,7 +103,7 @@ def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4)
                 write_json(root / "manifest.json", manifest | {"files": [rows[path] for path in sorted(rows)]})
     problems = [problem for problem in ended.values() if problem]
     if untried := len(missing) - len(ended):
-        problems.append(f"{untried} more files were not fetched, since {GIVE_UP_AFTER} failed in a row.")
+        problems.append(f"{untried} more files were not downloaded, because {GIVE_UP_AFTER} failed in a row.")
         print(problems[-1], file=sys.stderr, flush=True)
     return problems
 
@@ -104,9 +111,9 @@ def fetch(source: Source, files: list[File], root: str | Path, workers: int = 4)
 def fetch_sets(
     names: Iterable[str], root: PathLike, servers: Mapping[str, str] = SERVERS, workers: int = 4, **options: bool
 ) -> dict[str, list[str]]:
-    """Fetch data sets, each into its folder below `root`: the name of every one that is not complete, and why.
+    """Download data sets, each into its folder below `root`. Returns the problems of each incomplete data set, by name.
 
-    A failure is printed at once, and the next set is still fetched. `options` are those of `listing`.
+    A failure is printed at once, and the next data set is still downloaded. `options` are those of `listing`.
     """
     root = Path(root)
     failed = {}
@@ -125,12 +132,15 @@ def fetch_sets(
 
 
 def fetch_for(study: "Study") -> None:
-    """Fetch the data sets that a study's `data.download` names, each into its folder below `ROOT/data`.
+    """Download the data sets named in a study's `data.download`, each into its folder below `ROOT/data`.
 
-    Nothing is done, and no server asked, where the key is absent or a data set's manifest says that it is complete and
-    its files are still here.
+    Data sets that are complete according to their manifest and whose files still exist are skipped without contacting a
+    server.
 
-    Raises OSError: a data set is not complete; the message names it, and the first reason.
+    Raises
+    ------
+    OSError
+        A data set is incomplete; the message names it and the first reason.
     """
     root = ROOT / "data"
     failed = fetch_sets((name for name in study.config.data.download if not _manifest(root / name)[1]), root)
@@ -139,7 +149,7 @@ def fetch_for(study: "Study") -> None:
 
 
 def _announced(name: str, missing: list[File], root: Path, workers: int) -> dict[str, int]:
-    """Say how much there is to fetch, and whether the disk has room; path to bytes, 0 where no one knows."""
+    """Print the amount to download and check the free space on the disk. Returns bytes by path, 0 if unknown."""
     web.reach(missing[0].url)
     sizes = {file.path: file.size or 0 for file in missing}
     unlisted = [file for file in missing if file.size is None]
@@ -151,17 +161,20 @@ def _announced(name: str, missing: list[File], root: Path, workers: int) -> dict
     needed = sum(max(size - web.bytes_in(web.part_of(root / path)), 0) for path, size in sizes.items())
     free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
     unknown = sum(not size for size in sizes.values())
-    more = f" and {unknown} files whose size the server does not tell" if unknown else ""
-    print(f"{name}: {len(missing)} files are to be fetched into {root}, {needed / 1e6:.1f} MB{more}.", flush=True)
+    more = f" and {unknown} files whose size is unknown" if unknown else ""
+    print(f"{name}: {len(missing)} files to download into {root}, {needed / 1e6:.1f} MB{more}.", flush=True)
     if needed > free:
-        raise OSError(f"{root} has room for {free / 1e6:.1f} MB: free some space, or name another folder with --root.")
+        raise OSError(
+            f"{root} has only {free / 1e6:.1f} MB of free space: free some space, or give another folder with --root."
+        )
     return sizes
 
 
 def _fetch_missing(
     missing: list[File], sizes: Mapping[str, int], root: Path, workers: int, ended: dict[str, str]
 ) -> None:
-    """Fetch files, and add path and problem to `ended` as each one ends. An interruption waits for no file under way."""
+    """Download files, and add path and problem of each to `ended` when it ends. An interruption ends all downloads at
+    once."""
     stop, session, failed_in_a_row = threading.Event(), web.open_session(), 0
     received = sum(web.bytes_in(web.part_of(root / file.path)) for file in missing)
     bar = tqdm(total=sum(sizes.values()), initial=received, unit="B", unit_scale=True, desc=f"{len(missing)} files")
@@ -177,7 +190,7 @@ def _fetch_missing(
         except OSError as error:
             return file, f"{file.path}: {error}"
 
-    with bar, ThreadPool(workers) as pool:  # whose threads are daemons, so that one that is stuck holds up nothing
+    with bar, ThreadPool(workers) as pool:  # its threads are daemons, so a hanging one does not block the exit
         try:
             for file, problem in pool.imap_unordered(fetch_one, missing):
                 ended[file.path] = problem
@@ -191,9 +204,9 @@ def _fetch_missing(
 
 
 def _manifest(root: Path) -> tuple[dict[str, dict], bool]:
-    """Path to row of an earlier run, for files still here, and whether these are complete.
+    """The manifest's rows by path for files that still exist, and whether the data set is complete.
 
-    Empty and False where no manifest can be read: files are verified without.
+    Empty and False if the manifest cannot be read; files are then verified by their checksums.
     """
     manifest = read_json(root / "manifest.json")
     try:
@@ -204,8 +217,8 @@ def _manifest(root: Path) -> tuple[dict[str, dict], bool]:
 
 
 def _verified(file: File, root: Path, row: dict) -> dict | None:
-    """The manifest's row of a finished file, a new one where the file itself has the checksum, or None."""
-    if row.get("checksum") == file.checksum:  # _manifest has compared the size
+    """The manifest's row of a complete file, a new row if the file has the listed checksum, or None."""
+    if row.get("checksum") == file.checksum:  # _manifest already compared the size
         return row
     target = root / file.path
     same = target.is_file() and file.size in (None, web.bytes_in(target))
@@ -217,18 +230,20 @@ def _row(file: File, root: Path) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fetch what a study needs of public data sets; the same command resumes after an interruption."""
+    """Download the files of public data sets that a study needs; the same command resumes after an interruption."""
     parser = argparse.ArgumentParser(prog="python -m wmhlib.intake.download", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(SOURCES)}; default: {' '.join(DEFAULT)}")
-    parser.add_argument("--root", default=ROOT / "data", help="the folder that holds the data sets, each in its own")
-    parser.add_argument("--t1", action="store_true", help="the challenge's T1 as well")
-    parser.add_argument("--orig", action="store_true", help="the challenge's scans before bias correction as well")
-    parser.add_argument("--workers", type=int, default=4, help="files fetched at a time")
+    parser.add_argument("--root", default=ROOT / "data", help="the folder of the data sets, each in its own subfolder")
+    parser.add_argument("--t1", action="store_true", help="also download the challenge's T1")
+    parser.add_argument(
+        "--orig", action="store_true", help="also download the challenge's scans before bias correction"
+    )
+    parser.add_argument("--workers", type=int, default=4, help="number of parallel downloads")
     for server, url in SERVERS.items():
         parser.add_argument(f"--{server}", default=url, type=lambda url: url.rstrip("/"), help="a server's address")
     chosen = parser.parse_args(arguments)
     if unknown := sorted({*chosen.names} - {*SOURCES}):
-        parser.error(f"no data set {unknown[0]!r}; there are {', '.join(SOURCES)}")
+        parser.error(f"there is no data set {unknown[0]!r}: choose from {', '.join(SOURCES)}")
     servers = {server: getattr(chosen, server) for server in SERVERS}
     try:
         names = chosen.names or DEFAULT
@@ -236,7 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("Interrupted: the same command resumes from here.")
     if failed:
-        sys.exit(f"Not complete: {', '.join(failed)}, for the reasons above.")
+        sys.exit(f"Incomplete: {', '.join(failed)}, for the reasons above.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a file is that is not a single NIfTI file, or is not there, and what its owner can do about it."""
+"""Recognise files that are not a single NIfTI file, and say how to convert them."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from wmhlib.intake.folders import not_fetched
 _NIBABEL = "convert it with `nib-convert {path} {stem}.nii.gz`"
 _SLICER = "convert it with 3D Slicer, or with SimpleITK's ReadImage and WriteImage"
 _UNPACK = "unpack it first"
-_PAIR = _NIBABEL + " (where it is Analyze, compare left and right afterwards: that format does not say which is which)"
+_PAIR = _NIBABEL + " (for Analyze files, check left and right afterwards, since that format does not define them)"
 
 _KINDS = (
     ("empty", rb"\Z", (), "fetch or export it again"),
@@ -19,18 +19,21 @@ _KINDS = (
     ("an NRRD volume", rb"NRRD0", (".nrrd", ".nhdr"), _SLICER),
     ("a MetaImage volume", rb"(ObjectType|NDims|Comment) *=", (".mha", ".mhd"), _SLICER),
     ("compressed with bzip2, xz, Zstandard or zip", rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|PK\x03\x04", (), _UNPACK),
-    ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, signed in where the site asks for it"),
+    ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, after signing in if required"),
 )
-"""What it is, how it begins once gzip is undone, how its name ends, and what to do."""
+"""Format, pattern of its first bytes after gzip, suffixes, and advice."""
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:
-    """Refuse a file that is known not to be a single NIfTI file, by its name and first bytes (540 or all), gzip undone.
+    """Refuse a file of another known format, from its name and its first bytes (540 or all) after decompression.
 
-    Raises ValueError, which says what it is and how to convert it.
+    Raises
+    ------
+    ValueError
+        The file is not a single NIfTI file; the message names its format and says how to convert it.
     """
     if get := not_fetched(path):
-        raise ValueError(f"The content of {path} was not fetched: run {get}.")
+        raise ValueError(f"The content of {path} has not been fetched: run {get}.")
     name = Path(path).name.lower().removesuffix(".gz")
     sized = {int.from_bytes(start[:4], order) for order in ("little", "big")} & {348, 540}
     single = sized and (start[344:347] == b"n+1" or start[4:7] == b"n+2")

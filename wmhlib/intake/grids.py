@@ -1,7 +1,6 @@
-"""Volumes that can be laid over each other, whatever way their files store the axes.
-
-Input: NIfTI files or nibabel images. Output: images turned to the axes of the head, and images turned to the axes of
-another one, if both cover the same voxels. Everything that compares two volumes goes through here.
+"""Bring volumes to a common orientation, for any order and direction of the stored axes.
+Input: NIfTI files or nibabel images. Output: images reoriented to the axes of the head, or to those of another image if
+both cover the same voxels. All comparisons of two volumes use this module.
 """
 
 from itertools import product
@@ -18,15 +17,15 @@ from wmhlib.intake.nifti import DAMAGE, open_scan, read_scan, unreadable
 Volume = str | Path | SpatialImage
 
 GRID_TOLERANCE = 0.1
-"""How far the corner voxels of one grid may lie from those of another, as a fraction of a voxel: rounding costs far less, and
-the grid of a program that counts from a voxel's corner lies half a voxel away."""
+"""The largest distance between corner voxels of two equal grids, in voxels. Rounding errors are far smaller, and a grid
+whose origin is a voxel's corner instead of its centre is 0.5 voxels away."""
 
 
 def canonical(volume: Volume) -> SpatialImage:
-    """A volume turned to the axes nearest to right, anterior, superior, so that the third one is axial.
+    """A volume reoriented to the axes nearest to right, anterior, superior; slices of the third axis are axial.
 
-    Raises FileNotFoundError, PermissionError, ValueError: as `wmhlib.intake.nifti.read_scan`; also where it is not
-    three-dimensional.
+    Raises FileNotFoundError, PermissionError and ValueError as `wmhlib.intake.nifti.read_scan`, and ValueError if the
+    volume is not three-dimensional.
     """
     if isinstance(volume, str | Path):
         image = read_scan(volume)
@@ -48,26 +47,26 @@ def name_of(volume: Volume) -> str:
 
 def refuse_other_than_3d(name: str | Path, shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
-        raise ValueError(f"{name} has {len(shape)} dimensions, shape {shape}; one 3D volume is needed.")
+        raise ValueError(f"{name} has {len(shape)} dimensions (shape {shape}): give one 3D volume.")
 
 
 def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
-    """A volume turned to the axes of `grid`, with the affine of that, so that one voxel of both is one place.
+    """A volume reoriented to the axes of `grid` and with its affine, so that equal indices are equal positions.
 
     Parameters
     ----------
     volume
-        3D, stored along any axes.
+        A 3D volume with any axis order.
     grid
-        As `canonical` gives it.
+        An image from `canonical`.
     names
-        What an error calls both, `volume` last.
+        Names of both for error messages, `volume` last.
 
     Raises
     ------
     ValueError
-        They do not cover the same voxels: the shapes differ, or a corner lies further than `GRID_TOLERANCE` away; and as
-        `canonical`.
+        The volumes do not cover the same voxels: the shapes differ, or corners are more than `GRID_TOLERANCE` apart.
+        Also as `canonical`.
     """
     image = canonical(volume)
     to_grid = np.linalg.inv(grid.affine) @ image.affine  # at 45 degrees the nearest axes of both may differ by rounding
@@ -78,28 +77,28 @@ def laid_over(volume: Volume, grid: SpatialImage, names: str) -> SpatialImage:
         what = f"corners up to {apart:.3g} voxels apart, more than {GRID_TOLERANCE}"
         if apart > min(grid.shape) / 2:
             raise ValueError(
-                f"{names} have {what}: the header of one was lost; copy it from the other if they overlay."
+                f"{names} have {what}: one header is probably wrong; copy it from the other if the voxels match."
             )
     else:
         return SpatialImage(np.asanyarray(turned.dataobj), grid.affine)
-    raise ValueError(f"{names} must lie on one grid, but have {what}: resample the second to the first.")
+    raise ValueError(f"{names} must be on the same grid, but have {what}: resample the second to the first.")
 
 
 def on_one_grid(one: str | Path, other: str | Path) -> bool:
-    """Whether two scans have the same voxels, in whatever order these are stored, by their headers; errors as `open_scan`."""
+    """Whether the headers of two scans describe the same voxels in any axis order. Errors as `open_scan`."""
     (shape, affine), (other_shape, other_affine) = turned_grid(open_scan(one)), turned_grid(open_scan(other))
     return shape == other_shape and _corners_apart(shape, affine, other_affine) <= GRID_TOLERANCE
 
 
 def _corners_apart(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
-    """How far the corner voxels of two grids of one shape lie apart at most, along an axis of the first, in its voxels."""
+    """Largest distance between the corners of two grids of one shape along an axis of the first, in its voxels."""
     corners = np.array(list(product(*((0, side - 1) for side in shape))))
-    there = nibabel.affines.apply_affine(np.linalg.inv(affine) @ other, corners)
-    return float(np.abs(there - corners).max())
+    other_corners = nibabel.affines.apply_affine(np.linalg.inv(affine) @ other, corners)
+    return float(np.abs(other_corners - corners).max())
 
 
 def turned_grid(image: SpatialImage) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of an image as `canonical` would turn it, without its voxels."""
+    """Shape and affine that `canonical` would give an image, from its header alone."""
     turn, shape = io_orientation(image.affine), (*image.shape, 1, 1)[:3]
     sides = np.array(shape)[np.argsort(turn[:, 0])]
     return tuple(sides.tolist()), image.affine @ inv_ornt_aff(turn, shape)

@@ -1,7 +1,6 @@
-"""NIfTI headers: what a grid of a head can be, and faults that leave no doubt of what was meant.
-
-Each `_mend_…` changes a header as it is stored and gives a sentence on what was wrong and what was taken, or None where
-nothing is.
+"""NIfTI headers: plausible grids of a head, and the correction of faults whose meaning is unambiguous.
+Each `_mend_…` corrects a stored header in place and returns a phrase with the fault and the value used instead, or None
+if there is no fault.
 """
 
 import nibabel
@@ -9,29 +8,32 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 SIDES_MM, MOST_STRETCHED = (0.01, 100), 100
-"""The shortest and longest side of a voxel, and how many times the shortest the longest may be."""
+"""The smallest and largest side of a voxel in mm, and the largest ratio of its longest to its shortest side."""
 
 UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
-"""The codes of `xyzt_units` for other units of length than mm: their name, and how many mm they have."""
+"""Codes of `xyzt_units` for units of length other than mm: name, and length in mm."""
 
 QUATERNION_TOLERANCE = 1e-3
-"""By how much the square of a quaternion's length may exceed 1: what storing it with four digits costs."""
+"""The most by which a quaternion's squared length may exceed 1: the error of storing it with four digits."""
 
 
 def check_grid(sides: np.ndarray, affine: np.ndarray) -> None:
-    """Refuse a grid that no scan of a head has, by its voxel's sides in mm as stored and its affine to world mm.
+    """Refuse a grid that no scan of a head has, from its stored voxel sides in mm and its affine to world mm.
 
-    Raises ValueError: a side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes span no
-    volume.
+    Raises
+    ------
+    ValueError
+        A side is not within `SIDES_MM`, one is more than `MOST_STRETCHED` times another, or the axes do not span a
+        volume.
     """
-    for found in (sides, nibabel.affines.voxel_sizes(affine)):
-        if not _plausible(found) or max(found) > MOST_STRETCHED * min(found):
+    for voxel in (sides, nibabel.affines.voxel_sizes(affine)):
+        if not _plausible(voxel) or max(voxel) > MOST_STRETCHED * min(voxel):
             raise ValueError(
-                f"its header gives voxels of {_shown(found)} mm; every side must be a number from {SIDES_MM[0]} to "
+                f"its header gives voxels of {_shown(voxel)} mm; every side must be a number from {SIDES_MM[0]} to "
                 f"{SIDES_MM[1]}, and the longest at most {MOST_STRETCHED} times the shortest"
             )
     if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
-        raise ValueError("its header turns two axes into one or puts the scan nowhere")
+        raise ValueError("its header maps two axes to the same direction or has values that are not finite")
 
 
 def _plausible(sides: np.ndarray) -> bool:
@@ -43,10 +45,13 @@ def _shown(sides: np.ndarray) -> str:
 
 
 def mend(header: nibabel.Nifti1Header) -> list[str]:
-    """Mend a header as it is stored, in place; what was wrong and what was taken, a sentence's end for each.
+    """Correct a stored header in place. Returns one phrase per fault, with the value used instead.
 
-    Raises ValueError: it does not say how the head lies: its sform spans nothing and there is no qform, or its
-    quaternion is not one.
+    Raises
+    ------
+    ValueError
+        The header does not define the orientation: its sform is degenerate and there is no qform, or its quaternion is
+        invalid.
     """
     return [
         text for step in (_mend_axes, _mend_sides, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))
@@ -54,23 +59,24 @@ def mend(header: nibabel.Nifti1Header) -> list[str]:
 
 
 def _mend_axes(header: nibabel.Nifti1Header) -> str | None:
-    """(x, y, z, 1, …) is three-dimensional."""
+    """Drop trailing dimensions of length 1 after the third."""
     count = int(header["dim"][0])
     if count <= 3 or (header["dim"][4 : count + 1] != 1).any():
         return None
     header["dim"][0] = 3
-    return f"it has {count} dimensions, those after the third of length 1; these were left out"
+    return f"it has {count} dimensions; those after the third have length 1 and were dropped"
 
 
 def _mend_units(header: nibabel.Nifti1Header) -> str | None:
-    """Metres and micrometres become mm; where these alone would make voxels of a head, in name only."""
+    """Convert metres and micrometres to mm. If only the numbers in mm are plausible for a head, change only the
+    unit."""
     name, factor = UNITS_MM.get(int(header["xyzt_units"]) & 7, ("mm", 1))
     if factor == 1:
         return None
     sides = header["pixdim"][1:4].astype(float)
     header["xyzt_units"] = int(header["xyzt_units"]) & ~7 | 2
     if not _plausible(sides * factor) and _plausible(sides):
-        return f"its header gives voxels of {_shown(sides)} {name}, which no head has; they were taken as mm"
+        return f"its header gives voxels of {_shown(sides)} {name}, which is implausible for a head; the numbers were taken as mm"
     for field in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
         header[field] = header[field] * factor
     header["pixdim"][1:4] = sides * factor
@@ -78,27 +84,28 @@ def _mend_units(header: nibabel.Nifti1Header) -> str | None:
 
 
 def _mend_sides(header: nibabel.Nifti1Header) -> str | None:
-    """Negative sides of a voxel lose their sign; where an sform has the sides, so do those of zero."""
+    """Replace voxel sides that are not positive by those of the sform or, without an sform, by their absolute
+    values."""
     sides, steps = header["pixdim"][1:4].astype(float), nibabel.affines.voxel_sizes(header.get_sform())
     taken = steps if header["sform_code"] and _plausible(steps) else np.abs(sides)
     if (sides > 0).all() or not _plausible(taken):
         return None
     header["pixdim"][1:4] = taken
-    return f"its header gives voxels of {_shown(sides)} mm; {_shown(taken)} were taken"
+    return f"its header gives voxels of {_shown(sides)} mm; {_shown(taken)} was used instead"
 
 
 def _mend_sform(header: nibabel.Nifti1Header) -> str | None:
-    """The qform replaces an sform whose axes have no length."""
+    """Use the qform if the sform has an axis of length 0."""
     if not header["sform_code"] or (nibabel.affines.voxel_sizes(header.get_sform()) > 0).all():
         return None
     if not header["qform_code"]:
-        raise ValueError("its sform has axes without a length, and no qform says instead how the head lies")
+        raise ValueError("its sform has axes of length 0, and there is no qform to define the orientation")
     header["sform_code"] = 0
-    return "its sform has axes without a length; its qform was taken"
+    return "its sform has axes of length 0; its qform was used instead"
 
 
 def _mend_quaternion(header: nibabel.Nifti1Header) -> str | None:
-    """A quaternion that rounding made longer than 1 is shortened. Where an sform says how the head lies, it does not matter."""
+    """Normalise a quaternion that rounding made longer than 1. With an sform, the quaternion is not used."""
     fields = ("quatern_b", "quatern_c", "quatern_d")
     square = sum(float(header[field]) ** 2 for field in fields)
     if not header["qform_code"] or header["sform_code"] or not square - 1 > abs(header.quaternion_threshold):
@@ -108,4 +115,4 @@ def _mend_quaternion(header: nibabel.Nifti1Header) -> str | None:
         raise ValueError(length)
     for field in fields:
         header[field] = float(header[field]) / np.sqrt(square)
-    return f"{length}; it was shortened"
+    return f"{length}; it was normalised"

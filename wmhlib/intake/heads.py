@@ -1,7 +1,6 @@
-"""A subject's head at the moment of the scan: bent anatomy, aged, with lesions, as brightness with white matter = 100.
-
-Input: a `Head`, the axes of the grid to paint on (mm about the middle of the brain), and a `Centre` for the contrast.
-Output: `Painted`, on that grid.
+"""A simulated subject: deformed and aged anatomy with lesions, as brightness with white matter = 100.
+Input: a `Head`, the axes of the output grid (mm from the centre of the brain), and a `Centre` for the contrast. Output:
+`Painted` on that grid.
 """
 
 from typing import NamedTuple
@@ -17,7 +16,8 @@ from wmhlib.intake.scanner import Centre
 
 
 class Bent(NamedTuple):
-    """A head on a subject's grid: `tissue`, `white` and `fluid` as in `Head`, and each voxel's `place` in it, in mm."""
+    """A head on a subject's grid: `tissue`, `white` and `fluid` as in `Head`, and each voxel's position in it (`place`,
+    mm)."""
 
     tissue: np.ndarray
     white: np.ndarray
@@ -26,7 +26,8 @@ class Bent(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """`image` with white matter = 100; `lesion` 0-1; `kept`, above half where a stripped scan has values; `pathology`, a mask."""
+    """`image` with white matter = 100; `lesion` 0-1; `kept`, above 0.5 where a stripped scan has values; the mask
+    `pathology`."""
 
     image: np.ndarray
     lesion: np.ndarray
@@ -35,7 +36,8 @@ class Painted(NamedTuple):
 
 
 def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float) -> Bent:
-    """Turn, scale and bend a head, mirror every other one, and widen its ventricles by so many mm to each side."""
+    """Rotate, scale and deform a head, mirror half of all heads, and widen the ventricles by `widening_mm` on each
+    side."""
     coarse = [np.arange(axis[0] - 4, axis[-1] + 8, 4, dtype=np.float32) for axis in axes]
     turn = Rotation.from_euler("xyz", random.normal(0, [4, 3, 4]), degrees=True).as_matrix()
     turn /= random.normal(1, 0.035, 3)
@@ -56,7 +58,7 @@ def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float
 
 
 def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, load_ml: float) -> Painted:
-    """A head of a centre, with lesions of about `load_ml`."""
+    """A head with the contrast of a centre and about `load_ml` of lesions."""
     age = random.normal(0, 1)
     tissue, white, fluid, place = bent(random, head, axes, widening_mm=float(np.clip(1.2 + 1.2 * age, -1, 5)))
     sulci = 80 - 24 * float(np.clip(age, -1.5, 2))
@@ -79,9 +81,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     matter = (tissue == Tissue.WHITE) * (white[box] / np.float32(255))
     height = lesions(random, axes, matter, away, place, rough, patches, load_ml, site.plaques)
     bright = site.lesion * random.uniform(0.85, 1.15)
-    paired = smooth_field(
-        random, [np.abs(axes[0]), axes[1], axes[2]], 16
-    )  # the same on both sides, as tracts and gyri are
+    paired = smooth_field(random, [np.abs(axes[0]), axes[1], axes[2]], 16)  # symmetric, like tracts and gyri
     _add_bright(random, site, image_in, tissue, away, place, (rough, patches, broad, paired), bright, height)
     image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
@@ -91,14 +91,14 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
 
 
 def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
-    """A mask blurred, on every other voxel and back."""
+    """A mask blurred on every second voxel and interpolated back."""
     coarse = [axis[::2] for axis in axes]
     soft = ndimage.gaussian_filter(mask[::2, ::2, ::2].astype(np.float32), sd_mm / (coarse[0][1] - coarse[0][0]))
     return along(soft, [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)])
 
 
 def _away(tissue: np.ndarray, axes: Axes) -> np.ndarray:
-    """Millimetres from the ventricles, 0 inside."""
+    """Distance from the ventricles in mm, 0 inside."""
     every = max(1, round(2 / float(axes[0][1] - axes[0][0])))
     coarse = [axis[::every] for axis in axes]
     inside = (tissue == Tissue.VENTRICLE) | (tissue == Tissue.CHOROID)
@@ -108,7 +108,7 @@ def _away(tissue: np.ndarray, axes: Axes) -> np.ndarray:
 
 
 def _levels(random: np.random.Generator, site: Centre) -> np.ndarray:
-    """The brightness of every tissue."""
+    """Random brightness of every tissue, by its number."""
     levels = np.zeros(len(Tissue) + 1)
     grey, scalp = site.grey * random.normal(1, 0.015), site.scalp * random.normal(1, 0.1)
     for tissue, level in (
@@ -125,7 +125,7 @@ def _levels(random: np.random.Generator, site: Centre) -> np.ndarray:
 
 
 def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
-    """What varies within a tissue, as a factor near 1: least in white matter, most around the brain."""
+    """Variation within a tissue as a factor near 1: smallest in white matter, largest around the brain."""
     amounts = np.full((2, len(Tissue) + 1), 0.015, np.float32)
     amounts[:, [Tissue.CORTEX, Tissue.CEREBELLAR_GREY]] = 0.035
     amounts[:, Tissue.VESSEL :] = [[0.08], [0.15]]
@@ -134,11 +134,12 @@ def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndar
 
 
 def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
-    """Add what is bright and no lesion, in place: dirty white matter, rims, septum, tracts, cortex, choroid plexus, flow."""
+    """Add bright structures that are not lesions, in place: dirty white matter, rims, septum, tracts, cortex, choroid
+    plexus, flow."""
     rough, patches, broad, paired = fields
-    some = np.clip(0.6 + 0.5 * patches, 0, 1.5)
-    amount = random.uniform(0, 0.35) * some * np.exp(away / np.float32(-9))
-    amount += random.uniform(0, 0.3) * some * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
+    patchy = np.clip(0.6 + 0.5 * patches, 0, 1.5)
+    amount = random.uniform(0, 0.35) * patchy * np.exp(away / np.float32(-9))
+    amount += random.uniform(0, 0.3) * patchy * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
     septum = (
         (np.abs(place[0]) < random.uniform(1.5, 4))
         & (away < 3)
@@ -149,7 +150,7 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
     amount += np.float32(random.uniform(0.1, 1.1)) * septum
     image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
     image[(tissue == Tissue.VENTRICLE) & (rough > 1.1) & (place[1] < 0)] = random.uniform(site.csf, 125)
-    inner = np.exp(away / np.float32(-18))  # limbic cortex and insula lie deep, and are bright on FLAIR
+    inner = np.exp(away / np.float32(-18))  # limbic cortex and insula are deep and bright on FLAIR
     cortex = random.uniform(0, 30) * inner + random.uniform(0, 6) * paired + random.uniform(0, 6) * broad
     image += cortex * (tissue == Tissue.CORTEX)
     image += random.uniform(0, 4) * paired * (tissue == Tissue.WHITE)
@@ -158,7 +159,7 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
 
 
 def _infarct(random, axes: Axes, image, tissue, place, rough) -> np.ndarray:
-    """An old infarct of the cortex, dark with a bright rim, in place; where it is, as a mask."""
+    """Add an old cortical infarct, dark with a bright rim, in place; returns its mask."""
     cortex = np.flatnonzero((tissue == Tissue.CORTEX) & (place[2] > -20))
     mask = np.zeros(tissue.shape, bool)
     if not len(cortex):

@@ -1,8 +1,7 @@
 """`participants.tsv` of a BIDS data set: each subject's centre, and whether it is external.
-
-Input: the table as people write it, with ids with or without `sub-`, zeros in front or spaces around, names of columns and
-values in any case. Output: a `Participant` per subject. Whatever could let an external subject train is refused: a row that
-matches no subject or two, a subject with two rows, a split that this project does not know.
+Input: the table as written by people: ids with or without `sub-`, leading zeros or surrounding spaces, column names and
+values in any case. Output: a `Participant` per subject. Everything that could put an external subject into training is
+refused: a row that matches no subject or two, a subject with two rows, an unknown split.
 """
 
 import csv
@@ -16,11 +15,12 @@ from wmhlib.running.files import PathLike
 
 CENTRE_COLUMNS = ("centre", "center", "site", "site_id")
 SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
-"""What the column `split` may hold, and the split that it means; the empty one is drawn later."""
+"""Accepted values of the column `split` and their meaning; an empty split is drawn later."""
 
 
 class Participant(NamedTuple):
-    """A subject's centre (empty: none given), its split (`external` or empty), and the line of its row (0: no row)."""
+    """A subject's centre (empty if not given), split (`external` or empty), and the line of its row (0 without a
+    row)."""
 
     centre: str = ""
     split: str = ""
@@ -28,11 +28,14 @@ class Participant(NamedTuple):
 
 
 def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
-    """What `participants.tsv` says of each of these subjects, by label without `sub-`; nothing where there is no such file.
+    """The rows of `participants.tsv` for these subjects, by label without `sub-`; empty without the file.
 
-    Raises ValueError: the file is not a table with ids, or a row or value of it is not understood; the message names the file and
-    the line.
-    Raises FileNotFoundError: the file is a link whose content was not fetched.
+    Raises
+    ------
+    ValueError
+        The file is not a table with ids, or a row or value is invalid; the message names the file and the line.
+    FileNotFoundError
+        The file is a link whose content was not fetched.
     """
     path = Path(root) / "participants.tsv"
     if not path.is_file():
@@ -44,54 +47,57 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
         written, where = row["participant_id"], f"{path}, line {line}"
         matches = _matching(written, labels)
         if len(matches) != 1:
-            said = " and ".join(f"sub-{label}" for label in matches) or "no subject of the data set"
-            raise ValueError(f"{where}: the id {written!r} matches {said}, expected one: correct or remove the row.")
+            subjects_matched = " and ".join(f"sub-{label}" for label in matches) or "no subject of the data set"
+            raise ValueError(
+                f"{where}: the id {written!r} matches {subjects_matched}, expected one: correct or remove the row."
+            )
         [label] = matches
         if label in people:
-            raise ValueError(f"{where}: sub-{label} has a row in line {people[label].line} as well: keep one of them.")
+            raise ValueError(f"{where}: sub-{label} also has a row in line {people[label].line}: keep one of them.")
         split = row.get("split", "")
         if split.casefold() not in SPLIT_VALUES:
-            raise ValueError(f"{where}: the split {split!r} is unknown: write external (never trained on) or n/a.")
+            raise ValueError(f"{where}: the split {split!r} is unknown: use external (never trained on) or n/a.")
         centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in ("", "n/a")), "")
         people[label] = Participant(centre, SPLIT_VALUES[split.casefold()], line)
     return people
 
 
 def _refuse_another_name(path: Path) -> None:
-    """Refuse a table of participants that would not be read: under another name, or as a link without its content."""
+    """Refuse a table of participants that would be overlooked: one with another name, or a link without content."""
     if path.is_symlink():
         raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
         if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
-            raise ValueError(f"{other} would not be read: save it as {path}, with tabs between its columns.")
+            raise ValueError(f"{other} would be ignored: save it as {path}, with tabs between the columns.")
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Every row with its line's number; names of columns in lower case, nothing around names and values."""
+    """Every row with its line number; column names in lower case, names and values without surrounding spaces."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter="\t", strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is not a table of tab-separated UTF-8 ({error}): export it again.") from None
+        raise ValueError(f"{path} is not a tab-separated table in UTF-8 ({error}): export it again.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
     for number, cells in lines:
         for name, cell in zip(names, cells, strict=False):
             if name not in ("split", *CENTRE_COLUMNS) and cell.casefold() in ("external", "test"):
                 raise ValueError(
-                    f"{path}, line {number}: {cell!r} in the column {name} is not read: call the column split."
+                    f"{path}, line {number}: {cell!r} in the column {name} would be ignored: rename the column to "
+                    "split."
                 )
     if "participant_id" not in names or any(name and names.count(name) > 1 for name in names):
-        raise ValueError(f"{path} has the columns {names}: expected participant_id, and none twice: correct them.")
+        raise ValueError(f"{path} has the columns {names}: add participant_id and remove repeated names.")
     for number, cells in lines[1:]:
         if any(cells[len(names) :]):
-            raise ValueError(f"{path}, line {number}: {len(cells)} cells below {len(names)} columns: correct the row.")
+            raise ValueError(f"{path}, line {number} has {len(cells)} cells for {len(names)} columns: correct the row.")
     return [(number, dict(zip(names, cells + [""] * len(names), strict=False))) for number, cells in lines[1:]]
 
 
 def _matching(written: str, labels: list[str]) -> list[str]:
-    """The labels that an id means: the same one, else the same but for case, else the same but for zeros in front."""
+    """The labels that match an id exactly, otherwise ignoring case, otherwise ignoring case and leading zeros."""
     own = re.sub("^sub-", "", written, flags=re.IGNORECASE)
     for key in (str, str.casefold, lambda label: re.sub(r"0*(\d+)", r"\1", label.casefold())):
         if matches := [label for label in labels if key(label) == key(own)]:

@@ -1,11 +1,10 @@
-"""A synthetic multi-centre FLAIR cohort with white matter hyperintensities (WMH), in the challenge's own layout.
+"""A synthetic multi-centre FLAIR cohort with white matter hyperintensities (WMH), in the challenge's layout.
 
-Everything runs on it where no scan can be shared. Input: a seed and a number of subjects a centre. Output: `FLAIR.nii.gz`
-and `wmh.nii.gz` a subject, as `wmhlib.cohort` reads them.
-
-A subject is a true head (`wmhlib.intake.anatomy`), bent, aged and painted with lesions (`heads`, `drawn_lesions`), and what
-the scanner of its centre makes of it (`scanner`). The centre named `random` has another scanner for every subject, for
-networks meant for scans of any kind.
+It lets every step run without real scans. Input: a seed and a number of subjects per centre. Output: `FLAIR.nii.gz` and
+`wmh.nii.gz` per subject, in the form that `wmhlib.cohort` reads.
+A subject is a real head (`wmhlib.intake.anatomy`), deformed, aged and given lesions (`heads`, `drawn_lesions`), and
+scanned by the simulated scanner of its centre (`scanner`). The centre named `random` has a different scanner for every
+subject, for networks that should work on scans of any kind.
 """
 
 import hashlib
@@ -27,7 +26,8 @@ from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
 RECIPE = 3
-"""Raised whenever the same seed gives other voxels, so that cohorts of two recipes are never mixed."""
+"""Version of the simulation. It is incremented when the same seed gives other voxels, so that cohorts are never
+mixed."""
 
 CENTRES = (
     Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9,
@@ -41,22 +41,23 @@ CENTRES = (
 )  # fmt: skip
 
 RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9, most=5000)
-"""Its scanner is drawn anew for every subject (`any_scanner`): only name, part and ids of this line are used."""
+"""Every subject gets a random scanner (`any_scanner`): only the name, part and ids of this line are used."""
 
 
 def subject(
     seed: int, centre: str, number: int, scale: float = 1.0, label_maps: PathLike | None = None
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
-    """One synthetic subject: a function of its arguments and, with `label_maps`, of the files there, but for rounding.
+    """One synthetic subject. Up to rounding, it depends only on the arguments and the files in `label_maps`.
 
     Parameters
     ----------
     seed, centre, number
-        What the subject is drawn from; `centre` is a name in `CENTRES` or `random`, `number` counts from 0 within it.
+        They determine the subject. `centre` is a name in `CENTRES` or `random`; `number` counts from 0 within the
+        centre.
     scale
-        Below 1, a coarser grid over the same head: for tests.
+        Values below 1 give a coarser grid over the same head, for tests.
     label_maps
-        A folder of label maps of whole heads, from which three of four subjects are drawn; without, all from MNI152.
+        A folder of label maps of whole heads, used for three of four subjects; without it, all are based on MNI152.
 
     Returns
     -------
@@ -66,9 +67,10 @@ def subject(
     Raises
     ------
     ValueError
-        No such centre, a negative seed or number, a scale outside 0 to 1, or a label map that is none.
+        The centre does not exist, the seed or number is negative, the scale is not above 0 and at most 1, or a label
+        map is invalid.
     FileNotFoundError
-        No label map below `label_maps`.
+        There is no label map in `label_maps`.
     """
     site = _site(centre)
     _check(seed, number, scale)
@@ -96,7 +98,7 @@ def subject(
 
 
 def _grids(random: np.random.Generator, site: Centre, scale: float) -> tuple[list[float], Axes, Axes]:
-    """The scan's voxel in mm and its axes, and the finer ones that the head is painted on, as far as it reaches."""
+    """The scan's voxel sides in mm, its axes, and the finer axes of the simulated head, limited to its extent."""
     shape = tuple(max(8, round(count * scale)) for count in site.shape)
     voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2).astype(np.float32) * np.float32(v) for n, v in zip(shape, voxel, strict=True)]
@@ -107,7 +109,7 @@ def _grids(random: np.random.Generator, site: Centre, scale: float) -> tuple[lis
 
 
 def _nifti(values: np.ndarray, voxel: list[float], tilt_deg: float) -> nibabel.Nifti1Image:
-    """Values in right, anterior, superior order as a NIfTI stored left, posterior, superior."""
+    """Values with axes to right, anterior, superior as a NIfTI image stored to left, posterior, superior."""
     tilt = np.deg2rad(tilt_deg)
     turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     affine = np.eye(4)
@@ -121,7 +123,8 @@ def _nifti(values: np.ndarray, voxel: list[float], tilt_deg: float) -> nibabel.N
 def _check(seed: int, number: int, scale: float) -> None:
     if seed < 0 or number < 0 or not 0 < scale <= 1:
         raise ValueError(
-            f"seed {seed}, number {number}, scale {scale}: seed and number count from 0, scale is above 0 and at most 1."
+            f"Got seed {seed}, number {number} and scale {scale}: use a seed and number of at least 0 and a scale "
+            "from 0 to 1."
         )
 
 
@@ -130,7 +133,7 @@ def _site(name: str) -> Centre:
         if centre.name == name:
             return centre
     names = ", ".join(centre.name for centre in (*CENTRES, RANDOM))
-    raise ValueError(f"There is no synthetic centre {name!r}: choose among {names}.")
+    raise ValueError(f"There is no synthetic centre {name!r}: choose one of {names}.")
 
 
 def write_cohort(
@@ -141,29 +144,30 @@ def write_cohort(
     workers: int = 2,
     label_maps: PathLike | None = None,
 ) -> None:
-    """Write the subjects that `root` lacks, each whole or not at all.
+    """Write the subjects that are missing in `root`. An interruption leaves no partial subject.
 
     Parameters
     ----------
     subjects_per_centre
-        Centre's name to number of subjects: at most 50 a centre, and 5000 of `random`.
+        Number of subjects by centre: at most 50 per centre, and 5000 for `random`.
     label_maps
         As in `subject`.
 
     Raises
     ------
     ValueError
-        An unknown centre, too many subjects, or a folder that holds a cohort of another seed, scale, recipe or maps.
+        A centre is unknown, there are too many subjects, or the folder has a cohort with another seed, scale, recipe or
+        maps.
     FileNotFoundError
-        No label map below `label_maps`.
+        There is no label map in `label_maps`.
     OSError
-        The disk has no room, or the folder cannot be written; as `wmhlib.running.files.writing`.
+        The disk is full or the folder cannot be written, as in `wmhlib.running.files.writing`.
     """
     root = Path(root)
     for name, count in subjects_per_centre.items():
-        most = _site(name).most  # an unknown name is refused before anything is written
+        most = _site(name).most  # refuse unknown names before anything is written
         if not 1 <= count <= most:
-            raise ValueError(f"{count} subjects are asked of synthetic centre {name}: it has 1 to {most}.")
+            raise ValueError(f"{count} subjects were requested for the synthetic centre {name}: choose 1 to {most}.")
     made_with = {"seed": seed, "scale": scale, "recipe": RECIPE}
     _check(seed, 0, scale)
     maps = [path for path in heads(label_maps) if path]
@@ -177,7 +181,7 @@ def write_cohort(
         if not _folder(root, name, number).is_dir()
     ]
     for path in [None, *maps] if missing else []:
-        head(path)  # one that is refused is refused before anything is written
+        head(path)  # refuse invalid maps before anything is written
     _mark(root, made_with)
     if missing:
         with ProcessPoolExecutor(workers) as pool:
@@ -188,18 +192,19 @@ def write_cohort(
 
 
 def _mark(root: Path, made_with: dict) -> None:
-    """Say in a folder what its cohort is made with; ValueError where it says otherwise or holds something else."""
+    """Record the settings of a folder's cohort; ValueError if it has other settings or other files."""
     marker = root / "phantom.json"
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        if found != made_with:
+        recorded = json.loads(marker.read_text(encoding="utf-8"))
+        if recorded != made_with:
             raise ValueError(
-                f"{root} holds a synthetic cohort made with {found}, not {made_with}: remove it or name another folder."
+                f"{root} has a synthetic cohort made with {recorded}, not {made_with}: delete it or give another "
+                "folder."
             )
     else:
-        unfinished = root / ".phantom.json"  # a killed run leaves a whole marker or none
+        unfinished = root / ".phantom.json"  # an interrupted run leaves a complete marker or none
         if root.is_dir() and any(path != unfinished for path in root.iterdir()):
-            raise ValueError(f"{root} is not empty and holds no synthetic cohort: name another folder under data.root.")
+            raise ValueError(f"{root} is not empty and has no synthetic cohort: give another folder as data.root.")
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
@@ -213,7 +218,7 @@ def _folder(root: Path, centre: str, number: int) -> Path:
 
 def _write_subject(root: Path, seed: int, centre: str, number: int, scale: float, label_maps: PathLike | None) -> None:
     folder = _folder(root, centre, number)
-    unfinished = root / ".unfinished" / folder.name  # beside the parts, where no reader looks
+    unfinished = root / ".unfinished" / folder.name  # hidden from the reader of the cohort
     shutil.rmtree(unfinished, ignore_errors=True)
     flair, wmh = subject(seed, centre, number, scale, label_maps)
     with writing(root):

@@ -1,8 +1,8 @@
-"""Which lesion mask of a BIDS data set's derivatives is the reference of which scan.
-
-Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on every mask and FLAIR that is in none. Masks
-that this project made are never references. A mask belongs to a scan of its subject and session that has all the entities it
-names, such as `acq-2D`; between several, those of people come first, then those on the scan's grid, then those that share more entities.
+"""Match the lesion masks in a BIDS data set's derivatives with the FLAIRs of which they are the reference.
+Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on masks and FLAIRs without a match.
+Masks made by this project are never references. A mask fits a scan of the same subject and session that has all
+entities in the mask's name, such as `acq-2D`. If several masks fit, manual masks are preferred, then those on the
+scan's grid, then those that share more entities.
 """
 
 import os
@@ -15,16 +15,20 @@ from wmhlib.intake.grids import on_one_grid
 from wmhlib.running.files import PathLike
 
 VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
-"""The entities by which scans of one session differ; a mask that lacks one may belong to any of them."""
+"""The entities that distinguish scans of one session; a mask without an entity fits any of its values."""
 
 OWN_NAME = "wmhlib"
 
 
 def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
-    """Every lesion mask of a data set's derivatives but for those that this project made.
+    """All lesion masks in a data set's derivatives, except those made by this project.
 
-    Raises FileNotFoundError, ValueError: a derivative with lesion masks has no `dataset_description.json`, or a broken one.
-    Raises PermissionError: a folder may not be read.
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A derivative with lesion masks has no `dataset_description.json`, or an invalid one.
+    PermissionError
+        A folder cannot be read.
     """
     root = Path(root)
     tree = search(*filter(Path.is_dir, [root / "derivatives"]))
@@ -37,7 +41,7 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
         elif re.search(r"(wmh|lesion).*_(mask|dseg|roi)\.nii", path.name, re.IGNORECASE):
             notes.append((str(path), "named like a lesion mask, but without label-WMH_mask or label-lesion_mask"))
     notes += [
-        (str(folder), "an empty derivative: if it is a DataLad data set of its own, run `datalad get` on it")
+        (str(folder), "an empty derivative: if it is a DataLad subdataset, run `datalad get` on it")
         for folder in tree.folders
         if folder.parent == root / "derivatives" and not any(folder.iterdir())
     ]
@@ -45,25 +49,25 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
 
 
 def _made_by_others(root: Path, masks: list[BidsFile], notes: Notes) -> list[BidsFile]:
-    """Masks without those of this project's derivatives; notes say what was passed over, and what no people made."""
+    """The masks without those of this project's derivatives; notes list skipped masks and masks not made by people."""
     by_derivative: dict[Path, list[BidsFile]] = {}
     for mask in masks:
         by_derivative.setdefault(_derivative(root, mask.path), []).append(mask)
     kept = []
-    for folder, inside in sorted(by_derivative.items()):
+    for folder, masks_of in sorted(by_derivative.items()):
         names = makers(folder)
         by_hand, own = "manual" in names, OWN_NAME in names
         if not by_hand:
-            made = ", ".join(filter(None, names)) or "someone that its description does not name"
-            advice = "never references" if own else "make sure that people outlined or corrected them"
-            notes.append((str(folder), f"{len(inside)} mask(s) made by {made}: {advice}"))
+            made = ", ".join(filter(None, names)) or "an unnamed maker"
+            advice = "not used as references" if own else "make sure that people outlined or corrected them"
+            notes.append((str(folder), f"{len(masks_of)} mask(s) made by {made}: {advice}"))
         if by_hand or not own:
-            kept += [mask._replace(by_hand=by_hand) for mask in inside]
+            kept += [mask._replace(by_hand=by_hand) for mask in masks_of]
     return kept
 
 
 def _derivative(root: Path, path: Path) -> Path:
-    """The derivative that a file belongs to: the nearest folder above that is described, else the one that should be."""
+    """The derivative of a file: the nearest folder above with a description, otherwise the one that should have it."""
     above = [folder for folder in path.parents if root in folder.parents]
     described = [folder for folder in above if os.path.lexists(folder / DESCRIPTION)]
     undescribed = [
@@ -73,20 +77,23 @@ def _derivative(root: Path, path: Path) -> Path:
 
 
 def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tuple[BidsFile, BidsFile]]:
-    """Scans with their masks, each in one pair at most; notes say of all others why.
+    """Pairs of scan and mask, each in at most one pair; notes give the reason for all others.
 
-    Raises ValueError: two masks fit one scan equally well; the message names them.
+    Raises
+    ------
+    ValueError
+        Two masks fit one scan equally well; the message names them.
     """
     candidates: dict[Path, list[tuple[BidsFile, BidsFile]]] = {}
     known = set()
     for scan in scans:
-        sessions = {one.entities.get("ses") for one in scans if one.entities["sub"] == scan.entities["sub"]}
+        sessions = {other.entities.get("ses") for other in scans if other.entities["sub"] == scan.entities["sub"]}
         fitting = [mask for mask in masks if _fits(mask, scan, only_session=len(sessions) == 1)]
         known |= {mask.path for mask in fitting}
         if get := not_fetched(scan.path, *(mask.path for mask in fitting)):
-            notes.append((str(scan.path), f"content that was not fetched: run {get}"))
+            notes.append((str(scan.path), f"content not fetched: run {get}"))
         elif not fitting:
-            notes.append((str(scan.path), "a FLAIR without a lesion mask of people in the derivatives"))
+            notes.append((str(scan.path), "a FLAIR without a lesion mask in the derivatives"))
         else:
             mask = _best(scan, fitting)
             candidates.setdefault(mask.path, []).append((scan, mask))
@@ -94,19 +101,21 @@ def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tu
     for rivals in candidates.values():
         best, *others = sorted(rivals, key=lambda pair: (not _overlay(*pair), len(pair[0].entities), pair[0].path))
         chosen.append(best)
-        why = f"a further FLAIR of the session, whose mask goes with {best[0].path.name}"
+        why = f"a further FLAIR of the session; the mask is used for {best[0].path.name}"
         notes += [(str(scan.path), why) for scan, _ in others]
     for mask in masks:
         if mask.path not in known:
-            notes.append((str(mask.path), "a lesion mask that fits no FLAIR"))
+            notes.append((str(mask.path), "a lesion mask without a matching FLAIR"))
         elif mask.path not in candidates:
-            notes.append((str(mask.path), "a further lesion mask, not used: another fits its FLAIR better"))
+            notes.append((str(mask.path), "a further lesion mask, not used because another fits its FLAIR better"))
     return chosen
 
 
 def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
-    """Whether a mask is of a scan's session, which it need not name if it is the `only_session`, and names no other
-    acquisition, run or the like than the scan does."""
+    """Whether a mask is of a scan's subject and session and has no other value for any of `VARIANTS` than the scan.
+
+    The mask need not name the session if it is the `only_session`.
+    """
     own, theirs = mask.entities, scan.entities
     if own["sub"] != theirs["sub"] or ("ses" in theirs and "ses" not in own and not only_session):
         return False
@@ -114,21 +123,22 @@ def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
 
 
 def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
-    """Of masks that fit a scan people's, else the one on its grid, else the one that shares more of its entities."""
+    """The best of the masks that fit a scan: manual, then on its grid, then with more shared entities."""
     if len(fitting) == 1:
         return fitting[0]
     ranks = [(mask.by_hand, _overlay(scan, mask), len({"ses", *VARIANTS} & {*mask.entities})) for mask in fitting]
     best = [mask for mask, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
     if len(best) > 1:
         raise ValueError(
-            f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in best)}, which fit it equally well: keep "
-            'one, or say by whom in its dataset_description.json ({"Name": "Manual"} below GeneratedBy for people).'
+            f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in best)}, which fit it equally well: "
+            "keep "
+            'one, or mark manual masks in dataset_description.json with {"Name": "Manual"} below GeneratedBy.'
         )
     return best[0]
 
 
 def _overlay(scan: BidsFile, mask: BidsFile) -> bool:
-    """Whether both have the same voxels in whatever order, by their headers; False where one cannot be read."""
+    """Whether both headers describe the same voxels in any axis order; False if one cannot be read."""
     try:
         return on_one_grid(scan.path, mask.path)
     except (OSError, ValueError):

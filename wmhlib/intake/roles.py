@@ -1,6 +1,6 @@
-"""Which scans are of one person, so that no person is in two splits, under two names or in two folders.
-
-Input: cohort tables. Output: whose scan each is, and refusals. Names are compared as a disk does that ignores case.
+"""Recognise scans of the same person, so that no person is in two splits, under two names or in two folders.
+Input: cohort tables. Output: the person of each scan, or errors. Names are compared without regard to case, as some
+file systems do.
 """
 
 import os
@@ -16,26 +16,27 @@ ENTITIES = (
     "ses sample task tracksys acq ce trc stain rec dir run mod echo flip inv mt part proc hemi space split".split()
 )
 ENTITIES += "recording chunk seg res den label desc".split()
-"""The entities of a file's name behind the subject, in the order of BIDS."""
+"""The entities of a file's name after the subject, in BIDS order."""
 
 LATER_SCAN = re.compile(
     rf"_(?:{'|'.join(ENTITIES)})-|[_-](?:study|session|visit|timepoint|time|tp|scan|exam|t|v)[_-]?\d+$", re.IGNORECASE
 )
-"""The part of a subject's name that names one of a person's scans: `_ses-2`, `_study2`, `_T1`."""
+"""The part of a subject's name that distinguishes scans of one person: `_ses-2`, `_study2`, `_T1`."""
 
 
 def person(subject: str) -> str:
-    """Whose scan it is: the subject's name before what tells it from other scans of the same person, in lower case."""
+    """The person of a scan: the subject's name up to `LATER_SCAN`, in lower case."""
     return folded(LATER_SCAN.split(subject)[0] or subject)
 
 
 def folded(name: str) -> str:
-    """A name without differences in case, spaces or the way of writing accents."""
+    """A name normalised for case, spaces and the encoding of accents."""
     return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
 
 
 def refuse_two_spellings(centres: pd.Series) -> None:
-    """Refuse centres that are one but for case, spaces or the zeros of a number (ValueError): a configuration would name one."""
+    """ValueError if names of centres differ only in case, spaces or zeros of a number, since a configuration names only
+    one."""
     names = pd.Series(centres.unique(), dtype=str)
     for _, alike in names.groupby(names.map(lambda name: re.sub(r"^0+(?=\d)|(?<=\d)\.0$", "", folded(name)))):
         if len(alike) > 1:
@@ -44,31 +45,40 @@ def refuse_two_spellings(centres: pd.Series) -> None:
 
 
 def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
-    """Refuse a person, by the `person` of each row, of whom one scan is external and another may train (ValueError)."""
+    """ValueError if one scan of a person is external and another may train. `people` has the `person` of each row."""
     for _, scans in cohort.groupby(people):
         if scans.split.nunique() > 1:
-            each = ", ".join(f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples())
-            raise ValueError(f"One subject would be in two splits ({each}): move its scans together, or rename one.")
+            roles = ", ".join(
+                f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples()
+            )
+            raise ValueError(f"One subject would be in two splits ({roles}): move its scans together, or rename one.")
 
 
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
-    """Refuse two scans of one name, a person in two folders, and a file under two names; `tables` by their folders.
+    """Refuse two scans with one name, a person in two folders, and a file under two names; `tables` are by folder.
 
-    Raises ValueError, which names the subjects and the folders or the file.
+    Raises
+    ------
+    ValueError
+        A scan is repeated; the message names the subjects and the folders or the file.
     """
     rows = pd.concat([table.assign(folder=str(folder)) for folder, table in tables.items()], ignore_index=True)
     for _, scans in rows.groupby(rows.subject.map(person)):
         folders = scans.folder.unique()
         if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
-            both, places = " and ".join(scans.subject.unique()), " and ".join(folders)
-            raise ValueError(f"Subject {both} is twice in {places} (in any case): rename or remove one of them.")
+            subjects, places = " and ".join(scans.subject.unique()), " and ".join(folders)
+            raise ValueError(
+                f"Subject {subjects} exists twice in {places} (ignoring case): rename or remove one of them."
+            )
     for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
         if len(scans) > 1:
-            raise ValueError(f"The subjects {' and '.join(scans.subject)} have one FLAIR, {path}: remove one of them.")
+            raise ValueError(
+                f"The subjects {' and '.join(scans.subject)} have the same FLAIR {path}: remove one of them."
+            )
 
 
 def content(path: str | Path) -> bytes:
-    """What tells a file's content from another's: CRC-32 and size, which end a gzip file, so it need not be unpacked."""
+    """CRC-32 and size of a file's content. A gzip file ends with them, so it is not decompressed."""
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b":
             file.seek(max(os.path.getsize(path) - 8, 0))

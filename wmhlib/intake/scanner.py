@@ -1,7 +1,6 @@
-"""A scanner: its grid, contrast and habits; and the scan it makes of a painted head.
-
-Input: a `Centre` and brightness on a fine grid (white matter = 100). Output: stored values on the centre's grid. Noise is
-Rician, as in magnitude images (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618). A scanner drawn at random is domain
+"""A simulated scanner: its grid, contrast and artefacts, and the scan that it makes of a simulated head.
+Input: a `Centre` and brightness on a fine grid (white matter = 100). Output: values on the centre's grid. Noise is
+Rician, as in magnitude images (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618). Random scanners are domain
 randomisation (Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 """
 
@@ -15,7 +14,7 @@ from wmhlib.intake.fields import Axes, along, profile, smooth_field
 
 @dataclass(frozen=True)
 class Centre:
-    """A centre: its scanner's grid, contrast and habits. Intensities are relative to white matter = 100."""
+    """A centre: its scanner's grid, contrast and artefacts. Intensities are relative to white matter = 100."""
 
     name: str
     part: str  # training or test
@@ -23,29 +22,29 @@ class Centre:
     shape: tuple[int, int, int]
     voxel_mm: tuple[float, float, float]
     grey: float  # cortex
-    lesion: float  # height of a lesion above white matter
+    lesion: float  # contrast of a lesion to white matter
     scalp: float  # fat
     noise: float  # SD of the complex noise
     bias: float  # SD of the logarithm of the coil sensitivity
-    load_ml: float  # of lesions: about the median of what is drawn; of labels on thick slices it is half (D-051)
-    least_ml: float = 2.5  # of lesions, in a subject
-    plaques: float = 0.0  # share of the load drawn as plaques of multiple sclerosis
+    load_ml: float  # about the median simulated lesion volume; labels on thick slices have half of it (D-051)
+    least_ml: float = 2.5  # least lesion volume in a subject
+    plaques: float = 0.0  # fraction of the load simulated as plaques of multiple sclerosis
     csf: float = 25
     stripped: bool = False
     defaced: bool = False
-    other_pathology: float = 0.0  # share of subjects with label 2
-    tilt_deg: float = 0.0  # of the scanner's axes about the left-right axis
-    gamma: float = 1.0  # of the contrast
+    other_pathology: float = 0.0  # fraction of subjects with label 2
+    tilt_deg: float = 0.0  # rotation of the scanner's axes about the left-right axis
+    gamma: float = 1.0  # exponent of the contrast
     blur: float = 0.35  # SD of a voxel's profile, in voxels
-    sharpened: float = 0.5  # within slices, as scanners do
-    ghost: float = 0.0  # share of the signal that comes back half a field of view away
+    sharpened: float = 0.5  # within slices, like scanners' filters
+    ghost: float = 0.0  # fraction of the signal that is repeated half a field of view away
     dtype: type = np.float32
     gain: float = 1.0  # stored value of intensity 1
-    most: int = 50  # subjects
+    most: int = 50  # largest number of subjects
 
 
 def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
-    """A scanner like no other, for a subject of the centre named `random`."""
+    """A random scanner for one subject of the centre named `random`."""
     thick = random.random() < 0.6
     plane = random.uniform(0.45, 1.1) if thick else random.uniform(0.8, 1.2)
     voxel = (
@@ -67,7 +66,7 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         load_ml=random.choice(
             [random.uniform(0, 1), random.uniform(1, 16), random.uniform(16, 40)], p=[0.2, 0.55, 0.25]
         ),
-        least_ml=0,  # hardly a lesion in every fifth, so that a network learns to mark nothing
+        least_ml=0,  # every fifth subject has hardly any lesion, so that a network learns to predict none
         plaques=random.choice([0, random.uniform(0.2, 0.9)]),
         stripped=random.random() < 0.5,
         other_pathology=0.1,
@@ -80,16 +79,17 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
 
 
 def measured(site: Centre, axes: Axes, fine: Axes, values: np.ndarray, sharpened: float = 0) -> np.ndarray:
-    """Values on the axes `fine` as the scanner's voxels on `axes` mix them; `sharpened` within a slice, as in `profile`."""
+    """Values on the axes `fine` averaged over the scanner's voxels on `axes`; `sharpened` within slices, see
+    `profile`."""
     matrices = []
-    for axis, old, share in zip(axes, fine, (sharpened, sharpened, 0), strict=True):
+    for axis, old, sharpening in zip(axes, fine, (sharpened, sharpened, 0), strict=True):
         blur_mm = max(site.blur * float(axis[1] - axis[0]), 0.6 * float(old[1] - old[0]))
-        matrices.append(profile(axis, old, blur_mm, share))
+        matrices.append(profile(axis, old, blur_mm, sharpening))
     return along(values, matrices)
 
 
 def acquired(random: np.random.Generator, site: Centre, axes: Axes, fine: Axes, image: np.ndarray) -> np.ndarray:
-    """The magnitude image of brightness on the axes `fine`, on the scanner's `axes`; white matter stays near 100."""
+    """The magnitude image on the scanner's `axes` from brightness on the axes `fine`; white matter stays near 100."""
     scan = np.maximum(measured(site, axes, fine, image, site.sharpened), 0)
     scan *= np.exp(site.bias * smooth_field(random, axes, 70))
     if site.gamma != 1:

@@ -1,11 +1,10 @@
-"""The public data sets that `wmhlib.intake.download` can fetch: where they are, which files are wanted, on what terms.
-
-Input: a table of this package (`listings/<name>.csv`) or a server's listing, read as JSON. Output: `File`s. Nothing here
-asks a server.
-
-WMH Challenge: Kuijf et al., doi:10.34894/AECRSD, listed by Dataverse's Native API, files by its Data Access API.
+"""The public data sets that `wmhlib.intake.download` can fetch: their addresses, files and licences.
+Input: a table of this package (`listings/<name>.csv`) or a server's listing as JSON. Output: `File`s. This module sends
+no requests.
+WMH Challenge: Kuijf et al., doi:10.34894/AECRSD, listed by Dataverse's Native API; files come from its Data Access API.
 Ljubljana MS (Lesjak et al., doi:10.1007/s12021-017-9348-7) and SynthSeg's label maps (Billot et al.,
-doi:10.1016/j.media.2023.102789) come from git repositories on GitHub, each at one commit, whose id pins every file's SHA-1.
+doi:10.1016/j.media.2023.102789) come from git repositories on GitHub at fixed commits, which determine every file's
+SHA-1.
 """
 
 import csv
@@ -21,14 +20,14 @@ LISTINGS = Path(__file__).with_name("listings")
 
 
 class NoListing(ValueError):
-    """What is wrong with a listing of which nothing should be fetched."""
+    """A listing is invalid, and nothing of it should be downloaded; the text is the reason."""
 
 
 class File(NamedTuple):
     """A file of a data set.
 
-    `path` lies below the data set's folder, with forward slashes; `size` is in bytes, None where it is not listed;
-    `checksum` is as in `wmhlib.intake.web.digest`; `version` is the data set's, or its commit.
+    `path` is relative to the data set's folder, with forward slashes; `size` is in bytes, None if not listed;
+    `checksum` is as in `wmhlib.intake.web.digest`; `version` is that of the data set, or its commit.
     """
 
     path: str
@@ -40,9 +39,9 @@ class File(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set: its name, which is that of its folder, the terms, and its `address` on one of `SERVERS`.
+    """A data set: its name (also that of its folder), licence, citation, and `address` on one of `SERVERS`.
 
-    The address is that of the server's listing or, where this package has the listing, what the listed paths are below.
+    The address is that of the server's listing or, if this package has the listing, the base of the listed paths.
     """
 
     name: str
@@ -55,13 +54,13 @@ class Source:
 
     @property
     def table(self) -> Path | None:
-        """The package's own listing; None where the server is asked for it."""
+        """The package's own listing; None if the server provides it."""
         table = LISTINGS / f"{self.name}.csv"
         return table if table.exists() else None
 
 
 def read_table(source: Source, servers: Mapping[str, str]) -> list[File]:
-    """Every file of a data set whose listing is in this package; the last part of its address is the commit."""
+    """All files of a data set whose listing is in this package; the last part of its address is the commit."""
     assert source.table is not None
     with source.table.open(newline="", encoding="utf-8") as rows:
         return [
@@ -77,9 +76,14 @@ def read_table(source: Source, servers: Mapping[str, str]) -> list[File]:
 
 
 def read_dataverse(answer: Any, server: str) -> list[File]:
-    """Every file of the newest published version, in the server's order; KeyError and the like for another answer.
+    """All files of the latest published version, in the server's order.
 
-    Raises NoListing: a path could lead outside the folder or is listed twice, or a file has no SHA-1.
+    Raises
+    ------
+    NoListing
+        A path is unsafe or listed twice, or a file has no SHA-1.
+    ValueError, KeyError, TypeError, AttributeError
+        The answer is not a Dataverse listing.
     """
     version = answer["data"]["latestVersion"]
     number = f"{version['versionNumber']}.{version['versionMinorNumber']}"
@@ -90,29 +94,33 @@ def read_dataverse(answer: Any, server: str) -> list[File]:
         listed = data.get("checksum") or {}
         checksum = f"{listed.get('type')}:{listed.get('value')}"
         if re.search(r"[\\:\0]", path) or {"", ".", ".."} & set(path.split("/")):
-            raise NoListing(f"it lists the path {path!r}, expected one inside the folder")
+            raise NoListing(f"it lists the unsafe path {path!r}, expected one inside the folder")
         if path in files:
             raise NoListing(f"it lists {path} twice")
         if not re.fullmatch("SHA-1:[0-9a-f]{40}", checksum):
-            raise NoListing(f"it lists {path} with the checksum {checksum}, expected a SHA-1 to verify it by")
+            raise NoListing(f"it lists {path} with the checksum {checksum}, expected a SHA-1")
         url = f"{server}/api/access/datafile/{int(data['id'])}"
         files[path] = File(path, url, int(data["filesize"]), checksum, number)
     return list(files.values())
 
 
 def wanted_challenge(files: list[File], t1: bool = False, orig: bool = False) -> list[File]:
-    """What a study needs: `pre/FLAIR`, `wmh` and the observers' masks; also T1 and, before bias correction, `orig`.
+    """The files that a study needs: `pre/FLAIR`, `wmh` and the observers' masks.
 
-    Both options together give `orig/T1`, too. The large 3DT1 is never taken.
+    `t1` adds T1, `orig` adds scans before bias correction, and both together add `orig/T1`. The large 3DT1 is never
+    included.
 
-    Raises NoListing: none of the files is one of these.
+    Raises
+    ------
+    NoListing
+        The listing has none of these files.
     """
     folders, images = "pre|orig" if orig else "pre", "FLAIR|T1" if t1 else "FLAIR"
     scan = rf"(training|test)/.+/(wmh|({folders})/({images}))\.nii\.gz"
     observer = r"additional_annotations/observer_o[34]/.+/result\.nii\.gz"
     chosen = [file for file in files if re.fullmatch(f"{scan}|{observer}", file.path)]
     if not chosen:
-        raise NoListing(f"none of {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask")
+        raise NoListing(f"none of the {len(files)} files listed is a …/<id>/pre/FLAIR.nii.gz or a mask")
     return chosen
 
 
@@ -153,4 +161,4 @@ SOURCES = {
     )
 }
 DEFAULT = ("wmh-challenge", "ljubljana-ms")
-"""What `make data` fetches by default."""
+"""The data sets that `make data` fetches by default."""

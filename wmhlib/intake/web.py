@@ -1,8 +1,8 @@
-"""A server asked, and a file received, over a network that may be slow, silent or absent.
-
-A server that does not answer is noticed within `REACH_S`. What may pass (`wmhlib.intake.refusals`) is tried `ATTEMPTS` times,
-after waits that double or that the server names: about two minutes for a file that stays silent. What lasts is raised at
-once. A file resumes where it stopped (RFC 9110, section 14), and has its name only when its checksum is right.
+"""Requests to a server and downloads over a network that may be slow, silent or absent.
+A server that does not answer is reported within `REACH_S`. Temporary failures (`wmhlib.intake.refusals`) are retried up
+to `ATTEMPTS` times, after waits that double or that the server requests: about two minutes for a silent server.
+Permanent failures are raised at once. A download resumes where it stopped (RFC 9110, section 14) and gets its final
+name after its checksum was verified.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from tqdm import tqdm
 from wmhlib.intake.refusals import LATER, NETWORK, Failure, explained, is_page, refusal
 from wmhlib.running.files import PathLike, writing
 
-REACH_S = 5  # for any answer at all, with the name looked up and the certificate checked
-CONNECT_S = 4  # for each address of a server
-SILENCE_S = 20  # without a byte, after which a connection counts as broken
+REACH_S = 5  # until any answer, including name lookup and certificate check
+CONNECT_S = 4  # per address of a server
+SILENCE_S = 20  # without a byte until a connection counts as broken
 ATTEMPTS = 5
-BACKOFF_S = 1.0  # the first wait between two attempts; each further one is twice as long
-LARGEST = 10**9  # bytes of a file whose size is not listed
+BACKOFF_S = 1.0  # first wait between two attempts; doubled each time
+LARGEST = 10**9  # bytes, limit for a file whose size is not listed
 CHUNK = 2**16  # bytes
 NEVER = threading.Event()
 
 
 def open_session() -> requests.Session:
-    """Connections that say who asks, and take every file as it is stored."""
+    """A session that identifies this project and requests files without transport compression."""
     session = requests.Session()
     session.headers["User-Agent"] = f"wmhlib/{importlib.metadata.version('wmhlib')}"
     session.headers["Accept-Encoding"] = "identity"
@@ -40,7 +40,7 @@ def open_session() -> requests.Session:
 
 
 def reach(url: str) -> None:
-    """Make sure that the server of an address gives any answer; `Failure` where it does not within `REACH_S`."""
+    """Check that the server of an address answers at all; raise `Failure` if it does not within `REACH_S`."""
 
     def ask_anything() -> None:
         answer = open_session().head(urljoin(url, "/robots.txt"), timeout=REACH_S, allow_redirects=False)
@@ -54,8 +54,8 @@ def reach(url: str) -> None:
             outcome.append(error)
 
     outcome: list[Exception | None] = []
-    late = threading.Event()  # an answer after all is of no more interest
-    thread = threading.Thread(target=probe, daemon=True)  # looking a name up cannot be given a time limit
+    late = threading.Event()  # a later answer is ignored
+    thread = threading.Thread(target=probe, daemon=True)  # name lookup has no timeout of its own
     thread.start()
     thread.join(REACH_S)
     if not outcome:
@@ -66,7 +66,7 @@ def reach(url: str) -> None:
 
 
 def ask(session: requests.Session, method: str, url: str, silence_s: float = 0, **options) -> requests.Response:
-    """The head of an answer, whose body is still to be read: of data, or 416; `Failure` for any other."""
+    """A response with data (or status 416) whose body is not read yet; raises `Failure` for any other response."""
     answer = session.request(method, url, stream=True, timeout=(CONNECT_S, silence_s or SILENCE_S), **options)
     if answer.status_code != 416 and (is_page(answer) or answer.status_code not in (200, 206)):
         with answer:
@@ -75,7 +75,7 @@ def ask(session: requests.Session, method: str, url: str, silence_s: float = 0, 
 
 
 def length(session: requests.Session, url: str) -> int:
-    """Bytes of a file, as its server says; 0 where it does not."""
+    """Size of a file in bytes, as given by its server; 0 if not given."""
     try:
         with ask(session, "HEAD", url) as answer:
             return int(answer.headers["Content-Length"])
@@ -84,7 +84,7 @@ def length(session: requests.Session, url: str) -> int:
 
 
 def persist(action: Callable[[], Any], url: str, attempts: int = 0, stop: threading.Event = NEVER) -> Any:
-    """What `action` returns, asked again after failures that may pass, which are told; `Failure` for the last one."""
+    """The result of `action`, which is retried after temporary failures with a message; raises the last `Failure`."""
     attempts = attempts or ATTEMPTS
     for attempt in range(attempts):
         try:
@@ -110,11 +110,15 @@ def receive(
     advance: Callable[[int], Any] = lambda count: None,
     stop: threading.Event = NEVER,
 ) -> None:
-    """Bring a file (`size` bytes) to `target`, by way of `part_of(target)`, from which a later call resumes.
+    """Download a file (`size` bytes) to `target`, through `part_of(target)`, from which a later call resumes.
 
-    `checksum` is as in `digest`. `advance` is called with every change in bytes received; `stop` ends the work.
+    `checksum` is as in `digest`. `advance` is called with every change in the number of bytes received; setting `stop`
+    ends the download.
 
-    Raises OSError: the file could not be fetched or written, or it came twice with another checksum, and was removed.
+    Raises
+    ------
+    OSError
+        The file could not be downloaded or written, or had a wrong checksum twice and was removed.
     """
     target = Path(target)
     part, wrong = part_of(target), []
@@ -131,8 +135,8 @@ def receive(
         advance(-bytes_in(part))
         part.unlink()
         wrong.append(received)
-        keepers = "the file was removed, tell the data set's keepers"
-        raise Failure(f"{received} came, expected {checksum}", keepers, lasts=len(wrong) == 2)
+        keepers = "the file was removed; inform the maintainers of the data set"
+        raise Failure(f"the checksum is {received}, expected {checksum}", keepers, lasts=len(wrong) == 2)
 
     with writing(part):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,31 +145,32 @@ def receive(
 
 
 def _append(session, url: str, part: Path, most: int, advance: Callable[[int], Any], stop: threading.Event) -> None:
-    """Ask once for what `part` lacks and append it; start over where the server does not resume in the middle."""
-    here = bytes_in(part)
-    with ask(session, "GET", url, headers={"Range": f"bytes={here}-"} if here else {}) as answer:
-        if not answer.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
+    """Request the missing rest of `part` once and append it; start over if the server does not resume."""
+    received = bytes_in(part)
+    with ask(session, "GET", url, headers={"Range": f"bytes={received}-"} if received else {}) as answer:
+        if not answer.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
             part.write_bytes(b"")
-            advance(-here)
+            advance(-received)
             if answer.status_code in (206, 416):
-                raise Failure(f"{urlsplit(url).netloc} did not resume after {here} bytes", LATER)
+                raise Failure(f"{urlsplit(url).netloc} did not resume after {received} bytes", LATER)
         with part.open("ab", buffering=0) as out:
             for chunk in answer.raw.stream(CHUNK, decode_content=False):
                 if stop.is_set():
-                    raise Failure("It was stopped", "run the same again, which resumes")
+                    raise Failure("The download was stopped", "run the same command again to resume")
                 advance(out.write(chunk))
                 if out.tell() > most:
-                    return  # more than listed: the checksum will tell
+                    return  # larger than listed: the checksum will be wrong
 
 
 def part_of(target: PathLike) -> Path:
-    """Where the beginning of an unfinished file lies."""
+    """The path of an unfinished download."""
     target = Path(target)
     return target.with_name(f"{target.name}.part")
 
 
 def digest(path: PathLike, like: str) -> str:
-    """A file's checksum, of the same kind as another: `SHA-1:`, `MD5:` or `git SHA-1:` (Pro Git, 10.2) and its digits."""
+    """A file's checksum of the same kind as `like`: `SHA-1:`, `MD5:` or `git SHA-1:` (Pro Git, 10.2) with its
+    digits."""
     path = Path(path)
     kind = like.partition(":")[0]
     start = f"blob {bytes_in(path)}\0".encode() if kind == "git SHA-1" else b""
@@ -175,6 +180,6 @@ def digest(path: PathLike, like: str) -> str:
 
 
 def bytes_in(path: PathLike) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Size of a file in bytes; 0 if it does not exist."""
     path = Path(path)
     return path.stat().st_size if path.exists() else 0

@@ -1,6 +1,6 @@
-"""VGG19's ImageNet weights: a named local file, else Keras's own file, fetched once to where Keras keeps it.
+"""VGG19's ImageNet weights: a local file, or Keras's own file, downloaded once to Keras's cache.
 
-`WMH_VGG19_WEIGHTS` names a local file. A file asked for by name is never silently replaced by random weights.
+The environment variable `WMH_VGG19_WEIGHTS` names a local file. If it is set, random weights are never used instead.
 """
 
 import os
@@ -19,32 +19,34 @@ VGG19_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
-VGG19_MD5 = "253f8cb515780f3b799900260a226db6"  # as Keras itself checks it
+VGG19_MD5 = "253f8cb515780f3b799900260a226db6"  # the checksum in Keras
 
 
 def vgg19_file() -> tuple[Path | None, str]:
-    """The weights file and where it came from, in words; (None, why) where there is none.
+    """The weights file and its origin in words; (None, reason) if it is not available.
 
     Raises
     ------
     FileNotFoundError
-        `WMH_VGG19_WEIGHTS` names no file.
+        `WMH_VGG19_WEIGHTS` names a file that does not exist.
     """
     if named := os.environ.get("WMH_VGG19_WEIGHTS"):
         path = Path(named).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"WMH_VGG19_WEIGHTS names {path}, where no file is: correct it, or unset it.")
+            raise FileNotFoundError(
+                f"WMH_VGG19_WEIGHTS names {path}, which does not exist: correct or unset the variable."
+            )
         return path, f"the file {path.name} named by WMH_VGG19_WEIGHTS"
     target = keras_home() / "models" / Path(urllib.parse.urlparse(VGG19_URL).path).name
     checksum = f"MD5:{VGG19_MD5}"
     try:
         if not (target.is_file() and web.digest(target, checksum) == checksum):
             web.reach(VGG19_URL)
-            print(f"Fetching VGG19's weights (80 MB) from {VGG19_URL}, once …", flush=True)
+            print(f"Downloading VGG19's weights (80 MB, once) from {VGG19_URL} …", flush=True)
             with web.open_session() as session, tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
                 web.receive(session, VGG19_URL, target, checksum, advance=bar.update)
     except OSError as error:
-        return None, f"VGG19's weights could not be fetched: {getattr(error, 'what', error)}"
+        return None, f"VGG19's weights could not be downloaded: {getattr(error, 'what', error)}"
     return target, "Keras's ImageNet weights"
 
 
@@ -54,19 +56,19 @@ def load_by_name(model: keras.Model, path: PathLike) -> None:
     Raises
     ------
     ValueError
-        The file does not hold every layer of the model; the message names the file.
+        The file lacks layers of the model; the message names the file.
     """
     try:
         with h5py.File(path) as file:
-            listed = set(np.asarray(file.attrs["layer_names"]).astype(str))  # Keras passes over what is not listed
+            listed = set(np.asarray(file.attrs["layer_names"]).astype(str))  # Keras skips layers that are not listed
             missing = {layer.name for layer in model.layers if layer.weights} - (listed & set(file))
         if missing:
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         model.load_weights(path, by_name=True)
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} does not hold VGG19's weights ({error}): use Keras's notop file.") from error
+        raise ValueError(f"{path} does not contain VGG19's weights ({error}): use Keras's notop file.") from error
 
 
 def keras_home() -> Path:
-    """The folder where Keras keeps what it downloads."""
+    """The folder of Keras's downloads."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()

@@ -1,1 +1,1 @@
-"""What people look at: figures, pictures, sentences computed from tables, viewers, and HTML pages."""
+"""Figures, pictures, sentences computed from tables, viewers, and HTML pages."""

@@ -1,7 +1,7 @@
-"""What the front page answers first: which loss, how sure, on which lesions, on which scans; and what the study cannot say.
-
-Input: the tables of `wmhlib.evaluation`. Output: sentences, and the scoreboard as rows for the template. A lead counts as shown by
-the rule of `wmhlib.report.findings` (D-019); every loss is compared with the Siamese one.
+"""The first answers on the front page: which loss is best, how certain this is, for which lesions and scans, and the
+limits.
+Input: the tables of `wmhlib.evaluation`. Output: sentences, and the scoreboard as rows for the template. Every loss is
+compared with the Siamese loss; a difference is significant by the rule of `wmhlib.report.findings` (D-019).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,26 +15,29 @@ from wmhlib.evaluation.names import UNTRAINED, colour, shown, title
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds
 
-UNSEEN = {"external": "scans of an unseen centre", "holdout": "held-out scans of the training centres"}
+UNSEEN = {"external": "scans from centres not used in training", "holdout": "held-out scans of the training centres"}
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
-"""Metrics of the scoreboard, before the two at equal false positives."""
+"""Metrics of the scoreboard, to the left of those at other thresholds."""
 
 SMALL = f"lesions below {SMALL_MM3:g} mm³"
 
 QUESTIONS = {
     "dice": ("Overlap (Dice)", "overlap better with the reference"),
-    "all": ("Lesions found at equal false positives", "find more lesions at equal false positives"),
+    "all": (
+        "Fraction of lesions detected at equal false positives",
+        "detect more lesions at the same number of false positives per scan",
+    ),
     "small": (
-        f"{SMALL[0].upper()}{SMALL[1:]} found at equal false positives",
-        f"find more {SMALL} at equal false positives",
+        f"Fraction of {SMALL} detected at equal false positives",
+        f"detect more {SMALL} at the same number of false positives per scan",
     ),
 }
-"""What is asked of the losses: as a heading, and as what one does better than another."""
+"""The questions on the losses: as a heading, and as the verb phrase for the better loss, in the plural."""
 
 
 def unseen_split(summary: pd.DataFrame) -> str:
-    """The split that the front page speaks of: external where there is one."""
+    """The split that the front page reports: external if the study has one, otherwise holdout."""
     return "external" if (summary.split == "external").any() else "holdout"
 
 
@@ -43,7 +46,8 @@ def _own(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd.DataFrame]]:
-    """Of each of `QUESTIONS`: the figure of every loss that is compared, highest first, and the comparisons with one loss."""
+    """For each of `QUESTIONS`: its key, the value of every loss compared, highest first, and the comparisons in this
+    split."""
     split, scores = unseen_split(tables["summary"]), tables["froc_scores"]
     for key in QUESTIONS:
         if key == "dice":
@@ -66,39 +70,44 @@ def _listed(losses: Sequence[str]) -> str:
 
 
 def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """A sentence on each of `QUESTIONS`: who leads, and what is shown against the loss that all are compared with."""
+    """For each of `QUESTIONS`, the mean of every loss and the significant differences from the loss they are compared
+    with."""
     sentences = []
     for key, values, pairs in _asked(tables):
         text = f"{QUESTIONS[key][0]}: {', '.join(f'{title(loss)} {value:.2f}' for loss, value in values.items())}."
         tested = pairs[pairs.p.notna()]
         if not len(tested):
-            sentences.append(f"{text} Too few subjects, or too few losses, to compare them.")
+            sentences.append(f"{text} There are too few subjects or losses for a comparison.")
             continue
-        against = title(tested.against.iloc[0])
+        against = _listed([tested.against.iloc[0]])
         parts = [
             f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
             for _, row in tested.iterrows()
             if holds(row)
         ]
-        said = f"Shown against {against}: {'; '.join(parts)}." if parts else f"No difference from {against} is shown."
-        sentences.append(f"{text} {said}")
+        differences = (
+            f"Significant differences from {against}: {'; '.join(parts)}."
+            if parts
+            else f"No significant difference from {against}."
+        )
+        sentences.append(f"{text} {differences}")
     return sentences
 
 
 def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
-    """The answer in two or three sentences, with its certainty."""
-    said, open_questions, against = [], [], ""
+    """The answer in two or three sentences, with the number of scans and trainings behind it."""
+    differences, open_questions, against = [], [], ""
     for key, values, pairs in _asked(tables):
         tested, does = pairs[pairs.p.notna()], QUESTIONS[key][1]
         if not len(tested) or len(values) < 2:
             continue
         against = _listed([tested.against.iloc[0]])
-        shown_ones = tested[tested.apply(holds, axis=1)]
-        better, worse = (list(shown_ones.loss[sign * shown_ones.difference > 0]) for sign in (1, -1))
+        significant = tested[tested.apply(holds, axis=1)]
+        better, worse = (list(significant.loss[sign * significant.difference > 0]) for sign in (1, -1))
         if better:
-            said.append(f"{_listed(better)} {does if len(better) > 1 else _singular(does)} than {against}")
+            differences.append(f"{_listed(better)} {does if len(better) > 1 else _singular(does)} than {against}")
         if worse:
-            said.append(f"{against} {_singular(does)} than {_listed(worse)}")
+            differences.append(f"{against} {_singular(does)} than {_listed(worse)}")
         if not better and not worse:
             open_questions.append(QUESTIONS[key][0])
     split = unseen_split(tables["summary"])
@@ -111,33 +120,48 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
             else "nothing was measured"
         )
         text = f"{where}, {lead}; losses were not compared."
-    elif said:
-        text = f"{where}, {'; '.join(said)}."
+    elif differences:
+        text = f"{where}, {'; '.join(differences)}."
     else:
-        text = f"{where}, no loss is shown to do better or worse than {against}, in overlap or in lesions found at equal false positives."
-    if said and open_questions:
-        text += f" No difference is shown in {' or '.join(each[0].lower() + each[1:] for each in open_questions)}."
-    few = "one training a loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings a loss"
-    return f"{text} This rests on {int(_own(tables['summary'], split).subjects.max())} scans and {few}."
+        text = (
+            f"{where}, no loss differs significantly from {against}, neither in overlap nor in the fraction of lesions "
+            "detected at the same number of false positives per scan."
+        )
+    if differences and open_questions:
+        topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
+        text += f" No significant difference in {topics}."
+    trainings = (
+        "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
+    )
+    return f"{text} This rests on {int(_own(tables['summary'], split).subjects.max())} scans and {trainings}."
 
 
 def _singular(does: str) -> str:
+    """A verb phrase of `QUESTIONS` in the singular."""
     verb, rest = does.split(" ", 1)
     return f"{verb}s {rest}"
 
 
 NOTE = (
-    "Means over scans, in bold the best as far as shown, which may be chance; each bar is the 95 % interval of its mean, all bars of "
-    "a column on one scale. Dice to AVD are at a threshold of one half, where losses do not mark equally much; HD95 is the 95th "
-    "percentile of the distance between outlines, AVD the absolute difference in volume. A loss's own threshold is chosen on the "
-    "validation scans. Found at equal FP: the fraction of lesions found, averaged over thresholds with {}, {}, {}, {} and {} false "
-    "positives (FP) a scan."
+    "Means over scans. The best mean of a column is bold; this lead may be chance. Each bar is the 95 % interval of "
+    "its mean, and all bars of a column share one scale. The columns Dice to AVD use the threshold 0.5, at which "
+    "some losses mark more voxels than others. HD95 is the 95th percentile of the distance between the outlines, AVD "
+    "the absolute volume difference. A loss's own threshold is the one with the highest mean Dice on the validation "
+    "scans. Detected at equal FP: fraction of lesions detected, averaged over {}, {}, {}, {} and {} false positives "
+    "(FP) per scan."
 )
 
 
 def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
-    """The losses by metrics on the unseen scans, for the template: `columns` (title, arrow) and `rows`, each with `label`,
-    `colour` and `cells` (text, and in per cent of the column's span `at`, `low`, `high`; the best marked)."""
+    """Losses by metrics on the unseen scans, for the template.
+
+    Returns
+    -------
+    dict
+        `columns`, pairs of title and whether higher is better; `rows`, each with `label`, `colour` and `cells`; `split`
+        and `note` in words. A cell has `text`, `best`, and `at`, `low` and `high`: mean and interval in per cent of the
+        column's range, None where undefined.
+    """
     split = unseen_split(tables["summary"])
     summary = _own(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
@@ -155,13 +179,15 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     for kind in ("all", "small"):
         scores = tables["froc_scores"]
         own = _own(scores[scores.lesions == kind], split).set_index("loss").reindex(names)[["score", "low", "high"]]
-        columns.append(("Found at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
+        columns.append(("Detected at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
         _add_cells(cells, own, "{:.0%}".format, True)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     return {"columns": columns, "rows": rows, "split": UNSEEN[split], "note": NOTE.format(*map(str, RATES))}
 
 
 def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> None:
+    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a
+    mean."""
     values = parts.to_numpy(float)
     finite = values[np.isfinite(values)]
     low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
@@ -179,35 +205,39 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
 
 
 def about(cohort: pd.DataFrame, synthetic: bool, seeds: int) -> str:
-    """What every page says at its top: which scans, how many subjects and trainings, and what they therefore cannot say.
+    """The line at the top of every page: which scans, how many subjects and trainings, and whether the scans are
+    synthetic.
 
-    `synthetic`: the study's own folder holds scans that were drawn, not made by a scanner; external folders hold real ones.
+    `synthetic`: the scans in the study's own data folder are simulated; those of external folders are real.
     """
     counts = cohort[cohort.split != ""].groupby("split", sort=False).size()
     parts = ", ".join(
         f"{counts[split]} {split}" for split in ("training", "validation", "holdout", "external") if split in counts
     )
-    trainings = f"{seeds} training{'s' if seeds > 1 else ''} a loss"
+    trainings = f"{seeds} training run{'s' if seeds > 1 else ''} per loss"
     if synthetic:
-        return f"Synthetic scans: {parts}; {trainings}. They show how the study works, and say nothing about patients."
-    return f"Scans of {cohort.centre.nunique()} centres: {parts}; {trainings}."
+        return (
+            f"Synthetic scans ({parts}), {trainings}. They show how the study works, not how it performs in patients."
+        )
+    return f"Scans from {cohort.centre.nunique()} centres ({parts}), {trainings}."
 
 
 def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> list[str]:
-    """What a reader might conclude and may not."""
+    """Conclusions that the study does not support, one sentence each."""
     split = unseen_split(tables["summary"])
     subjects, centres = int(_own(tables["summary"], split).subjects.max()), tables["centres"]
     own = centres[centres.split == split].centre.nunique()
     sentences = []
     if synthetic:
-        sentences.append("How the losses do on patients: these scans were drawn.")
+        sentences.append("How the losses perform on scans of patients: these scans are synthetic.")
     if seeds == 1:
-        sentences.append("How much of a difference is the luck of a training: each loss was trained once.")
+        sentences.append("How much of a difference is due to chance in training: each loss was trained once.")
     sentences.append(
-        f"How the losses do elsewhere: {subjects} scans of {own} centre{'s' if own > 1 else ''} were tested, and the intervals draw "
-        "from these."
+        f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
+        "tested, and the intervals resample only these."
     )
     sentences.append(
-        "Which of two losses is better where neither is the Siamese one: each was compared with that one alone."
+        "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "
+        "only."
     )
     return sentences

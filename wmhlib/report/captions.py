@@ -1,4 +1,4 @@
-"""A caption for every figure and for Table 1, computed from the study's tables."""
+"""Captions of the figures and of Table 1, computed from the study's tables."""
 
 import numpy as np
 import pandas as pd
@@ -10,83 +10,91 @@ from wmhlib.study import Study
 
 
 def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
-    """What a reader must know to read Table 1: subjects, seeds, weights, the rule for undefined figures, the ceiling."""
+    """The caption of Table 1: subjects, seeds, weights, the rule for undefined metrics, the resampling ceiling."""
     counts = tables["summary"].groupby("split", sort=False).subjects.max()
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
-        f"{len(study.config.seeds)} seed(s) a loss. Mean ± SD over subjects, seeds averaged first; in brackets the 95 % "
-        f"bootstrap interval of the mean over subjects and seeds; ★ the best mean. {undefined(tables['summary'])} "
-        f"{ceiling(records.ceilings(study))} "
-        "The rank score (0 best, 1 worst of the challenge's teams) is approximate, and compares only for scans of the "
+        f"{len(study.config.seeds)} seed(s) per loss. Mean ± SD over subjects, after averaging the seeds; in brackets "
+        "the 95 % bootstrap interval of the mean over subjects and seeds; ★ marks the best mean. "
+        f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
+        "challenge's teams) is approximate and only comparable for scans of the "
         "challenge." + "".join(f" {network}: {origin['source']}." for network, origin in records.origins(study).items())
     )
 
 
 def undefined(table: pd.DataFrame) -> str:
-    """The rule for undefined figures, and how many there are."""
+    """The rule for undefined metrics, and how many values are undefined."""
     count = int(table[[f"{metric}_undefined" for metric in measured_in(table)]].to_numpy().sum())
     return (
-        "An undefined figure (no boundary, hence no distance, where a mask is empty) is left out of its mean and counted "
-        f"beside it ({count} here); a figure with any such case gets no star."
+        "Undefined values (an empty mask has no boundary, hence no distance) are left out of the mean and counted "
+        f"next to it ({count} in this table). Metrics that are undefined for any scan of a data set are not marked as "
+        "best there."
     )
 
 
 def ceiling(ceilings: pd.DataFrame) -> str:
-    """What repeating the reference slices would reach in the study's own view, per data set, from `ceilings.csv`."""
+    """The Dice of the reference after resampling to the network's slices and back, per data set, from
+    `ceilings.csv`."""
     parts = [
-        f"{some.dice.mean():.2f} on {WHERE[split]} ({some.dice.min():.2f} to {some.dice.max():.2f})"
-        for split, some in ceilings[ceilings.split.isin(WHERE)].groupby("split", sort=False)
+        f"{rows.dice.mean():.2f} on {WHERE[split]} ({rows.dice.min():.2f} to {rows.dice.max():.2f})"
+        for split, rows in ceilings[ceilings.split.isin(WHERE)].groupby("split", sort=False)
     ]
     return (
-        "Bringing a reference to the network's slices and back costs Dice by itself: a network that repeated its reference "
-        f"slices would reach {' and '.join(parts)} (mean, lowest to highest; notebook 2)."
+        "Resampling to the network's slices and back lowers Dice by itself: a network that reproduced the reference "
+        f"slices exactly would reach {' and '.join(parts)} (mean, range in brackets; notebook 2)."
     )
 
 
 def without_lesions(loads: pd.DataFrame) -> str:
-    """Which subjects' references hold no lesion and what follows (D-020), from `lesion_loads.csv`; empty where all do."""
+    """The subjects whose reference has no lesion and the consequences (D-020), from `lesion_loads.csv`; empty if there
+    is none."""
     names = loads.subject[loads.lesions == 0]
     if names.empty:
         return ""
     return (
-        f"No lesion in the reference of {', '.join(names)}: any WMH drawn there gives Dice and F1 of 0, none leaves them "
-        "undefined as AVD, recall and distance are in either case, and undefined figures are left out of the means and "
-        "counted; a logarithmic axis of volumes does not show these subjects."
+        f"The reference of {', '.join(names)} has no lesion. If WMH is predicted there, Dice and F1 are 0, otherwise "
+        "they are undefined. AVD, recall and distance are undefined in both cases. Undefined values are left out of "
+        "the means and counted. A logarithmic volume axis does not show these subjects."
     )
 
 
 def slopes_caption(table: pd.DataFrame, comparison: pd.DataFrame, split: str) -> str:
-    """Of the paired slopes: on how many subjects each loss lies above the Siamese one."""
-    here = comparison[(comparison.split == split) & (comparison.metric == "dice")]
-    parts = [f"{title(row.loss)} {row.share_above:.0%}" for row in here.itertuples() if np.isfinite(row.share_above)]
-    text = f"Each line is one of {table[table.split == split].subjects.max():.0f} subjects, seeds averaged; the thick one is the mean."
+    """Caption of the paired slopes: the fraction of subjects for which each loss exceeds the Siamese loss."""
+    compared = comparison[(comparison.split == split) & (comparison.metric == "dice")]
+    parts = [
+        f"{title(row.loss)} {row.share_above:.0%}" for row in compared.itertuples() if np.isfinite(row.share_above)
+    ]
+    subjects = table[table.split == split].subjects.max()
+    text = f"Each line is one of {subjects:.0f} subjects, averaged over seeds; the thick line is the mean."
     if parts:
-        text += f" Share of subjects with a higher Dice than under Siamese (ties count half): {', '.join(parts)}."
+        text += f" Fraction of subjects with a higher Dice than with Siamese (ties count half): {', '.join(parts)}."
     return text
 
 
 def detection_caption(detection: pd.DataFrame, split: str) -> str:
-    """Of detection by size: where the losses lie furthest apart."""
-    here = detection[(detection.split == split) & ~detection.loss.isin(UNTRAINED)]
-    if not len(here):
-        return "No lesion to find."
-    by_size = here.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
-    enough = by_size[by_size.index.isin(_often(here))] if len(_often(here)) else by_size
+    """Caption of detection by size: the lesion size at which the losses differ most."""
+    trained = detection[(detection.split == split) & ~detection.loss.isin(UNTRAINED)]
+    if not len(trained):
+        return "The references have no lesions."
+    by_size = trained.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
+    enough = by_size[by_size.index.isin(_often(trained))] if len(_often(trained)) else by_size
     gaps_by_size = enough.max(axis=1) - enough.min(axis=1)
-    apart = gaps_by_size.idxmax()
-    row = by_size.loc[apart]
-    if not gaps_by_size[apart] > 0:
-        return "All losses find the same lesions, at every size. Bars are 95 % intervals; n counts lesions."
+    widest = gaps_by_size.idxmax()
+    row = by_size.loc[widest]
+    if not gaps_by_size[widest] > 0:
+        return (
+            "All losses detect the same fraction of lesions at every size. Bars: 95 % intervals; n: number of lesions."
+        )
     return (
-        f"The losses lie furthest apart for lesions {_of_size(apart[1])}: {title(row.idxmax())} finds {row.max():.0%}, "
-        f"{title(row.idxmin())} {row.min():.0%}. Bars are 95 % intervals; n counts lesions."
+        f"The losses differ most for lesions {_of_size(widest[1])}: {title(row.idxmax())} detects {row.max():.0%}, "
+        f"{title(row.idxmin())} {row.min():.0%}. Bars: 95 % intervals; n: number of lesions."
     )
 
 
 def _often(detection: pd.DataFrame) -> list[tuple]:
-    """The size bins with at least ten lesions: rates of fewer jump."""
-    some = detection[detection.lesions >= 10]
-    return list(zip(some.from_mm3, some["size"], strict=True))
+    """The size bins with at least ten lesions; with fewer, the fraction is unstable."""
+    frequent = detection[detection.lesions >= 10]
+    return list(zip(frequent.from_mm3, frequent["size"], strict=True))
 
 
 def _of_size(name: str) -> str:
@@ -94,48 +102,48 @@ def _of_size(name: str) -> str:
 
 
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
-    """Of volume agreement: bias, limits and ICC of every loss."""
+    """Caption of volume agreement: bias, limits of agreement and ICC of every loss."""
     parts = []
     for row in agreement[(agreement.split == split) & ~agreement.loss.isin(UNTRAINED)].itertuples():
-        known = []
+        details = []
         if np.isfinite(row.lower_limit_ml):
-            known.append(f"limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}")
+            details.append(f"limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}")
         if np.isfinite(row.icc):
-            known.append(f"ICC {row.icc:.2f}")
-        parts.append(f"{title(row.loss)} {row.bias_ml:+.1f} ml" + (f" ({', '.join(known)})" if known else ""))
-    return f"Bias, predicted less reference: {'; '.join(parts)}. Dashed: bias; dotted: 95 % limits of agreement."
+            details.append(f"ICC {row.icc:.2f}")
+        parts.append(f"{title(row.loss)} {row.bias_ml:+.1f} ml" + (f" ({', '.join(details)})" if details else ""))
+    return f"Bias (predicted minus reference): {'; '.join(parts)}. Dashed: bias; dotted: 95 % limits of agreement."
 
 
 def centres_caption(centres: pd.DataFrame) -> str:
-    """Of the breakdown by centre: the centre and loss that do worst."""
-    here = centres[~centres.loss.isin(UNTRAINED) & centres.dice_mean.notna()]
-    bars = "Bars are 95 % intervals, absent below three subjects."
-    if not len(here):
+    """Caption of the results by centre: the centre and loss with the lowest mean Dice."""
+    trained = centres[~centres.loss.isin(UNTRAINED) & centres.dice_mean.notna()]
+    bars = "Bars are 95 % intervals, drawn for three or more subjects."
+    if not len(trained):
         return bars
-    worst = here.loc[here.dice_mean.idxmin()]
+    worst = trained.loc[trained.dice_mean.idxmin()]
     where = f"{worst.centre} ({worst.split}, {worst.subjects} subject(s))"
     return f"Lowest mean Dice: {title(worst.loss)} at {where}, {worst.dice_mean:.2f}. {bars}"
 
 
 def gap_caption(gap: pd.DataFrame) -> str:
-    """Of the generalisation gap in Dice: whose interval excludes zero, and on which side."""
-    here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)]
+    """Caption of the generalisation gap: the losses whose interval in Dice excludes zero, and on which side."""
+    dice_gaps = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)]
     worse, better = (
-        [title(row.loss) for row in here.itertuples() if clear(row)]
+        [title(row.loss) for row in dice_gaps.itertuples() if clear(row)]
         for clear in (lambda row: row.low > 0, lambda row: row.high < 0)
     )
-    text = "Right of zero a loss does worse on the external subjects than on the held-out ones. "
+    text = "To the right of zero, a loss performs worse on the external subjects than on the held-out ones. "
     parts = [f"the interval lies right of zero for {', '.join(worse)}"] * bool(worse)
     parts += [f"{'' if worse else 'the interval lies '}left of zero for {', '.join(better)}"] * bool(better)
     return text + f"In Dice, {' and '.join(parts) if parts else 'no interval excludes zero'}."
 
 
 def density_caption(per_subject: pd.DataFrame, split: str) -> str:
-    """Of Figure 5: how many masks are empty or hold twice the volume."""
-    here = per_subject[(per_subject.split == split) & ~per_subject.loss.isin(UNTRAINED)]
-    empty = here[here.predicted_density_pct == 0].groupby("loss").size()
-    double = here[here.avd_pct >= 100].groupby("loss").size()
+    """Caption of Figure 5: how many masks are empty or have an absolute volume difference of 100 % or more."""
+    trained = per_subject[(per_subject.split == split) & ~per_subject.loss.isin(UNTRAINED)]
+    empty = trained[trained.predicted_density_pct == 0].groupby("loss").size()
+    double = trained[trained.avd_pct >= 100].groupby("loss").size()
     parts = [
-        f"{title(loss)} {empty.get(loss, 0)} empty, {double.get(loss, 0)} at 100 % or more" for loss in present(here)
+        f"{title(loss)} {empty.get(loss, 0)} empty, {double.get(loss, 0)} at 100 % or more" for loss in present(trained)
     ]
-    return f"Masks ({'; '.join(parts)})."
+    return f"Number of masks: {'; '.join(parts)}."

@@ -1,7 +1,6 @@
-"""A drawing of a Keras network: each convolution a box as high as it has filters, at the height of its picture's size.
-
-A U-Net draws itself as a U, its skip connections across; a dense block as a row of boxes with an arc for everything that a
-convolution sees beside its neighbour. The discriminator draws itself as two paths through one network (Figure 3 of the paper).
+"""A drawing of a Keras network: one box per convolution, whose size shows its filters and whose height its resolution.
+A U-Net looks like a U with horizontal skip connections. In a dense block, arcs show the inputs of a convolution other
+than the output of the previous one. The discriminator is drawn as two paths through one network (Figure 3 of the paper).
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ BOXES = {
     "Reshape": ("transposed convolution", "#009e73"),
     "Concatenate": ("side by side", "#8a6d00"),  # where a network ends with it
 }
-"""What is drawn of a network, by the class of its layers: in words, and its colour. Others are passed through."""
+"""The layers that are drawn, by class name: label and colour. Other layers are skipped, and edges pass through them."""
 
 
 def network(model: keras.Model, title: str = "") -> go.Figure:
@@ -131,7 +130,8 @@ def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "
 
 
 def _drawn(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a box: of a transposed convolution (1x1 convolution, two reshapes) the last reshape alone."""
+    """Whether a layer is drawn. A transposed convolution is a 1x1 convolution and two reshapes, of which the last is
+    drawn."""
     kind = type(layer).__name__
     if kind == "Conv2D":
         return layer.kernel_size != (1, 1) or layer.activation.__name__ != "linear"
@@ -139,7 +139,7 @@ def _drawn(layer: keras.layers.Layer) -> bool:
 
 
 def _inputs(nodes: Any) -> list[str]:
-    """The names of the layers that a layer of a configuration takes its inputs from."""
+    """The names of the input layers in a layer's `inbound_nodes`."""
     if isinstance(nodes, dict):
         history = (
             nodes.get("config", {}).get("keras_history") if nodes.get("class_name") == "__keras_tensor__" else None

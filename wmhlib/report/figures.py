@@ -1,7 +1,6 @@
-"""Plotly figures of a study's results, from saved tables; no statistic is computed here beyond means over seeds and bins.
-
-One colour per loss in every figure (Okabe and Ito's palette, told apart by colour-blind readers), units on every axis.
-Figures of data and trainings: `wmhlib.report.training_figures`.
+"""Plotly figures of a study's results, from saved tables. Only means over seeds and bins are computed here.
+Each loss has the same colour in every figure (Okabe and Ito's palette, which colour-blind readers can distinguish), and
+every axis has its unit. Figures of data and trainings: `wmhlib.report.training_figures`.
 """
 
 import html
@@ -20,16 +19,17 @@ from wmhlib.evaluation.names import UNTRAINED, colour, measured_in, present, tit
 from wmhlib.evaluation.tables import over_seeds
 from wmhlib.metrics import METRICS
 
-plotly.io.renderers.default = "plotly_mimetype"  # JupyterLab draws it, and so does the exported page
+plotly.io.renderers.default = "plotly_mimetype"  # both JupyterLab and the exported page draw it
 
 DENSITY_EDGES_PCT = (0.0, 0.03, 0.1, 0.3, 1.0, 100.0)
-"""Bins of positive class density; the first is the paper's own (Figure 5), the others are spaced evenly in ratio."""
+"""Bin edges of positive class density in per cent; the first bin is the paper's (Figure 5), the others are evenly
+spaced in ratio."""
 
 KINDS = ("missed", "found", "false")
-"""Lesions of the map, in the legend's order."""
+"""Kinds of lesions in the lesion map, in the legend's order."""
 
 BARS = {"thickness": 1.4, "width": 3}
-"""How error bars are drawn."""
+"""Style of the error bars."""
 
 
 def show(figure: go.Figure, caption: str) -> None:
@@ -40,10 +40,10 @@ def show(figure: go.Figure, caption: str) -> None:
 def drawn(
     draw: Callable, table: pd.DataFrame, height: int, hover: str, orders: dict | None = None, **options
 ) -> go.Figure:
-    """A figure of plotly.express: losses in order, by title and colour; panels titled by their value alone.
+    """A plotly.express figure with losses in the usual order, by title and colour; panels are titled by their value.
 
-    `hover` is a template of plotly's; `orders` are category orders besides that of the losses; `options` are those of
-    `draw`. Subjects are escaped, since they are hover text.
+    `hover` is a plotly hover template, `orders` are further category orders, and `options` are passed to `draw`.
+    Subjects are escaped, because they appear in hover text.
     """
     losses = present(table)
     table = table.sort_values("loss", key=lambda names: names.map(losses.index), kind="stable")
@@ -61,18 +61,19 @@ def drawn(
 
 
 def _with_interval(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
-    """95 % intervals as plotly wants them: distances `below` and `above` the value; 0 where undefined."""
+    """95 % intervals in plotly's form: distances `below` and `above` the value, 0 where undefined."""
     return table.assign(below=(table[value] - table[low]).fillna(0), above=(table[high] - table[value]).fillna(0))
 
 
 def _by_metric(per_subject: pd.DataFrame, split: str, titles: dict[str, str]) -> pd.DataFrame:
-    """`loss, subject, metric` (by its title), `value`: one row per value, seeds averaged."""
+    """A table of `loss, subject, metric` (its title) and `value`, averaged over seeds."""
     subjects = over_seeds(per_subject[per_subject.split == split]).rename(columns=titles)
     return subjects.melt(["loss", "subject"], list(titles.values()), var_name="metric")
 
 
 def metric_panels(per_subject: pd.DataFrame, split: str) -> go.Figure:
-    """The metrics of every subject by loss, with mean: one panel per metric, one point per subject (seeds averaged)."""
+    """The metrics of every subject by loss, with the mean: one panel per metric, one point per subject (averaged over
+    seeds)."""
     arrows = {
         name: f"{metric.title} {'↑' if metric.higher_is_better else '↓'}"
         for name, metric in measured_in(per_subject).items()
@@ -100,13 +101,13 @@ def volume_difference_by_density(per_subject: pd.DataFrame, split: str) -> go.Fi
         labels={"bin": "positive class density of the reference", "avd_pct": "absolute volume difference (%)"},
     )  # fmt: skip
     figure.update_traces(jitter=0.3, pointpos=0, marker_size=5).update_yaxes(rangemode="tozero")
-    return figure.add_hline(y=100, line_dash="dot", annotation_text="100 %: nothing predicted, or twice as much")
+    return figure.add_hline(y=100, line_dash="dot", annotation_text="100 %: nothing predicted, or twice the volume")
 
 
 def paired_slopes(
     per_subject: pd.DataFrame, split: str, metrics: tuple[str, ...] = ("dice", "lesion_recall")
 ) -> go.Figure:
-    """Every subject's metrics under every loss, joined by a line (seeds averaged), with the mean of each loss."""
+    """Every subject's metrics by loss, averaged over seeds and joined by a line, with the mean of each loss."""
     titles = {metric: METRICS[metric].title for metric in metrics}
     values = _by_metric(per_subject[~per_subject.loss.isin(UNTRAINED)], split, titles)
     figure = drawn(
@@ -143,8 +144,8 @@ def detection_by_size(table: pd.DataFrame, split: str) -> go.Figure:
 def froc(curves: pd.DataFrame, split: str) -> go.Figure:
     """Fraction of lesions detected by false positives per scan at every threshold, one line per loss; 0.5 is marked.
 
-    Thresholds that detect less than a stricter one are left out. What lies below half a false positive per scan is
-    drawn there.
+    Thresholds that detect fewer lesions than a stricter one are left out. Points below 0.5 false positives per scan are
+    drawn at 0.5.
     """
     points = curves[curves.split == split].sort_values(["false_detections", "recall"])
     highest, marked = points.groupby(["loss", "lesions"]).recall.cummax(), np.isclose(points.threshold, 0.5)
@@ -165,18 +166,20 @@ def froc(curves: pd.DataFrame, split: str) -> go.Figure:
 
 
 def calibration(table: pd.DataFrame, split: str) -> go.Figure:
-    """Fraction of voxels that are lesion by the probability that they were given, one line per loss; dotted: as it should be."""
+    """Fraction of voxels that are lesion by predicted probability, one line per loss; dotted: perfect calibration."""
     figure = drawn(
-        px.line, table[table.split == split], 430, "given %{x:.2f}: %{y:.0%} lesion, of %{customdata[0]:,} voxels",
+        px.line, table[table.split == split], 430,
+        "predicted %{x:.2f}: %{y:.0%} are lesion, of %{customdata[0]:,} voxels",
         x="predicted", y="fraction", markers=True, custom_data=["voxels"],
-        labels={"predicted": "probability given", "fraction": "fraction that is lesion"},
+        labels={"predicted": "predicted probability", "fraction": "fraction that is lesion"},
     )  # fmt: skip
     figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"dash": "dot", "color": "#888888"})
     return figure.update_yaxes(tickformat=".0%", range=[0, 1.02]).update_xaxes(range=[0, 1])
 
 
 def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> go.Figure:
-    """Bland-Altman: predicted less reference volume against their mean, one panel per loss, with bias and limits."""
+    """Bland-Altman plot: predicted minus reference volume against their mean, one panel per loss, with bias and
+    limits."""
     trained = volumes[(volumes.split == split) & ~volumes.loss.isin(UNTRAINED)]
     means = trained.groupby(["loss", "subject"])[["reference_ml", "predicted_ml"]].mean().reset_index()
     means["mean_ml"] = (means.reference_ml + means.predicted_ml) / 2
@@ -184,7 +187,7 @@ def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> 
     figure = drawn(
         px.scatter, means, 400, "%{hovertext}: %{y:+.2f} ml<extra></extra>", x="mean_ml", y="difference_ml",
         facet_col="loss", hover_name="subject",
-        labels={"mean_ml": "mean of both (ml)", "difference_ml": "predicted less reference (ml)"},
+        labels={"mean_ml": "mean of both (ml)", "difference_ml": "predicted minus reference (ml)"},
     )  # fmt: skip
     for column, loss in enumerate(present(means), start=1):
         agreement = table[(table.split == split) & (table.loss == loss)].iloc[0]
@@ -196,7 +199,7 @@ def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> 
 
 
 def _intervals(table: pd.DataFrame, value: str, height: int, hover: str, metrics: Iterable[str], **options):
-    """A value of every loss with its interval and a line at zero: one row per loss, one panel per metric."""
+    """A value per loss with its interval and a line at zero: one row per loss, one panel per metric."""
     titles = {metric: METRICS[metric].title for metric in metrics}
     rows = _with_interval(table[table.metric.isin(titles)].replace({"metric": titles}), value)
     figure = drawn(
@@ -208,7 +211,7 @@ def _intervals(table: pd.DataFrame, value: str, height: int, hover: str, metrics
 
 
 def differences(comparison: pd.DataFrame, split: str) -> go.Figure:
-    """Each loss less the one it is compared with, with 95 % intervals: one panel per metric, better to the right."""
+    """Each loss minus the one it is compared with, with 95 % intervals: one panel per metric, better to the right."""
     rows = comparison[comparison.split == split]
     rows = rows.assign(against=rows.against.map(title))
     hover = "%{x:.3f} against %{customdata[0]}, p after Holm %{customdata[1]:.3f}<extra>%{y}</extra>"
@@ -222,8 +225,9 @@ def differences(comparison: pd.DataFrame, split: str) -> go.Figure:
 
 
 def generalisation_gap(table: pd.DataFrame) -> go.Figure:
-    """Mean on holdout less mean on external subjects by loss, with 95 % intervals: one panel per metric of overlap."""
-    metrics, labels = ("dice", "lesion_recall", "lesion_f1"), {"gap": "holdout less external"}
+    """Mean on holdout minus mean on external subjects per loss, with 95 % intervals: one panel per metric of
+    overlap."""
+    metrics, labels = ("dice", "lesion_recall", "lesion_f1"), {"gap": "holdout minus external"}
     return _intervals(table, "gap", 340, "%{x:+.3f}<extra></extra>", metrics, labels=labels)
 
 
@@ -241,10 +245,10 @@ def by_centre(centres: pd.DataFrame, metric: str = "dice") -> go.Figure:
 
 
 def lesion_map(per_lesion: pd.DataFrame, split: str, seed: int) -> go.Figure:
-    """Lesions detected, missed and falsely detected under one seed, seen from the feet, one panel per loss.
+    """Lesions detected, missed, and false positives of one seed, seen from the feet, one panel per loss.
 
-    Millimetres in each scan's own space, about the centre of the subject's reference lesions, since scans are not
-    registered to one another.
+    Axes are in mm in each scan's own space, relative to the centre of the subject's reference lesions, because scans
+    are not registered to one another.
     """
     chosen = (per_lesion.split == split) & (per_lesion.seed == seed) & ~per_lesion.loss.isin(UNTRAINED)
     lesions, reference = per_lesion[chosen], per_lesion.kind[chosen] == "reference"

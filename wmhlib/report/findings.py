@@ -1,7 +1,7 @@
 """Sentences computed from the study's tables, so that they stay true for any data.
-
-Input: the tables of `wmhlib.evaluation`. Output: the findings of the report's front page. A difference counts as shown where its 95 % interval excludes zero *and* the paired test stays
-below 0.05 after Holm's correction for the losses compared in that figure; where nothing is shown, the sentence says so.
+Input: the tables of `wmhlib.evaluation`. Output: the findings on the report's front page. A difference is called
+significant if its 95 % interval excludes zero and the p value of the paired test is below 0.05 after Holm's correction
+for the losses compared in that metric (D-019). If no difference is significant, the sentence says so.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ LEVEL = 0.05
 
 
 def holds(row: pd.Series) -> bool:
-    """Whether a comparison's interval excludes zero and its corrected p lies below 0.05."""
+    """Whether a comparison is significant: its interval excludes zero and its corrected p is below 0.05."""
     return bool((row.low > 0 or row.high < 0) and row.p_holm < LEVEL)
 
 
@@ -26,13 +26,13 @@ def _name(metric: str) -> str:
 
 
 def _by(row) -> str:
-    """One shown difference in words: figure, size, interval, p."""
+    """A significant difference in words: metric, size, interval, p."""
     size, low, high = (shown(row.metric, value) for value in _size(row))
-    return f"{_name(row.metric)} by {size} ({low} to {high}, {_p(row.p_holm)})"
+    return f"{_name(row.metric)} by {size} (95 % interval {low} to {high}, {_p(row.p_holm)})"
 
 
 def _size(row) -> tuple[float, float, float]:
-    """How large a shown difference is, whichever way it goes, and the nearer and the farther end of its interval."""
+    """The absolute value of a significant difference, and the ends of its interval, the one closer to zero first."""
     return abs(row.difference), *sorted((abs(row.low), abs(row.high)))
 
 
@@ -41,17 +41,18 @@ def _p(value: float) -> str:
 
 
 def leaders(table: pd.DataFrame, split: str) -> list[str]:
-    """Which trained loss has the best mean Dice and lesion recall of a split; none where a mean leaves subjects out."""
-    here = table[(table.split == split) & ~table.loss.isin(UNTRAINED)].set_index("loss")
+    """The trained loss with the best mean Dice and lesion recall in a split; none is named if the metric is undefined
+    for a mask."""
+    losses = table[(table.split == split) & ~table.loss.isin(UNTRAINED)].set_index("loss")
     sentences = []
-    for metric in ("dice", "lesion_recall") if len(here) else ():
-        if count := int(here[f"{metric}_undefined"].sum()):
+    for metric in ("dice", "lesion_recall") if len(losses) else ():
+        if count := int(losses[f"{metric}_undefined"].sum()):
             sentences.append(
-                f"On {WHERE[split]}, {_name(metric)} is undefined for {count} masks, so no loss is called best in it."
+                f"On {WHERE[split]}, {_name(metric)} is undefined for {count} mask(s), so no loss is named best."
             )
             continue
-        order = here[f"{metric}_mean"].sort_values(ascending=False)
-        best = here[here[f"{metric}_mean"] == order.iloc[0]]
+        order = losses[f"{metric}_mean"].sort_values(ascending=False)
+        best = losses[losses[f"{metric}_mean"] == order.iloc[0]]
         text = f"On {WHERE[split]}, {' and '.join(title(loss) for loss in best.index)} "
         text += (
             f"{'has' if len(best) == 1 else 'share'} the highest mean {_name(metric)} ({shown(metric, order.iloc[0])}"
@@ -61,122 +62,127 @@ def leaders(table: pd.DataFrame, split: str) -> list[str]:
             text += f", 95 % interval {' to '.join(bounds)}"
         text += ")"
         if len(order) > len(best):
-            text += f", before {title(order.index[len(best)])} ({shown(metric, order.iloc[len(best)])})"
+            text += f", followed by {title(order.index[len(best)])} ({shown(metric, order.iloc[len(best)])})"
         sentences.append(text + ".")
     return sentences
 
 
 def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
-    """What is shown of the other losses against the Siamese one in a split; plainly, where it is nothing."""
-    here = comparison[comparison.split == split]
-    if not len(here):
+    """The significant differences between the Siamese loss and the others in a split; a sentence too if there is
+    none."""
+    compared = comparison[comparison.split == split]
+    if not len(compared):
         return []
-    against = title(here.against.iloc[0])
-    if here.p.isna().all():
-        return [f"On {WHERE[split]}, {here.subjects.max():.0f} subject(s) are too few to compare losses."]
+    against = title(compared.against.iloc[0])
+    if compared.p.isna().all():
+        return [f"On {WHERE[split]}, {compared.subjects.max():.0f} subject(s) are too few to compare losses."]
     sentences = []
-    for rival, rows in here[here.apply(holds, axis=1)].groupby("loss", sort=False):
+    for rival, rows in compared[compared.apply(holds, axis=1)].groupby("loss", sort=False):
         ahead = (rows.difference < 0) == rows.metric.map(lambda metric: METRICS[metric].higher_is_better)
         parts = [
-            f"{how} than {title(rival)} loss in {'; in '.join(_by(row) for row in some.itertuples())}"
-            for how, some in (("better", rows[ahead]), ("worse", rows[~ahead]))
-            if len(some)
+            f"{how} than the {title(rival)} loss in {'; in '.join(_by(row) for row in side.itertuples())}"
+            for how, side in (("better", rows[ahead]), ("worse", rows[~ahead]))
+            if len(side)
         ]
-        sentences.append(f"On {WHERE[split]}, {against} loss is {'; and '.join(parts)}.")
+        sentences.append(f"On {WHERE[split]}, the {against} loss is {'; and '.join(parts)}.")
     if sentences:
         return sentences
-    rivals, subjects = here.loss.unique(), int(here.subjects.max())
+    rivals, subjects = compared.loss.unique(), int(compared.subjects.max())
     text = (
-        f"On {WHERE[split]}, nothing is significant: no difference between {against} and "
-        f"{', '.join(title(loss) for loss in rivals)} in any of the five figures has both an interval without zero and "
-        f"p < {LEVEL} after Holm's correction ({subjects} subjects)"
+        f"On {WHERE[split]}, no difference is significant between {against} and "
+        f"{', '.join(title(loss) for loss in rivals)}: in no metric does the 95 % interval exclude zero with "
+        f"p < {LEVEL} after Holm's correction ({subjects} subjects)."
     )
     if len(rivals) * 2 / 2**subjects >= LEVEL:  # the smallest p of a test that changes signs
-        text += ", and with so few no difference could"
-    return [text + "."]
+        text += " With so few subjects, no difference could reach significance."
+    return [text]
 
 
 def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> list[str]:
-    """Who finds small lesions, and at what price in false detections."""
-    here = detection[(detection.split == split) & (detection.from_mm3 < SMALL_MM3) & ~detection.loss.isin(UNTRAINED)]
-    if not len(here):
+    """The losses that detect most and fewest small lesions, with their false positives per scan."""
+    small = detection[(detection.split == split) & (detection.from_mm3 < SMALL_MM3) & ~detection.loss.isin(UNTRAINED)]
+    if not len(small):
         return []
-    rate = here.groupby("loss").apply(lambda some: np.average(some.detected, weights=some.lesions)).sort_values()
-    price = false[false.split == split].set_index("loss").per_scan
+    rate = small.groupby("loss").apply(lambda rows: np.average(rows.detected, weights=rows.lesions)).sort_values()
+    false_positives = false[false.split == split].set_index("loss").per_scan
     best, worst = rate.index[-1], rate.index[0]
     text = (
-        f"Of the lesions below {SMALL_MM3:g} mm³ on {WHERE[split]}, {title(best)} finds {rate[best]:.0%} "
-        f"(with {price[best]:.1f} false detections a scan)"
+        f"Of the lesions below {SMALL_MM3:g} mm³ on {WHERE[split]}, {title(best)} detects {rate[best]:.0%} "
+        f"(with {false_positives[best]:.1f} false positives per scan)"
     )
     if best != worst:
-        text += f", {title(worst)} {rate[worst]:.0%} ({price[worst]:.1f})"
+        text += f", {title(worst)} {rate[worst]:.0%} ({false_positives[worst]:.1f})"
     return [text + "."]
 
 
 def equal_rates(scores: pd.DataFrame, comparison: pd.DataFrame, split: str) -> list[str]:
-    """Who finds most lesions where all mark equally much falsely, and what is shown of it against the Siamese loss.
+    """The fraction of lesions each loss detects at equal false positives, and the significant differences from the
+    Siamese loss.
 
-    Variants, which are not compared here, are not named where others are.
+    If losses were compared, only those are named; variants are not.
     """
     compared = {*comparison.loss, *comparison.against} or set(scores.loss)
     parts = []
     for lesions, (words, *_) in LESIONS.items():
-        here = scores[(scores.split == split) & (scores.lesions == lesions) & scores.score.notna()]
-        here = here[here.loss.isin(compared)].sort_values("score", ascending=False, kind="stable")
-        if len(here):
-            shares = ", ".join(f"{title(row.loss)} {row.score:.0%}" for row in here.itertuples())
-            parts.append(f"of {words} {shares}{_shown_ahead(comparison, split, lesions)}")
+        rows = scores[(scores.split == split) & (scores.lesions == lesions) & scores.score.notna()]
+        rows = rows[rows.loss.isin(compared)].sort_values("score", ascending=False, kind="stable")
+        if len(rows):
+            fractions = ", ".join(f"{title(row.loss)} {row.score:.0%}" for row in rows.itertuples())
+            parts.append(f"of {words}, {fractions}{_shown_ahead(comparison, split, lesions)}")
     if not parts:
         return []
     rates = f"{', '.join(map(str, RATES[:-1]))} and {RATES[-1]}"
-    text = f"On {WHERE[split]}, at the same number of false detections (averaged over {rates} a scan), the losses find "
+    text = f"On {WHERE[split]}, at equal false positives (mean over {rates} per scan), the losses detect "
     return [text + "; ".join(parts) + "."]
 
 
 def _shown_ahead(comparison: pd.DataFrame, split: str, lesions: str) -> str:
-    """In brackets, which losses are shown to find more or fewer of such lesions than the Siamese one; nothing untested."""
-    here = comparison[(comparison.split == split) & (comparison.lesions == lesions) & comparison.p.notna()]
-    if not len(here):
+    """In brackets, the losses that detect significantly more or fewer of these lesions than the Siamese loss; empty if
+    untested."""
+    tested = comparison[(comparison.split == split) & (comparison.lesions == lesions) & comparison.p.notna()]
+    if not len(tested):
         return ""
-    found = []
-    for _, row in here[here.apply(holds, axis=1)].iterrows():
+    differences = []
+    for _, row in tested[tested.apply(holds, axis=1)].iterrows():
         size, low, high = (100 * value for value in _size(row))
         more = "more" if row.difference > 0 else "fewer"
-        found.append(
-            f"{title(row.loss)} {size:.1f} points {more} than {title(row.against)}, {low:.1f} to {high:.1f}, "
-            + _p(row.p_holm)
+        differences.append(
+            f"{title(row.loss)} {size:.1f} percentage points {more} than {title(row.against)}, {low:.1f} to "
+            f"{high:.1f}, " + _p(row.p_holm)
         )
-    against = title(here.against.iloc[0])
-    return f" (shown: {'; '.join(found)})" if found else f" (no difference from {against} is shown)"
+    if not differences:
+        return f" (no significant difference from {title(tested.against.iloc[0])})"
+    return f" (significant: {'; '.join(differences)})"
 
 
 def ablations(table: pd.DataFrame, split: str) -> list[str]:
-    """Which variant changes Dice or lesion recall of the loss it varies, as far as the study shows it."""
-    here = table[(table.split == split) & table.metric.isin(["dice", "lesion_recall"])]
-    if not len(here):
+    """The variants that significantly change Dice or lesion recall of the loss they vary."""
+    tested = table[(table.split == split) & table.metric.isin(["dice", "lesion_recall"])]
+    if not len(tested):
         return []
-    found = here[here.apply(holds, axis=1)]
+    significant = tested[tested.apply(holds, axis=1)]
+    variants = tested.loss.nunique()
     parts = [
-        f"{title(row.loss)} {'raises' if row.difference > 0 else 'lowers'} {_by(row)} against {title(row.against)}"
-        for row in found.itertuples()
+        f"{title(row.loss)} {'raises' if row.difference > 0 else 'lowers'} {_by(row)} compared with "
+        f"{title(row.against)}"
+        for row in significant.itertuples()
     ]
     if not parts:
-        return [
-            f"On {WHERE[split]}, none of the {here.loss.nunique()} variants is shown to change Dice or lesion recall."
-        ]
-    rest = here.loss.nunique() - found.loss.nunique()
-    others = f"; of the other {rest} nothing is shown" if rest else ""
-    return [f"On {WHERE[split]}, of {here.loss.nunique()} variants: {'; '.join(parts)}{others}."]
+        return [f"On {WHERE[split]}, none of the {variants} variants changes Dice or lesion recall significantly."]
+    rest = variants - significant.loss.nunique()
+    others = f"; no significant change by the other {rest}" if rest else ""
+    return [f"On {WHERE[split]}, of {variants} variants: {'; '.join(parts)}{others}."]
 
 
-VANISHED = 0.01  # of what the frozen loss leaves of its gradient
+VANISHED = 0.01  # below this fraction of the frozen loss's gradient ratio, the gradient counts as vanished
 
 
 def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> list[str]:
-    """What the adversary did, what the generator got, what came of it, and what each variant of the game changes.
+    """How the adversary changes its features, which gradient the generator receives, and the outcome of the game and
+    its variants.
 
-    `games` has `game`'s figures per `loss` and `seed`, `table` is the study's summary; the frozen Siamese loss is what the
-    game is compared with. Means over seeds throughout. Empty where the study has not both.
+    `games` has the values of `wmhlib.evaluation.game.game` per `loss` and `seed`, `table` is the study's summary. The
+    game is compared with the frozen Siamese loss; all values are means over seeds. Empty if the study lacks either.
     """
     mean = games.groupby("loss", sort=False).mean(numeric_only=True)
     if not {"siamese", "siamese_minmax"} <= set(mean.index):
@@ -184,13 +190,14 @@ def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> li
     played, frozen = mean.loc["siamese_minmax"], mean.loc["siamese"]
     vanishes = "vanishes" if played.gradient_ratio < VANISHED * frozen.gradient_ratio else "does not vanish"
     sentences = [
-        f"In {played.steps:.0f} steps of the generator the adversary moves VGG19's filters by {played.drift_pct:.1f} % of "
-        "their length; the features of one and the same masked image become "
-        f"{played.strength_ratio:.2f} times as strong (1.00 when frozen).",
-        "The content loss of one and the same batch becomes "
-        f"{played.distance_ratio:.2f} times what it was with the game and {frozen.distance_ratio:.2f} times without; with the "
-        f"features' strength divided out, {played.scale_free_ratio:.2f} and {frozen.scale_free_ratio:.2f}. The generator's "
-        f"gradient becomes {played.gradient_ratio:.2f} and {frozen.gradient_ratio:.2f} times as long: in the game it {vanishes}.",
+        f"In {played.steps:.0f} steps of the generator, the adversary moves VGG19's filters by {played.drift_pct:.1f} "
+        f"% of their length. The features of the same masked image become {played.strength_ratio:.2f} times as strong "
+        "(1.00 when frozen).",
+        f"The content loss of the same batch becomes {played.distance_ratio:.2f} times its first value with the game "
+        f"and {frozen.distance_ratio:.2f} times without it. With the features' strength divided out, it becomes "
+        f"{played.scale_free_ratio:.2f} and {frozen.scale_free_ratio:.2f} times its first value. The generator's "
+        f"gradient becomes {played.gradient_ratio:.2f} and {frozen.gradient_ratio:.2f} times as long: in the game, it "
+        f"{vanishes}.",
     ]
     for name in mean.index:
         if name == "siamese":
@@ -199,38 +206,40 @@ def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> li
             f"{row[name]:.2f} on {WHERE[split]} ({row['siamese']:.2f} frozen)"
             for split, row in table.pivot(index="split", columns="loss", values="dice_mean").iterrows()
         ]
-        text = f"{title(name)} reaches a mean Dice of {' and '.join(ends)}; at its last look {mean.density_pct[name]:.2f} % of "
-        text += f"the pixels were predicted, where the reference has {reference_pct:.2f} %"
+        text = (
+            f"{title(name)} reaches a mean Dice of {' and '.join(ends)}. At its last measurement, it predicts lesion "
+        )
+        text += f"in {mean.density_pct[name]:.2f} % of the pixels; the reference has {reference_pct:.2f} %"
         broken = games[(games.loss == name) & games.diverged_at.notna()]
         sentences.append(text + (f"; {len(broken)} training(s) diverged." if len(broken) else "."))
     return sentences
 
 
 def floor(table: pd.DataFrame, split: str) -> list[str]:
-    """Whether every loss beats the tuned global threshold."""
-    here = table[table.split == split].set_index("loss").dice_mean
-    if "global_threshold" not in here or len(here) == 1:
+    """Whether every loss has a higher mean Dice than the tuned global threshold."""
+    mean_dice = table[table.split == split].set_index("loss").dice_mean
+    if "global_threshold" not in mean_dice or len(mean_dice) == 1:
         return []
-    level = here["global_threshold"]
-    below = [title(loss) for loss, dice in here.items() if loss not in UNTRAINED and not dice > level]
-    text = f"On {WHERE[split]}, the tuned global threshold reaches a Dice of {level:.2f}; "
-    return [text + (f"not better than it: {', '.join(below)}." if below else "every loss beats it.")]
+    level = mean_dice["global_threshold"]
+    below = [title(loss) for loss, dice in mean_dice.items() if loss not in UNTRAINED and not dice > level]
+    text = f"On {WHERE[split]}, the tuned global threshold reaches a mean Dice of {level:.2f}. "
+    return [text + (f"Losses that are not better: {', '.join(below)}." if below else "Every loss is better.")]
 
 
 def gaps(gap: pd.DataFrame) -> list[str]:
-    """Which loss loses least Dice on the external subjects."""
-    here = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
-    if not len(here) or not np.isfinite(here.gap.iloc[0]):
+    """The drop in Dice from the held-out to the external subjects per loss, smallest first."""
+    rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
+    if not len(rows) or not np.isfinite(rows.gap.iloc[0]):
         return []
     parts = []
-    for row in here.itertuples():
+    for row in rows.itertuples():
         text = f"{title(row.loss)} {row.gap:+.2f}"
         parts.append(text + (f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""))
-    return [f"Dice lost from the held-out to the external subjects, least first: {', '.join(parts)}."]
+    return [f"Drop in mean Dice from the held-out to the external subjects, smallest first: {', '.join(parts)}."]
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """Everything the front page says, from the tables that `wmhlib.evaluation.summarise` gives."""
+    """All findings on the front page, from the tables of `wmhlib.evaluation.scoring.summarise`."""
     sentences = []
     for split in WHERE:
         sentences += leaders(tables["summary"], split) + against_siamese(tables["comparisons"], split)

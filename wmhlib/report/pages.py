@@ -1,9 +1,8 @@
-"""Executed notebooks and a study's results as HTML pages that need nothing but a browser.
-
-Input: an executed notebook, or the headline table, picture and findings of a study. Output: one file per page,
-with its styles, pictures and plotly.js inside. A page requests nothing from the network, and the browser enforces
-it (its content security policy allows no address). Whatever comes from data is escaped or cleaned: a subject's name
-cannot become markup. The look is in `templates/`.
+"""Executed notebooks and a study's results as HTML pages that need only a browser.
+Input: an executed notebook, or the tables, figures and findings of a study. Output: one file per page that includes its
+styles, pictures and plotly.js. A page requests nothing from the network; the browser enforces this, because the page's
+content security policy allows no address. Text from data is escaped or cleaned, so a subject's name cannot become
+markup. The layout is in `templates/`.
 """
 
 import base64
@@ -69,15 +68,15 @@ def export_page(
     Parameters
     ----------
     notebook, page
-        The .ipynb to read; the .html to write, whole or not at all.
+        The .ipynb to read, and the .html to write. If the export fails, an earlier page is kept.
     title
-        Of the browser's tab, and the heading where the notebook has none of its own.
+        Title of the browser tab, and the heading if the notebook has none.
     pages
         (file name, title) of every page of the study in reading order, for the navigation.
     banner
-        A warning shown on top, such as that random features were used.
+        A warning at the top, for example that random features were used.
     about
-        Which scans and trainings the page rests on; shown above all else.
+        The scans and trainings behind the page, shown above the text.
     """
     source, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
     headings: list[tuple[int, str, str]] = []
@@ -90,7 +89,7 @@ def export_page(
             label = next((LABELS[tag] for tag in cell.metadata.get("tags", []) if tag in LABELS), "Code")
             code = Markup(highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True)))
             section = headings[-1][2] if headings else title
-            outputs = [shown for output in cell.outputs if (shown := render(output, section))]
+            outputs = [rendered for output in cell.outputs if (rendered := render(output, section))]
             lines = cell.source.strip().count("\n") + 1
             cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
     kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
@@ -116,26 +115,26 @@ def write_index(
     verdicts: Sequence[str] = (),
     cannot_say: Sequence[str] = (),
 ) -> None:
-    """Write a study's front page: the answer, pictures, scoreboard, one figure; then what it rests on.
+    """Write a study's front page: the answer, pictures, scoreboard and one figure, then the supporting results.
 
     Parameters
     ----------
     findings
-        Every finding; folded.
+        All findings, shown folded.
     table_html, caption
-        Table 1 as pandas writes it with `escape=True`, and the plain text above it.
+        Table 1 as HTML written by pandas with `escape=True`, and the plain text above it.
     figures
         The first is shown below the scoreboard, the others below Table 1.
     pages
-        (file name, title, one line on what it shows) of every page.
+        (file name, title, one-line summary) of every page.
     provenance
-        What made these results; nested dicts become nested lists.
+        How the results were made; nested dicts become nested lists.
     about, headline, verdicts, cannot_say
         Sentences of `wmhlib.report.answer`.
     looks
-        `pictures`, (title, data URI) of one scan under every loss, and their `caption`.
+        `pictures`, (title, data URI) of one scan with the mask of each loss, and their `caption`.
     board
-        As `wmhlib.report.answer.scoreboard` gives it.
+        Output of `wmhlib.report.answer.scoreboard`.
     """
     content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
     content |= {"about": about, "headline": headline, "looks": looks, "board": board}
@@ -146,7 +145,7 @@ def write_index(
 
 
 def write(template: str, page: PathLike, figures: bool, **content) -> None:
-    """Fill a template and put the file in place in one step, so that a reader never meets half a page."""
+    """Fill a template and replace the file in one step, so that a reader never sees a partial page."""
     page = Path(page)
     plotlyjs = Markup(get_plotlyjs()) if figures else None
     text = templates.get_template(template).render(file=page.name, plotlyjs=plotlyjs, **content)
@@ -155,7 +154,7 @@ def write(template: str, page: PathLike, figures: bool, **content) -> None:
 
 
 def clean(html: str) -> Markup:
-    """Markup with only harmless tags left, its tables scrollable where wide and their numbers aligned."""
+    """Markup reduced to harmless tags, with scrollable tables and aligned numbers."""
     soup = BeautifulSoup(html, "html.parser")
     for element in soup(["script", "style", "template", "noscript"]):
         element.decompose()
@@ -173,7 +172,7 @@ def clean(html: str) -> Markup:
 
 
 def harmless(tag: str, attribute: str, value: str) -> bool:
-    """Whether an attribute may stay: no handlers, no styles, no address that a page would fetch by itself."""
+    """Whether an attribute is kept: event handlers, styles and addresses that the page would fetch are removed."""
     if attribute == "src":
         return tag == "img" and value.startswith("data:image/")
     if attribute == "href":
@@ -182,12 +181,12 @@ def harmless(tag: str, attribute: str, value: str) -> bool:
 
 
 def _of_formulas(tag: str, attribute: str, value: str) -> bool:
-    """Whether an attribute of MathML may stay: words and lengths alone."""
+    """Whether an attribute of MathML is kept: only words and lengths are."""
     return bool(re.fullmatch(r"[\w .%-]*", value)) and not attribute.startswith("on") or attribute == "xmlns"
 
 
 def join_header(table) -> None:
-    """Move the index names, to which pandas gives a header row, into the empty cells above them."""
+    """Move the index names, which pandas writes as a header row of their own, into the empty cells above them."""
     rows = [row.find_all("th") for row in table.select("thead tr")]
     if len(rows) < 2 or len(rows[-1]) != len(rows[-2]):
         return
@@ -199,7 +198,8 @@ def join_header(table) -> None:
 
 
 def align_numbers(table) -> None:
-    """Mark the columns that hold only numbers, counted from the right, as row headers vary on the left."""
+    """Mark columns that hold only numbers. Columns are counted from the right, since the number of row headers
+    varies."""
     body = [row.find_all("td")[::-1] for row in table.select("tbody tr")]
     rows = [row.find_all(["th", "td"])[::-1] for row in table.select("tr")]
     for number in range(max((len(cells) for cells in body), default=0)):
@@ -211,7 +211,8 @@ def align_numbers(table) -> None:
 
 
 def markdown(text: str, folder: PathLike = "", attachments: dict | None = None) -> Markup:
-    """Markdown as HTML: raw HTML in it is shown as text, pictures beside the notebook are embedded, formulas are MathML."""
+    """Markdown as HTML: raw HTML is shown as text, pictures in the notebook's folder are embedded, formulas become
+    MathML."""
     pictures = {"embed_images": True, "path": str(Path(folder)), "attachments": attachments or {}}
     renderer = _Renderer(escape=True, exclude_anchor_links=True, **pictures)
     html = clean(MarkdownWithMath(renderer=renderer).render(text))
@@ -221,7 +222,7 @@ def markdown(text: str, folder: PathLike = "", attachments: dict | None = None) 
 
 
 class _Renderer(IPythonRenderer):
-    """Leaves a mark for each formula and keeps it as MathML, which every browser draws without a script."""
+    """Replace each formula by a placeholder and keep it as MathML, which browsers draw without a script."""
 
     def __init__(self, **keywords):
         super().__init__(**keywords)
@@ -235,7 +236,7 @@ class _Renderer(IPythonRenderer):
 
     def _keep(self, tex: str, display: str) -> str:
         place = f"\N{OBJECT REPLACEMENT CHARACTER}{len(self.formulas)}\N{OBJECT REPLACEMENT CHARACTER}"
-        formula = latex2mathml.converter.convert(tex, display=display)  # which hands markup inside \\text on
+        formula = latex2mathml.converter.convert(tex, display=display)  # which passes markup inside \\text through
         self.formulas[place] = Markup(bleach.clean(formula, tags=MATH_TAGS, attributes=_of_formulas, strip=True))
         return place
 
@@ -251,7 +252,7 @@ def with_headings(text: Markup, headings: list[tuple[int, str, str]]) -> Markup:
 
 
 def drawing(figure: dict, section: str) -> dict:
-    """A plotly figure for the template: its JSON, a height to keep free, and words for who cannot see it."""
+    """A plotly figure for the template: its JSON, the height to reserve, and a label for screen readers."""
     layout = figure.get("layout", {})
     heading = (layout.get("title") or {}).get("text") or f"Figure in section {section}"
     label = BeautifulSoup(heading, "html.parser").get_text()
@@ -266,7 +267,7 @@ def plain(text: str) -> dict | None:
 
 
 def render(output, section: str) -> dict | None:
-    """One output for the template in its richest form, or None where a reader has nothing to see."""
+    """One output for the template in its richest format; None if there is nothing to show."""
     if output.output_type == "stream":
         return plain(output.text) if output.name == "stdout" else None
     if output.output_type == "error":
@@ -281,7 +282,7 @@ def render(output, section: str) -> dict | None:
         return {"kind": "html", "html": html} if html.striptags() or "<img" in html else None
     for kind in PICTURES:
         if kind in data:
-            text = "".join(data[kind])  # SVG is kept as text, every other kind as base64 already
+            text = "".join(data[kind])  # notebooks keep SVG as text, other pictures as base64
             encoded = base64.b64encode(text.encode()).decode() if "svg" in kind else text.replace("\n", "")
             alt = output.metadata.get(kind, {}).get("alt") or f"Picture in section {section}"
             return {"kind": "picture", "source": f"data:{kind};base64,{encoded}", "alt": alt}

@@ -1,4 +1,4 @@
-"""Raster pictures of slices with outlines, for figures, viewers and the README; one sample of Figure 4."""
+"""Raster pictures of slices with outlines, for figures, viewers and the README; samples of Figure 4."""
 
 import base64
 import html
@@ -21,16 +21,17 @@ from wmhlib.study import Study
 
 
 def png_uri(picture: np.ndarray) -> str:
-    """A uint8 picture, grey (row, column) or colour (row, column, 3), as PNG inside a data URI."""
+    """A uint8 picture, grey (row, column) or colour (row, column, 3), as a PNG data URI."""
     target = io.BytesIO()
     Image.fromarray(picture).save(target, "PNG", compress_level=9)
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
 
 
 def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256) -> np.ndarray:
-    """An axial slice (i, j), seen from the feet with anterior up, with outlines: (rows, columns, 3) uint8.
+    """An axial slice (i, j) with outlines, seen from the feet with anterior up: (rows, columns, 3) uint8.
 
-    Outlines are drawn at `side` pixels on the longer side, in the colours of the names in `outlines`.
+    `outlines` maps the name of a loss or mask, which sets the colour, to a mask (i, j). The longer side gets `side`
+    pixels.
     """
     shape = tuple(np.maximum(np.round(np.array(grey.shape) / max(grey.shape) * side), 1).astype(int))
     picture = np.repeat((np.clip(resize(grey, shape, order=1), 0, 1) * 255)[..., np.newaxis], 3, axis=2)
@@ -41,12 +42,12 @@ def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256)
 
 
 def rgb(name: str) -> list[int]:
-    """Red, green and blue, 0 to 255, of the colour of a loss or mask."""
+    """The colour of a loss or mask as red, green and blue, 0 to 255."""
     return [int(colour(name)[n : n + 2], 16) for n in (1, 3, 5)]
 
 
 def from_the_feet(picture: np.ndarray) -> np.ndarray:
-    """An axial slice in colour (i, j, 3) as a reader sees it, anterior up: (rows, columns, 3) uint8."""
+    """An axial colour slice (i, j, 3), seen from the feet with anterior up: (rows, columns, 3) uint8."""
     return picture[::-1, ::-1].transpose(1, 0, 2).astype(np.uint8)
 
 
@@ -61,7 +62,7 @@ def _pictures(rows: list[list[np.ndarray]], height: int, **titles: list[str]) ->
 
 
 def prediction_samples(rows: list[dict]) -> go.Figure:
-    """Figure 4: one row per scan, one column per loss, the prediction's outline over the FLAIR, the reference's first.
+    """Figure 4: one row per scan, one column per mask, the outline over the FLAIR; the reference comes first.
 
     Each row is a dict of `title`, `grey` (i, j) in 0-1, and `masks`: name to boolean (i, j), `reference` first; the
     arrays have square pixels.
@@ -77,7 +78,7 @@ def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
 
 
 def montage(rows: list[dict], side: int = 200) -> Image.Image:
-    """The rows of `prediction_samples` as one picture with the losses' names on top, for where plotly is not."""
+    """The rows of `prediction_samples` as one picture with the losses' names on top, for documents without plotly."""
     names = list(rows[0]["masks"])
     picture = Image.new("RGB", (side * len(names), 24 + side * len(rows)), "white")
     pen = ImageDraw.Draw(picture)
@@ -97,15 +98,17 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
 
 
 def looks(row: dict) -> list[tuple[str, str]]:
-    """A row of `prediction_samples` as (title, PNG as data URI): the FLAIR alone, then each mask's outline over it."""
+    """A row of `prediction_samples` as (title, PNG data URI) pairs: the FLAIR alone, then with each mask's outline."""
     drawn = [("FLAIR", outlined(row["grey"], {}))]
     drawn += [(title(name), outlined(row["grey"], {name: mask})) for name, mask in row["masks"].items()]
     return [(name, png_uri(picture)) for name, picture in drawn]
 
 
 def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
-    """One row of Figure 4: the slice of a subject with the largest reference area (most tissue, where there is no lesion),
-    cut to the head, with square pixels.
+    """One row of Figure 4: a subject's axial slice with the largest reference area, cropped to the head, with square
+    pixels.
+
+    Without a lesion, the slice with most tissue is taken.
 
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """

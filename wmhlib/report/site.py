@@ -1,7 +1,6 @@
-"""A finished study as a site: `run.json`, one HTML page a notebook, and `index.html` in front.
-
-Input: the executed notebooks, the tables and the records beside the models. Output: files that a collaborator without
-Python can open from a folder or an e-mail.
+"""The report of a finished study: `run.json`, one HTML page per notebook, and the front page `index.html`.
+Input: the executed notebooks, the tables and the records saved with the models. Output: files that a collaborator
+without Python can open from a folder or an e-mail.
 """
 
 from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
@@ -24,17 +23,17 @@ from wmhlib.running.provenance import provenance
 from wmhlib.study import Study, open_study
 
 PAGES = {
-    "01_explore_data": ("Explore the data", "centres, grids, lesion loads, split; look into a scan"),
-    "02_preprocess": ("Preprocess", "what the network sees, and what resampling costs"),
-    "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, what each loss rewards"),
-    "04_train": ("Train", "curves, validation slices"),
-    "05_evaluate": ("Evaluate", "tables, every subject, samples; look into a segmented scan"),
-    "06_diagnose_minmax": ("Diagnose the min-max game", "what happens when VGG19 plays against the generator"),
+    "01_explore_data": ("Explore the data", "centres, grids, lesion loads, split; viewer for one scan"),
+    "02_preprocess": ("Preprocess", "the network's input, and how much Dice resampling costs"),
+    "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, behaviour of each loss"),
+    "04_train": ("Train", "training curves, validation slices"),
+    "05_evaluate": ("Evaluate", "tables, every subject, samples; viewer for segmented scans"),
+    "06_diagnose_minmax": ("Diagnose the min-max game", "what happens when VGG19 is trained against the generator"),
 }
 
 
 def page_list(study: Study) -> list[tuple[str, str, str]]:
-    """(executed notebook's name, title, one line on it) of every page of the study, in reading order."""
+    """(name of the executed notebook, title, one-line summary) of every page of the study, in reading order."""
     listed = []
     for name, (heading, line) in PAGES.items():
         if name == "04_train":
@@ -46,8 +45,8 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
 
 
 def run_record(study: Study) -> dict:
-    """What made the study's results, enough for `wmhlib.running.rerun`: configuration, scans, code, versions, devices,
-    seeds, weights; and how the trainings went."""
+    """How the study's results were made, enough for `wmhlib.running.rerun`: configuration, scans, code, versions,
+    devices, seeds, weights, and the outcome of each training."""
     keys = ("loss", "seed", "kept_epoch", "validation_dice", "seconds", "parameters", "backend", "devices", "commit")
     trainings, now = [], provenance()
     for record in records.trainings(study):
@@ -66,7 +65,8 @@ def run_record(study: Study) -> dict:
 
 
 def warning(study: Study) -> str | None:
-    """What every page says on top where a feature network lacks its pretrained weights; None where all have them."""
+    """The warning at the top of every page if a feature network has random instead of pretrained weights; otherwise
+    None."""
     origins = records.origins(study)
     random = [network for network in study.pretrained_taps if origins[network]["weights"] == "random"]
     parts = [
@@ -76,7 +76,7 @@ def warning(study: Study) -> str | None:
 
 
 def write_site(study: Study) -> Path:
-    """Write `run.json`, every page and the front page of a study whose notebooks have all been run."""
+    """Write `run.json`, every page and the front page of a study, after all its notebooks were run."""
     record, banner = run_record(study), warning(study)
     write_json(study.folder / "run.json", record)
     subjects, seeds, synthetic = load_cohort(study), len(study.config.seeds), study.config.data.phantom is not None
@@ -95,9 +95,9 @@ def write_site(study: Study) -> Path:
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     drawn = [
         figures.froc(own, split).update_layout(
-            title=f"Lesions detected by false positives per scan, {split} subjects; large: the threshold 0.5"
+            title=f"Lesions detected by false positives per scan, {split} subjects; large markers: threshold 0.5"
         ),
-        figures.metric_panels(trained, split).update_layout(title=f"The metrics of the {split} subjects"),
+        figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
     pages.write_index(
         study.folder / "index.html",
@@ -108,7 +108,7 @@ def write_site(study: Study) -> Path:
         drawn,
         [(f"{name}.html", heading, line) for name, heading, line in listed],
         {key: value for key, value in record.items() if key != "trainings"}
-        | {"trainings": {f"{one['loss']}, seed {one['seed']}": one for one in record["trainings"]}},
+        | {"trainings": {f"{row['loss']}, seed {row['seed']}": row for row in record["trainings"]}},
         banner,
         table1_caption(study, tables),
         about=about,
@@ -122,24 +122,28 @@ def write_site(study: Study) -> Path:
 
 
 def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame, losses: list[str]) -> dict:
-    """The unseen scan that the losses disagree about most, in lesion recall, as each of them marks it."""
+    """The unseen scan on which the losses differ most in lesion recall, with the mask of each loss, for the front
+    page."""
     recall = per_subject[per_subject.loss.isin(losses)].pivot_table("lesion_recall", "subject", "loss")
     apart = recall.max(axis=1) - recall.min(axis=1)
     name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
     row = subjects.set_index("subject").loc[name]
     caption = (
-        f"{name}, {row.centre}: the unseen scan on which the losses differ most in lesion recall, at the slice with most "
-        f"reference lesion (seed {study.config.seeds[0]}). Outlined: the reference, then what each loss marks."
+        f"{name}, {row.centre}: the unseen scan on which the losses differ most in lesion recall, at the slice with "
+        f"the largest reference area (seed {study.config.seeds[0]}). Outlines: the reference, then the mask of each "
+        "loss."
     )
     return {"pictures": looks(sample(study, subjects, name, losses, study.config.seeds[0])), "caption": caption}
 
 
 def main() -> None:
-    """Write a study's report, or the picture of its samples that the README shows."""
+    """Write a study's report, or the picture of its samples shown in the README."""
     parser = argparse.ArgumentParser(prog="python -m wmhlib.report.site", description=main.__doc__)
     parser.add_argument("config")
     parser.add_argument("--data", default="")
-    parser.add_argument("--picture", type=Path, help="write this PNG of the external samples instead of the report")
+    parser.add_argument(
+        "--picture", type=Path, help="write a PNG of external samples to this path instead of the report"
+    )
     arguments = parser.parse_args()
     study = open_study(arguments.config, arguments.data)
     if not arguments.picture:

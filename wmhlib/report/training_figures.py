@@ -11,27 +11,29 @@ import plotly.graph_objects as go
 from wmhlib.report.figures import drawn
 
 STEP_PANELS = {
-    "distance": ("content loss, first look = 1", True),
-    "strength": ("strength of the features, first look = 1", True),
+    "distance": ("content loss, first measurement = 1", True),
+    "strength": ("strength of the features, first measurement = 1", True),
     "drift": ("drift of VGG19's filters (%)", False),
     "generator_gradient_norm": ("generator's gradient", True),
     "discriminator_gradient_norm": ("adversary's gradient", True),
     "density_pct": ("pixels predicted (%)", False),
 }
-"""What notebook 06 shows of a step log: title, and whether the axis is logarithmic."""
+"""The quantities of a step log that notebook 06 shows: title, and whether the axis is logarithmic."""
 
 
 def output(figure: go.Figure) -> dict:
-    """A figure as a cell's output, for `display(…, raw=True, display_id=True)` and its `update`: a figure itself would be shown
-    again with every update, below the earlier ones."""
+    """A figure as a cell's output, for `display(…, raw=True, display_id=True)` and its `update`.
+
+    Displaying the figure itself would add another copy below with every update.
+    """
     return {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "a figure"}
 
 
 def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
-    """Loss and validation Dice (training Dice, where nothing validates) by epoch; the epoch kept is marked.
+    """Loss and validation Dice (training Dice without validation subjects) by epoch; the epoch kept is marked.
 
-    `histories` maps a loss's name to its `history.csv`. Losses differ in scale, so each is drawn relative to its
-    first epoch.
+    `histories` maps a loss's name to its `history.csv`. Losses differ in scale, so each is shown relative to its first
+    epoch.
     """
     table = pd.concat(
         history.drop(columns="kept").assign(
@@ -53,15 +55,15 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> go.Figure:
 
 
 def step_logs(tables: dict[str, pd.DataFrame], reference_pct: float) -> go.Figure:
-    """How generator and VGG19 change step by step: one line per training, one panel per quantity.
+    """Changes of generator and VGG19 by step: one line per training, one panel per quantity.
 
-    `tables` maps a loss's name to what `wmhlib.evaluation.game.relative_steps` gives; `reference_pct` is what should be
-    predicted.
+    `tables` maps a loss's name to the output of `wmhlib.evaluation.game.relative_steps`; `reference_pct` is the
+    percentage of lesion pixels in the reference.
     """
     titles = {column: words for column, (words, _) in STEP_PANELS.items()}
     values = pd.concat(table.rename(columns=titles).assign(loss=loss) for loss, table in tables.items())
     values = values.melt(["loss", "step"], list(titles.values()), var_name="panel")
-    never_measured = values.groupby(["loss", "panel"]).value.transform("count") == 0  # keeps its panel
+    never_measured = values.groupby(["loss", "panel"]).value.transform("count") == 0  # keep these rows: the panel stays
     figure = drawn(
         px.line, values[values.value.notna() | never_measured], 620, "step %{x}: %{y:.3g}", {"panel": titles.values()},
         x="step", y="value", facet_col="panel", facet_col_wrap=3, facet_col_spacing=0.05, facet_row_spacing=0.16,
@@ -94,7 +96,8 @@ def moves(table: pd.DataFrame) -> go.Figure:
 
 
 def density_histogram(table: pd.DataFrame) -> go.Figure:
-    """Lesion load of every subject by centre: `centre, volume_ml`, one point per subject, logarithmic."""
+    """Lesion load (ml, logarithmic) of every subject by centre; `table` has the columns `centre, subject,
+    volume_ml`."""
     table = table.astype({"centre": str, "subject": str}).sort_values("centre", kind="stable")
     figure = px.box(
         table.assign(centre=table.centre.map(html.escape), subject=table.subject.map(html.escape)), x="centre",
@@ -115,7 +118,8 @@ def intensity_histograms(histograms: dict[str, tuple[np.ndarray, np.ndarray]]) -
 
 
 def power_spectra(frequencies: np.ndarray, spectra: dict[str, np.ndarray]) -> go.Figure:
-    """Power of axial slices (mm², tissue = 1) by spatial frequency (cycles/mm), one line per centre; both logarithmic."""
+    """Power of axial slices (mm², tissue = 1) by spatial frequency (cycles/mm), one line per centre; both
+    logarithmic."""
     figure = go.Figure()
     for name, power in spectra.items():
         dash = "dot" if name.endswith(", beside") else "solid"

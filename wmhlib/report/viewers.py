@@ -1,10 +1,9 @@
-"""Looking into the brain: three linked planes with masks over them, and every lesion as each loss saw it.
-
+"""Viewers: three linked planes with masks over them, and a table of lesions with the mask of each loss.
 Input: arrays in canonical orientation (i to the patient's right, j to anterior, k to superior) and tables. Output:
-widgets. All drawing is done in the browser by `templates/viewer.js` and `explorer.js`, from pictures packed here as 8-bit
-PNGs: with a kernel through anywidget, which fetches further subjects when they are chosen; without one, in exported
-pages, from the same packed pictures, which are part of the output under `MIME` (D-022). Pictures are for the eye, at a
-resolution that they state; nothing is measured on them.
+widgets. The browser draws everything (`templates/viewer.js` and `explorer.js`) from volumes packed here as 8-bit PNGs.
+With a kernel, anywidget loads further subjects when they are chosen. Exported pages without a kernel use the same
+packed volumes, which are part of the output under `MIME` (D-022). The pictures are for viewing at reduced resolution;
+no metric is measured on them.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,24 +27,27 @@ from wmhlib.report.pictures import png_uri
 from wmhlib.running.files import PathLike
 
 MIME = "application/vnd.wmhlib.viewer+json"
-"""Output that an exported page draws: `{"kind": "slices" or "lesions", …}`; JupyterLab takes the widget beside it."""
+"""Type of the output that an exported page draws: `{"kind": "slices" or "lesions", …}`. JupyterLab shows the widget
+instead."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 ERRORS = [{"label": kind, "colour": colour(kind)} for kind in ("found", "missed", "false")]
 
 GREY_BITS = 0b11111110
-"""Grey values are kept in steps of two: finer ones are noise to the eye, and cost a sixth of a page."""
+"""Grey values are kept in steps of two: finer steps are not visible, and would add a sixth to a page's size."""
 
 SIDE_MM, SIDE_PX = 64, 80
-"""Width of the explorer's pictures."""
+"""Width of the explorer's pictures in mm and in pixels."""
 
 LISTED_LESIONS = 400
-"""Lesions the explorer lists (about 2 MB of pictures): those on which losses disagree first, then the largest."""
+"""Most lesions that the explorer lists (about 2 MB of pictures): those on which losses differ most first, then the
+largest."""
 
 
 def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
-    """A volume (i, j, k) as one picture of its slices, `columns` side by side, j down and i across within each."""
+    """A volume (i, j, k) as one picture of its slices in `columns` columns; within a slice, j runs down and i
+    across."""
     nx, ny, nz = volume.shape
     rows = -(-nz // columns)
     padded = np.zeros((nx, ny, rows * columns), volume.dtype)
@@ -54,9 +56,9 @@ def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
 
 
 def mask_codes(masks: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Boolean masks of one shape, at most eight, as uint8, one bit each, the first the lowest."""
+    """At most eight boolean masks of one shape as uint8 with one bit per mask; the first mask is the lowest bit."""
     if len(masks) > 8:
-        raise ValueError(f"{len(masks)} masks are given; eight fit into a picture: choose some.")
+        raise ValueError(f"{len(masks)} masks were given, but a picture holds at most 8: choose fewer.")
     codes = np.zeros(shape, np.uint8)
     for bit, mask in enumerate(masks):
         codes |= mask.astype(np.uint8) << bit
@@ -71,25 +73,25 @@ def pack_scan(
     figures: pd.DataFrame | None = None,
     max_pixels: int = 160,
 ) -> dict:
-    """One scan for the slice viewer, cut to the head.
+    """One scan for the slice viewer, cropped to the head.
 
     Parameters
     ----------
     flair, affine
-        (i, j, k) in canonical orientation, in any unit, and its affine to world mm.
+        Volume (i, j, k) in canonical orientation, in any unit, and its affine to world mm.
     masks
-        At most eight, by name (`reference` first, then names of losses), of the FLAIR's shape.
+        At most eight masks of the FLAIR's shape by name: `reference` first, then names of losses.
     called
-        What the scan is called; shown as text, whatever it holds.
+        The scan's name, shown as plain text.
     figures
-        The five figures, one row a mask, indexed by its name.
+        The metrics, one row per mask, indexed by its name.
     max_pixels
-        In-plane pictures are never larger on their longer side, nor finer than the scan.
+        Largest in-plane size of the longer side; the pictures are never finer than the scan.
 
     Raises
     ------
     ValueError
-        An empty scan, more than eight masks, or a mask of another shape.
+        The scan is empty, there are more than eight masks, or a mask has another shape.
     """
     _refuse_unshowable(flair, masks, called)
     box = box_around(np.logical_or.reduce([flair > 0.04 * flair.max(), *(mask != 0 for mask in masks.values())]))
@@ -119,18 +121,19 @@ def pack_scan(
 
 def _refuse_unshowable(flair: np.ndarray, masks: dict[str, np.ndarray], called: str) -> None:
     if len(masks) > 8:
-        raise ValueError(f"{len(masks)} masks are given for {called}; the viewer shows at most 8.")
+        raise ValueError(f"{len(masks)} masks were given for {called}, but the viewer shows at most 8.")
     for name, mask in masks.items():
         if mask.shape != flair.shape:
-            raise ValueError(f"Mask {name} of {called} has shape {mask.shape}, the FLAIR {flair.shape}.")
+            raise ValueError(f"Mask {name} of {called} has shape {mask.shape}, but the FLAIR has {flair.shape}.")
     if not flair.any():
-        raise ValueError(f"The FLAIR of {called} holds no voxel other than zero: nothing to show.")
+        raise ValueError(f"All voxels of the FLAIR of {called} are zero, so there is nothing to show.")
 
 
 def _shrunk_in_plane(
     grey: np.ndarray, masks: list[np.ndarray], max_pixels: int
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Volume and masks with at most `max_pixels` in plane, and the affine (4, 4) from their voxels to those given."""
+    """Volume and masks with at most `max_pixels` in plane, and the affine (4, 4) from their voxels to the original
+    ones."""
     to_full, factor = np.eye(4), max_pixels / max(grey.shape[:2])
     if factor >= 1:
         return grey, masks, to_full
@@ -143,21 +146,21 @@ def _shrunk_in_plane(
 
 
 def _shrunk_voxel(voxel: list[int], to_full: np.ndarray, shape: tuple[int, ...]) -> list[int]:
-    """The voxel of the shrunk scan that covers a voxel of the full one."""
+    """The voxel of the shrunk scan that contains a voxel of the full scan."""
     return [
         int(min(index / step, count - 1)) for index, step, count in zip(voxel, to_full.diagonal(), shape, strict=False)
     ]
 
 
 def _window(grey: np.ndarray) -> list[int]:
-    """The darkest and brightest grey value (0-255) that the viewer opens with, from volume values in 0-1."""
+    """The initial grey window (0-255) of the viewer, from a volume with values 0 to 1."""
     tissue = grey[grey > 0.05]
     low, high = np.percentile(tissue, [0.5, 99.8]) if tissue.size else (0, 1)
     return [int(low * 255 * 0.8), int(min(high * 255, 255))]
 
 
 def _metric_rows(figures: pd.DataFrame | None) -> list[dict]:
-    """The metrics of every mask as the viewer's table shows them."""
+    """The metrics of every mask as text for the viewer's table."""
     if figures is None:
         return []
     return [
@@ -175,7 +178,8 @@ def _figure(metric: str, value: float) -> str:
 
 
 def _opening(masks: list[np.ndarray]) -> list[int]:
-    """The voxel to open at: in the slice with most of the first mask, the one nearest its middle; else the scan's middle."""
+    """The initial voxel: the first mask's voxel nearest its centroid in its largest slice; if it is empty, the volume's
+    centre."""
     first = masks[0] if masks else None
     if first is None or not first.any():
         shape = np.array(first.shape if first is not None else (2, 2, 2))
@@ -186,14 +190,18 @@ def _opening(masks: list[np.ndarray]) -> list[int]:
 
 
 def _laid_over(row, masks: dict[str, PathLike]) -> tuple[SpatialImage, dict[str, SpatialImage]]:
-    """The FLAIR of a cohort table's row in canonical orientation, and on its grid the reference and the masks at these paths."""
+    """The FLAIR of one row of a cohort table in canonical orientation, and the reference and these masks on its
+    grid."""
     flair, reference = read_pair(row.flair, row.reference, "tissue")
-    over = {name: laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}") for name, path in masks.items()}
-    return flair, {"reference": reference} | over
+    on_grid = {
+        name: laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}") for name, path in masks.items()
+    }
+    return flair, {"reference": reference} | on_grid
 
 
 def pack_subject(row, masks: dict[str, PathLike], figures: pd.DataFrame | None = None, max_pixels: int = 160) -> dict:
-    """One row of the cohort table for the slice viewer, with its reference and the masks at these paths."""
+    """One row of the cohort table for the slice viewer, with its reference and the masks at `masks`' paths; see
+    `pack_scan`."""
     flair, images = _laid_over(row, masks)
     volumes = {name: np.asarray(image.dataobj) for name, image in images.items()}
     volume = flair.get_fdata(dtype=np.float32)
@@ -201,7 +209,7 @@ def pack_subject(row, masks: dict[str, PathLike], figures: pd.DataFrame | None =
 
 
 class _Packed(anywidget.AnyWidget):
-    """A widget whose output also carries, under `MIME`, what a page without a kernel needs to draw the same."""
+    """A widget whose output also includes, under `MIME`, the data with which a page without a kernel draws the same."""
 
     def packed(self) -> dict:
         raise NotImplementedError
@@ -213,15 +221,15 @@ class _Packed(anywidget.AnyWidget):
 
 
 class SliceViewer(_Packed):
-    """Three linked planes of the subject chosen, with masks over them.
+    """Three linked planes of the chosen subject, with masks over them.
 
     Parameters
     ----------
     subjects
-        What a reader calls a subject to a function that packs it (`pack_scan`), called when it is chosen. The first is
-        shown first.
+        The displayed name of each subject and a function that packs it (`pack_scan`), called when it is chosen. The
+        first subject is shown first.
     exported
-        How many of the first subjects an exported page holds.
+        How many subjects, from the first, an exported page includes.
     """
 
     _esm = (
@@ -248,7 +256,7 @@ class SliceViewer(_Packed):
         super().__init__(names=list(subjects), scan=self.of(first), wanted=first)
 
     def of(self, name: str) -> dict:
-        """The packed scan of a subject, under the name it is chosen by."""
+        """The packed scan of a subject, titled by the name in the menu."""
         return self.subjects[name]() | {"title": name}
 
     @traitlets.observe("wanted")
@@ -257,7 +265,7 @@ class SliceViewer(_Packed):
             return
         try:
             self.scan = self.of(change.new)
-        except Exception as error:  # a kernel writes it into its log, where nobody looks
+        except Exception as error:  # otherwise it would only appear in the kernel's log
             self.scan = {"title": change.new, "problem": f"{change.new} cannot be shown: {error}"}
 
     def packed(self) -> dict:
@@ -266,7 +274,7 @@ class SliceViewer(_Packed):
 
 
 class LesionExplorer(_Packed):
-    """Every reference lesion as a row, sortable and filterable; the chosen one is shown as every loss saw it."""
+    """A sortable, filterable table of reference lesions; the chosen lesion is shown with the mask of each loss."""
 
     _esm = (
         (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
@@ -287,20 +295,20 @@ def pack_lesions(
     losses: Sequence[str],
     seed: int,
 ) -> dict:
-    """The reference lesions of `per_lesion.csv` for the explorer, with a picture each.
+    """The reference lesions of `per_lesion.csv` for the explorer, with one picture per lesion.
 
     Parameters
     ----------
     per_lesion
-        Rows of all losses and seeds; a lesion counts as found by the share of a loss's seeds that found it.
+        Rows of all losses and seeds. Each loss gets the fraction of its seeds that detected a lesion.
     subjects
-        The cohort table of the subjects in it.
+        Rows of the cohort table for these subjects.
     masks
-        Where the mask of a loss and subject lies, of the seed that is shown.
+        Function from loss and subject to the path of the mask of the seed shown.
     losses
         Names of trained losses, in order.
     seed
-        Whose masks the pictures show.
+        The seed whose masks the pictures show.
     """
     table = _shares_found(per_lesion, losses)
     listed = most_telling(table, losses)
@@ -321,16 +329,16 @@ def pack_lesions(
 
 
 def _shares_found(per_lesion: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
-    """One row per reference lesion, with a column per loss: the share of its seeds that found the lesion."""
+    """One row per reference lesion, with a column per loss: the fraction of its seeds that detected the lesion."""
     references = per_lesion[(per_lesion.kind == "reference") & per_lesion.loss.isin(losses)]
     keys = ["subject", "lesion"]
-    shares = references.assign(found=references.found.astype(float)).pivot_table("found", keys, "loss")
-    table = references.drop_duplicates(keys).drop(columns="found").merge(shares, on=keys)
+    fractions = references.assign(found=references.found.astype(float)).pivot_table("found", keys, "loss")
+    table = references.drop_duplicates(keys).drop(columns="found").merge(fractions, on=keys)
     return table.reindex(columns=[*table.columns, *(loss for loss in losses if loss not in table)])
 
 
 def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> list[dict]:
-    """The explorer's rows of one subject's lesions, each with its picture; `masks` maps losses to files."""
+    """The explorer's rows for one subject's lesions, with pictures; `masks` maps losses to files."""
     flair, images = _laid_over(subject, masks)
     volumes = [flair.get_fdata(dtype=np.float32), *(np.asarray(image.dataobj) for image in images.values())]
     high = np.percentile(volumes[0][volumes[0] > 0.05], 99.8)
@@ -354,21 +362,26 @@ def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> 
 
 
 def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
-    """At most `LISTED_LESIONS` rows: those first whose share found (a column a loss) differs most between losses, then the
-    largest."""
-    shares = lesions[list(losses)]
-    order = lesions.assign(apart=shares.max(axis=1) - shares.min(axis=1))
+    """At most `LISTED_LESIONS` rows, ordered by how much the fraction detected (one column per loss) differs between
+    losses, then by volume."""
+    fractions = lesions[list(losses)]
+    order = lesions.assign(apart=fractions.max(axis=1) - fractions.min(axis=1))
     order = order.sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
     return lesions.loc[order]
 
 
 def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:
-    """Squares of `SIDE_MM` of the axial slice at a world point, seen from the feet: (row, column) floats, the first
-    interpolated linearly, the others to the nearest voxel; 0 outside the scan."""
+    """Square patches of `SIDE_MM` from the axial slice at a world point, seen from the feet: (row, column) floats.
+
+    The first volume is interpolated linearly, the others by nearest neighbour; outside the scan the value is 0.
+    """
     i, j, k = nibabel.affines.apply_affine(np.linalg.inv(affine), centre_mm)
     spacing = nibabel.affines.voxel_sizes(affine)
     offsets = ((np.arange(SIDE_PX) + 0.5) / SIDE_PX - 0.5) * SIDE_MM
-    across, down = i - offsets / spacing[0], j - offsets / spacing[1]  # right is left, anterior is up
+    across, down = (
+        i - offsets / spacing[0],
+        j - offsets / spacing[1],
+    )  # the patient's right is on the left, anterior is up
     places = np.stack(np.broadcast_arrays(across[None, :], down[:, None]))
     plane = int(np.clip(round(k), 0, volumes[0].shape[2] - 1))
     return [

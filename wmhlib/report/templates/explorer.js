@@ -1,5 +1,5 @@
-// The lesion explorer: every reference lesion as a row, sortable and filterable; the chosen one is shown as every loss
-// saw it. For JupyterLab and for pages without a kernel alike. wmhlib/viewers.py packs `data`.
+// The lesion explorer: a sortable, filterable table of reference lesions; the chosen lesion is shown with the mask of each
+// loss. It works in JupyterLab and in pages without a kernel. wmhlib/report/viewers.py packs `data`.
 function mountExplorer(root, data) {
   const columns = [
     ["subject", (row) => row.subject], ["centre", (row) => row.centre], ["split", (row) => row.split],
@@ -11,7 +11,7 @@ function mountExplorer(root, data) {
   const unique = (key) => [["", "any"], ...[...new Set(data.rows.map((row) => row[key]))].sort().map((value) => [value, value])];
   const losses = [["", "—"], ...data.losses.map((loss, n) => [String(n), loss.label])];
   const split = choice("split", unique("split")), centre = choice("centre", unique("centre"));
-  const missed = choice("missed by", losses), found = choice("found by", losses);
+  const missed = choice("missed by", losses), found = choice("detected by", losses);
   const smallest = element("input", { type: "number", min: 0, title: "smallest volume" });
   const largest = element("input", { type: "number", min: 0, title: "largest volume" });
   const count = element("output"), table = element("table", { className: "explorer-table" });
@@ -20,7 +20,7 @@ function mountExplorer(root, data) {
   root.classList.add("viewer", "explorer");
   root.replaceChildren(
     element("div", { className: "viewer-bar" }, label("split ", split), label("centre ", centre), label("mm³ ", smallest, " to ", largest),
-      label("missed by ", missed), label("found by ", found), count),
+      label("missed by ", missed), label("detected by ", found), count),
     element("div", { className: "explorer-rows", tabIndex: 0 }, table), caption, pictures);
 
   function rows() {
@@ -38,7 +38,7 @@ function mountExplorer(root, data) {
     if (n === 3 || n === 4) return element("td", { textContent: value.toFixed(n === 3 ? 1 : 0), className: "number" });
     if (n < 5) return element("td", { textContent: value });
     const text = value === 1 ? "✓" : value === 0 ? "✗" : `${Math.round(value * 100)} %`;
-    return element("td", { textContent: text, className: value > 0.5 ? "yes" : "no", title: `found by ${Math.round(value * 100)} % of its trainings` });
+    return element("td", { textContent: text, className: value > 0.5 ? "yes" : "no", title: `detected by ${Math.round(value * 100)} % of its trainings` });
   }
 
   function list() {
@@ -56,8 +56,8 @@ function mountExplorer(root, data) {
       return line;
     });
     table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
-    const listed = data.all > data.rows.length ? ` listed here, those on which losses disagree first (all ${data.all}: per_lesion.csv)` : "";
-    count.textContent = `${kept.length} of ${data.rows.length} lesions${listed}` + (kept.length > 300 ? "; the first 300 below" : "");
+    const listed = data.all > data.rows.length ? ` listed, those on which losses differ most first (all ${data.all} are in per_lesion.csv)` : "";
+    count.textContent = `${kept.length} of ${data.rows.length} lesions${listed}` + (kept.length > 300 ? "; the first 300 are shown" : "");
     if (!kept.includes(state.chosen)) { state.chosen = kept[0] || null; if (table.tBodies[0].rows[0]) table.tBodies[0].rows[0].className = "chosen"; show(); }
     root.dataset.rows = kept.length;
   }
@@ -65,9 +65,9 @@ function mountExplorer(root, data) {
   async function show() {
     const row = state.chosen;
     pictures.replaceChildren();
-    if (!row) { caption.textContent = "No lesion passes these filters."; return; }
+    if (!row) { caption.textContent = "No lesion matches these filters."; return; }
     caption.textContent = `Subject ${row.subject}, ${row.centre}: a lesion of ${row.volume.toFixed(1)} mm³ at x ${row.mm[0].toFixed(0)}, ` +
-      `y ${row.mm[1].toFixed(0)}, z ${row.mm[2].toFixed(0)} mm. Axial, ${data.side_mm} mm wide, the patient's right is left; the cross marks the lesion. Seed ${data.seed}.`;
+      `y ${row.mm[1].toFixed(0)}, z ${row.mm[2].toFixed(0)} mm. Axial slice, ${data.side_mm} mm wide; the patient's right is on the left, and the cross marks the lesion. Seed ${data.seed}.`;
     const side = data.side_px, shape = [side, side, 1];
     const [grey, codes] = await Promise.all([unpackVolume(row.grey, shape, 1), unpackVolume(row.codes, shape, 1)]);
     if (row !== state.chosen) return;

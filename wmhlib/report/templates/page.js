@@ -1,9 +1,9 @@
-// Draws the figures as they come near, keeps them readable in light and dark, and folds the code.
+// Draws figures and viewers before they scroll into view, adapts figures to light and dark mode, and folds the code.
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll("figure.plot")];
-  const wishes = new Map(); // what each figure's author chose, which the page's colours never override
+  const wishes = new Map(); // the layout that each figure sets itself, which the page's colours do not override
 
   function colours(wish) {
     const style = getComputedStyle(document.documentElement);
@@ -19,7 +19,7 @@
     return Object.fromEntries(Object.entries(page).filter(([path]) => path === "paper_bgcolor" || !asked(path)));
   }
 
-  // The page decides the width; where it is narrow, a legend goes below.
+  // The page sets the width; on narrow pages the legend is moved below the figure.
   function fitted(layout, width) {
     const fit = { margin: { l: 60, r: 20, t: layout.title ? 60 : 20, b: 50 }, ...layout, paper_bgcolor: "rgba(0,0,0,0)" };
     delete fit.width;
@@ -46,7 +46,7 @@
     figure.style.minHeight = "";
   }
 
-  // A viewer without a kernel: every scan it can show is in the page.
+  // A viewer without a kernel: all its scans are in the page.
   function look(place) {
     const source = place.querySelector(":scope > script");
     if (!source) return; // drawn already

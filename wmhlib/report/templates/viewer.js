@@ -1,9 +1,9 @@
-// The slice viewer: three linked planes of one scan, with masks over them. One piece of code for JupyterLab, where
-// anywidget calls it, and for pages without a kernel. Everything it draws comes from `scan`, which wmhlib/viewers.py
-// packs: grey values and masks as two 8-bit PNGs (slices side by side; one bit a mask), so that any slice of any plane
-// is drawn here within milliseconds and nothing accumulates.
+// The slice viewer: three linked planes of one scan, with masks over them. JupyterLab (through anywidget) and pages without
+// a kernel use the same code. Everything it draws comes from `scan`, which wmhlib/report/viewers.py packs: grey values and
+// masks as two 8-bit PNGs (slices side by side, one bit per mask). Any slice of any plane is drawn within milliseconds, and
+// memory use stays constant.
 const viewerPlanes = {
-  axial: { axes: [0, 1, 2], letters: ["R", "L", "A", "P"] },    // across, up, through; what is left, right, top, bottom
+  axial: { axes: [0, 1, 2], letters: ["R", "L", "A", "P"] },    // axes across, up, through; letters at left, right, top, bottom
   coronal: { axes: [0, 2, 1], letters: ["R", "L", "S", "I"] },
   sagittal: { axes: [1, 2, 0], letters: ["A", "P", "S", "I"] },
 };
@@ -34,8 +34,8 @@ function colourParts(hex) {
   return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 }
 
-// Draws `scan` into `root`; returns a function that replaces the scan by another. `names` are the subjects to choose
-// among and `choose` is called with the one wanted.
+// Builds the viewer in `root` and returns a function that shows a scan. `names` are the subjects in the menu; `choose` is
+// called with the name of the chosen one.
 function mountViewer(root, names, choose) {
   let scan, grey, masks, position, shown, latest = 0;
   const planes = {};
@@ -88,7 +88,7 @@ function mountViewer(root, names, choose) {
       const box = canvas.getBoundingClientRect(), at = [...position];
       const share = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
       axes.slice(0, 2).forEach((axis, n) => {
-        const count = scan.shape[axis]; // both run against the picture: the patient's right is left, up is up
+        const count = scan.shape[axis]; // both axes are reversed in the picture: the patient's right is on the left, superior is up
         at[axis] = Math.min(Math.max(count - 1 - Math.floor(share[n] * count), 0), count - 1);
       });
       return at;
@@ -97,12 +97,12 @@ function mountViewer(root, names, choose) {
     canvas.addEventListener("pointerdown", (event) => { canvas.focus({ preventScroll: true }); position = voxel(event); draw(); });
   }
   for (const control of [loss, style, opacity, reference, dark, bright]) control.addEventListener("input", () => draw());
-  let slow; // a copy opened in JupyterLab draws its stored scan, though no kernel may stand behind it
+  let slow; // a notebook opened without a kernel shows its stored scan, but cannot load others
   subject.addEventListener("input", () => {
     key.textContent = `Loading ${subject.value} …`;
     clearTimeout(slow);
     slow = setTimeout(() => {
-      key.textContent = `${subject.value} has not come yet: only a running kernel loads further scans. If none runs, run this notebook's cells.`;
+      key.textContent = `${subject.value} has not loaded yet. Further scans need a running kernel: run this notebook's cells.`;
     }, 15000);
     choose(subject.value);
   });
@@ -124,7 +124,7 @@ function mountViewer(root, names, choose) {
     const low = Number(dark.value), span = Math.max(Number(bright.value) - low, 1), alpha = Math.round(opacity.value * 2.55);
     const bit = shown ? 1 << scan.masks.indexOf(shown) : 0;
     const fill = shown && colourParts(shown.colour);
-    const errors = scan.errors.map((kind) => colourParts(kind.colour)); // found, missed, false
+    const errors = scan.errors.map((kind) => colourParts(kind.colour)); // detected, missed, false positive
     for (let row = 0, n = 0; row < height; row++) {
       for (let column = 0; column < width; column++, n += 4) {
         const index = at(column, row), value = (grey[index] - low) / span * 255, code = masks[index];
