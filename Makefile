@@ -8,7 +8,7 @@ OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report rerun segment network test test-fast lab data check schema lock sync
+.PHONY: setup report rerun segment results network test test-fast lab data check schema lock sync
 
 WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
@@ -25,6 +25,10 @@ OUT   ?= data/segmented
 export SCANS OUT
 segment: setup
 	@$(BIN)/python workflow/notebook.py 07_segment_scan "$$OUT/07_segment_scan.ipynb" -p scans "$$SCANS" -p out "$$OUT" --page "$$OUT/index.html" $(OPTIONS)
+
+# For maintainers: a finished study as a page of docs/results/.
+results: setup
+	$(BIN)/python -m wmhlib.report.results "$(CONFIG)"
 
 # For maintainers: the trained network of config/transfer.yaml as the one that comes with the project.
 network: setup

@@ -97,10 +97,12 @@ def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate()
 
 def test_a_page_says_on_which_scans_it_rests():
     cohort = pd.DataFrame({"split": ["training", "training", "external", ""], "centre": list("aabc")})
-    drawn = answer.about(cohort, synthetic=True, seeds=1)
+    drawn = answer.about(cohort, cohort.split != "none", seeds=1)
     assert "Synthetic" in drawn and "2 training, 1 external" in drawn and "1 training run per loss" in drawn
-    real = answer.about(cohort, synthetic=False, seeds=3)
+    real = answer.about(cohort, cohort.split == "none", seeds=3)
     assert "Synthetic" not in real and "3 training runs" in real
+    both = answer.about(cohort, cohort.centre == "a", seeds=1)
+    assert "Synthetic scans (2 training) and real scans from 2 centres (1 external)" in both and "patients" not in both
     limits = answer.cannot_say(study(**APART), 1, True)
     assert any("synthetic" in sentence for sentence in limits) and any("once" in sentence for sentence in limits)
     assert len(answer.cannot_say(study(**APART), 2, False)) == len(limits) - 2

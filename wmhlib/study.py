@@ -48,6 +48,10 @@ class Study:
         """The feature networks that the study's trainings share (`<network>.npz`), and their origins (`origins.json`)."""
         return self.folder / "models" / "features"
 
+    def is_synthetic(self, flair: PathLike) -> bool:
+        """Whether a scan of the study's cohort was drawn, not measured."""
+        return self.config.data.phantom is not None and Path(flair).is_relative_to(self.data)
+
     @property
     def kinds(self) -> dict[str, str]:
         """The entries below `losses` and the loss that each of them is; a variant has a name of its own."""

@@ -204,22 +204,26 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
         )
 
 
-def about(cohort: pd.DataFrame, synthetic: bool, seeds: int) -> str:
-    """The line at the top of every page: which scans, how many subjects and trainings, and whether the scans are
-    synthetic.
+def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
+    """The line at the top of every page: which scans, how many subjects and trainings, and which scans are synthetic
+    (`synthetic`, a bool per row of the cohort)."""
 
-    `synthetic`: the scans in the study's own data folder are simulated; those of external folders are real.
-    """
-    counts = cohort[cohort.split != ""].groupby("split", sort=False).size()
-    parts = ", ".join(
-        f"{counts[split]} {split}" for split in ("training", "validation", "holdout", "external") if split in counts
-    )
+    def counted(scans: pd.DataFrame) -> str:
+        counts = scans[scans.split != ""].groupby("split", sort=False).size()
+        splits = ("training", "validation", "holdout", "external")
+        return ", ".join(f"{counts[split]} {split}" for split in splits if split in counts)
+
+    drawn, real = cohort[synthetic], cohort[~synthetic]
     trainings = f"{seeds} training run{'s' if seeds > 1 else ''} per loss"
-    if synthetic:
-        return (
-            f"Synthetic scans ({parts}), {trainings}. They show how the study works, not how it performs in patients."
-        )
-    return f"Scans from {cohort.centre.nunique()} centres ({parts}), {trainings}."
+    if not len(real):
+        text = f"Synthetic scans ({counted(drawn)}), {trainings}."
+        return f"{text} They show how the study works, not how it performs in patients."
+    scans = f"cans from {real.centre.nunique()} centre{'s' if real.centre.nunique() > 1 else ''} ({counted(real)})"
+    return (
+        f"Synthetic scans ({counted(drawn)}) and real s{scans}, {trainings}."
+        if len(drawn)
+        else f"S{scans}, {trainings}."
+    )
 
 
 def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> list[str]:

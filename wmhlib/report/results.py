@@ -29,19 +29,21 @@ def study_page(study: Study) -> str:
     """The page of a finished study; FileNotFoundError where `make report` has not finished it."""
     tables, record = scoring.load_tables(study), read_json(study.folder / "run.json")
     if not record:
-        raise FileNotFoundError(f"No run.json in {study.folder}: run `make report CONFIG={study.path}` to its end first.")
+        raise FileNotFoundError(
+            f"No run.json in {study.folder}: run `make report CONFIG={study.path}` to its end first."
+        )
     subjects, seeds = load_cohort(study), len(study.config.seeds)
-    split = answer.unseen_split(tables["summary"])
+    split, synthetic = answer.unseen_split(tables["summary"]), subjects.flair.map(study.is_synthetic)
     return templates.get_template("results.md.j2").render(
         study=study,
         command=f"make report CONFIG=config/{study.path.name}",
         record=record,
         hours=sum(training["seconds"] for training in record["trainings"]) / 3600,
         finished=datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime).isoformat(),
-        about=answer.about(subjects, study, seeds),
+        about=answer.about(subjects, synthetic, seeds),
         headline=answer.headline(tables, seeds),
         verdicts=answer.verdicts(tables),
-        cannot_say=answer.cannot_say(tables, subjects, study),
+        cannot_say=answer.cannot_say(tables, seeds, bool(synthetic[subjects.split == split].all())),
         split=split,
         parts=[
             ("Metrics", metrics(tables["summary"], split)),

@@ -79,7 +79,8 @@ def write_site(study: Study) -> Path:
     """Write `run.json`, every page and the front page of a study, after all its notebooks were run."""
     record, banner = run_record(study), warning(study)
     write_json(study.folder / "run.json", record)
-    subjects, seeds, synthetic = load_cohort(study), len(study.config.seeds), study.config.data.phantom is not None
+    subjects, seeds = load_cohort(study), len(study.config.seeds)
+    synthetic = subjects.flair.map(study.is_synthetic)
     about = answer.about(subjects, synthetic, seeds)
     listed = page_list(study)
     links = [("index.html", study.name), *((f"{name}.html", heading) for name, heading, _ in listed)]
@@ -116,7 +117,7 @@ def write_site(study: Study) -> Path:
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=answer.scoreboard(tables, losses),
         verdicts=answer.verdicts(tables),
-        cannot_say=answer.cannot_say(tables, seeds, synthetic),
+        cannot_say=answer.cannot_say(tables, seeds, bool(synthetic[subjects.split == split].all())),
     )
     return study.folder / "index.html"
 
