@@ -1,4 +1,4 @@
-# Each target sets up .venv first if it is missing or older than the lock. Needs Python 3.11-3.13, pip and make.
+# Each target first sets up .venv if it is missing or older than the lock. Requirements: Python 3.11-3.13, pip and make.
 PYTHON ?= python3
 CONFIG ?= config/demo.yaml
 DATA   ?=
@@ -14,32 +14,32 @@ WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
 	$(BIN)/python -m wmhlib.running.command "$(CONFIG)" $(WHERE) $(OPTIONS)
 
-# A study again from its run.json, and whether its tables come out the same: RUN=path/to/run.json
+# Repeat a study from its run.json and compare the tables: RUN=path/to/run.json
 rerun: setup
 	$(BIN)/python -m wmhlib.running.rerun "$(RUN)" $(WHERE)
 
-# Scans of your own through the network that comes with the project: SCANS="a file, a folder or a pattern" OUT=folder.
-# OPTIONS: -p model FILE, -p threshold 0.3, -p smallest_mm3 5, -p bids FOLDER. What matters is OUT/index.html.
+# Segment your own scans with the bundled network: SCANS="a file, a folder or a pattern" OUT=folder.
+# OPTIONS: -p model FILE, -p threshold 0.3, -p smallest_mm3 5, -p bids FOLDER. The result is OUT/index.html.
 SCANS ?=
 OUT   ?= data/segmented
 export SCANS OUT
 segment: setup
 	@$(BIN)/python workflow/notebook.py 07_segment_scan "$$OUT/07_segment_scan.ipynb" -p scans "$$SCANS" -p out "$$OUT" --page "$$OUT/index.html" $(OPTIONS)
 
-# For maintainers: a finished study as a page of docs/results/.
+# For maintainers: write a finished study as a page of docs/results/.
 results: setup
 	$(BIN)/python -m wmhlib.report.results "$(CONFIG)"
 
-# For maintainers: the trained network of config/transfer.yaml as the one that comes with the project.
+# For maintainers: make the trained network of config/transfer.yaml the bundled network.
 network: setup
 	$(BIN)/python -m wmhlib.apply.model_card config/transfer.yaml
 
-# On two cores; the longest files first (tests/conftest.py), so that none of the two waits for the other at the end.
+# On two cores, with the longest test files first (tests/conftest.py), so that both end at about the same time.
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(BIN)/python -m pytest $(TWO)
 
-# The tests that take a few seconds each at most, for while you work.
+# Only tests that take at most a few seconds each, for use during development.
 test-fast: setup
 	$(BIN)/python -m pytest $(TWO) -m "not slow"
 
@@ -47,7 +47,7 @@ test-fast: setup
 lab: setup
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks $(OPTIONS)
 
-# The public data sets, each into its folder of data/; again to go on.
+# Download the public data sets, each into its folder of data/. Run it again to resume.
 # OPTIONS: wmh-challenge ljubljana-ms (default: both) head-label-maps --t1 --orig --root DIR --workers N
 data: setup
 	$(BIN)/python -m wmhlib.intake.download $(OPTIONS)
@@ -63,7 +63,7 @@ setup: .venv/installed
 	@echo '{"FileContentsManager": {"pre_save_hook": "wmhlib.running.notebooks.clean_before_saving"}}' > .venv/etc/jupyter/jupyter_server_config.d/wmhlib.json
 	touch $@
 
-# What CI checks beside the tests.
+# The checks of CI other than tests.
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,11 +72,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/notebook_pairs.py --check
-	$(SCHEMA) | diff --brief - config/schema.json || { echo "config/schema.json is not in step with wmhlib: run make schema."; exit 1; }
+	$(SCHEMA) | diff --brief - config/schema.json || { echo "config/schema.json does not match wmhlib: run make schema."; exit 1; }
 	$(BIN)/python tests/lock_in_step.py
 
-# For maintainers: remake the schema of configurations after a change to a setting; remake the lock after a change to
-# pyproject.toml; bring every notebook in step with its script.
+# For maintainers: update the schema of configurations after a change of settings (schema), the lock after a change of
+# pyproject.toml (lock), and the notebooks after a change of their scripts (sync).
 SCHEMA = $(BIN)/python -m wmhlib.running.schema
 schema: setup
 	$(SCHEMA) > config/schema.json

@@ -14,14 +14,16 @@ CUTS = (0.1, 0.5, 0.9)
 
 @pytest.fixture(autouse=True)
 def quick_statistics(monkeypatch):
-    """A tenth of the study's resamples, for a score is dear to compute; no full garbage collection at every correction."""
+    """A tenth of the study's resamples, for a score is dear to compute; no full garbage collection at every
+    correction."""
     for module in (froc, statistics):
         monkeypatch.setattr(module, "RESAMPLES", 999)
     monkeypatch.setattr("gc.collect", lambda: 0)
 
 
 def points(split: str = "external", **losses: list) -> pd.DataFrame:
-    """Of each loss a list of subjects: (lesions, found at each cut, false detections at each cut), the loosest cut first."""
+    """Of each loss a list of subjects: (lesions, found at each cut, false detections at each cut), the loosest cut
+    first."""
     rows = [
         {"loss": loss, "seed": 1, "split": split, "centre": "C", "subject": str(number), "threshold": cut}
         | {"lesions": lesions, "found": hits, "false_detections": wrong, "small_lesions": 0, "small_found": 0}
@@ -47,7 +49,8 @@ def test_below_the_strictest_cut_a_curve_falls_to_the_origin():
 
 
 def test_a_looser_cut_that_finds_less_is_not_taken():
-    """Where detections run together into one that is mostly no lesion, less is found: the stricter cut can be had instead."""
+    """Where detections run together into one that is mostly no lesion, less is found: the stricter cut can be had
+    instead."""
     assert score((10, [6, 8, 5], [9, 4, 1])) == score((10, [8, 8, 5], [9, 4, 1]))
 
 
@@ -127,19 +130,19 @@ def test_what_is_not_shown_is_not_said_to_be():
     table = points(siamese=[(10, [9, 8, 5], [8, 4, 1])] * 4, dice=[(10, [9, 8, 5], [8, 4, 1])] * 4)
     kinds = {"dice": "dice", "siamese": "siamese"}
     (text,) = findings.equal_rates(froc.scores(table), froc.comparisons(table, kinds), "external")
-    assert "no difference" in text and "points" not in text and "p =" not in text
+    assert "no significant difference" in text and "points" not in text and "p =" not in text
     alone = points(dice=[(10, [9, 8, 5], [8, 4, 1])] * 4)
     assert froc.comparisons(alone, kinds).empty
     (text,) = findings.equal_rates(froc.scores(alone), froc.comparisons(alone, kinds), "external")
     assert "Siamese" not in text and "difference" not in text
 
 
-def test_the_figure_marks_the_cut_at_one_half():
+def test_the_figure_marks_the_threshold_at_one_half():
     figure = figures.froc(froc.curves(points(dice=[(10, [9, 8, 5], [8, 4, 1])] * 3)), "external")
     line = figure.data[0]
     sizes = dict(zip(line.x, line.marker.size, strict=True))
     assert list(sizes) == [1, 4, 8] and sizes[4] > sizes[1] == sizes[8]
     flooded = froc.curves(points(dice=[(10, [0, 8, 5], [2, 4, 1])] * 3))
     assert list(figures.froc(flooded, "external").data[0].x) == [1, 4], (
-        "what finds less than a stricter cut is not drawn"
+        "a threshold that detects less than a stricter one is not drawn"
     )

@@ -1,8 +1,7 @@
 """Slices as augmented training batches (paper 3.2.1).
-
-Input: memory-mapped slices. Output: batches `(image, reference)` of shapes (batch, size, size, 3) and
-(batch, size, size, 1), float32. Batch n is a pure function of (seed, n): an interrupted training can resume where it
-was, and every loss of one seed sees the same slices, augmented alike.
+Input: memory-mapped slices. Output: batches `(image, reference)` of shapes (batch, size, size, 3) and (batch, size,
+size, 1), float32. Batch n depends only on (seed, n), so an interrupted training can resume, and all losses of one seed
+see the same slices with the same augmentation.
 """
 
 import functools
@@ -17,29 +16,30 @@ from wmhlib.augmentations import AUGMENTATIONS
 from wmhlib.generator import network_input
 
 SOFT_BACKGROUND, SOFT_LESION = 0.1, 0.9
-"""Soft label values (paper 3.2.2)."""
+"""Values of soft labels (paper 3.2.2)."""
 
 Pair = tuple[np.ndarray, np.ndarray]
-"""An image and its reference: of one slice, or of a batch."""
+"""An image and its reference, of one slice or of a batch."""
 
 
 LABEL_VALUES = {"hard": (0.0, 1.0), "soft": (SOFT_BACKGROUND, SOFT_LESION)}
-"""Background and lesion as training targets (paper 3.2.2; D-002)."""
+"""Target values of background and lesion (paper 3.2.2; D-002)."""
 
 
 def label_values(reference: np.ndarray, labels: str) -> np.ndarray:
-    """A boolean mask as training target, float32; `labels` is one of `LABEL_VALUES`."""
+    """A boolean mask as training target, float32; `labels` is a key of `LABEL_VALUES`."""
     low, high = LABEL_VALUES[labels]
     return np.where(reference, high, low).astype(np.float32)
 
 
 def chosen_augmentations(settings: Mapping[str, float]) -> list[functools.partial]:
-    """The functions of (image, reference, random) that a configuration names, in its order; amounts of 0 are left out."""
+    """The augmentations of a configuration, in its order, as functions of (image, reference, random); without amounts
+    of 0."""
     return [functools.partial(AUGMENTATIONS[name], most=amount) for name, amount in settings.items() if amount]
 
 
 class _Batches:
-    """Slices `rows` in batches that are asked for by their number."""
+    """Batches of the slices `rows`, indexed by number."""
 
     def __init__(self, images: np.ndarray, references: np.ndarray, rows: np.ndarray, labels: str, batch_size: int):
         self.images, self.references, self.rows = images, references, rows
@@ -50,10 +50,10 @@ class _Batches:
 
 
 class TrainingBatches(_Batches):
-    """Endless batches from the slices `rows`. Every slice comes once before any comes again, in a new order each round.
+    """Endless batches of the slices `rows`. Every slice comes once per round, in a new random order each round.
 
-    Each of `augmentations`, functions of (image, reference, random), has random numbers of its own, so that adding one
-    at the end leaves the others as they were.
+    Each of `augmentations`, functions of (image, reference, random), has its own random numbers, so adding one at the
+    end does not change the others.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class TrainingBatches(_Batches):
         return [orders[turn][place] for turn, place in zip(rounds, places, strict=True)]
 
     def random(self, position: int, number: int) -> np.random.Generator:
-        """The random numbers of the augmentation at this position, from 1, for batch `number`."""
+        """The random numbers of the augmentation at this position (from 1) for batch `number`."""
         return np.random.default_rng([self.seed, position, number])
 
 
 class PlainBatches(_Batches):
-    """Each of the slices `rows` once, in order and as it is: what validation reads. The last batch may be smaller."""
+    """Batches of the slices `rows` in order, without augmentation, for validation. The last batch may be smaller."""
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
@@ -104,13 +104,13 @@ class PlainBatches(_Batches):
 
 
 def cores() -> int:
-    """Cores that this process may use: what it was told (`workflow/notebook.py --threads`), else all it is allowed."""
+    """The number of cores for this process: that given by `workflow/notebook.py --threads`, or all available ones."""
     told = int(os.environ.get("OMP_NUM_THREADS", 0))
     return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class ReadAhead:
-    """Batches made in threads before they are asked for, up to number `end`, so that no training waits for them (D-039)."""
+    """Batches prepared in advance by threads, up to number `end`, so that training does not wait for them (D-039)."""
 
     def __init__(self, batches: TrainingBatches, threads: int | None = None, end: int | None = None):
         threads = threads or min(8, cores())
@@ -128,4 +128,4 @@ class ReadAhead:
         return self
 
     def __exit__(self, *_) -> None:
-        self.pool.shutdown(cancel_futures=True)  # batches that nobody took are dropped
+        self.pool.shutdown(cancel_futures=True)  # unused batches are dropped

@@ -1,8 +1,8 @@
-"""A cohort as a pandas table, one row per scan, and its split into evenly drawn parts (paper 3.1).
-
-Input: a folder in the WMH Challenge's layout or BIDS. Output: the table that every later stage reads: `subject, centre,
-split, flair, reference`, and the `reason` of each split. Whatever lies under `test/` is `external`: never trained on, never
-tuned on. All scans of one person are in one split: names that differ from `_ses-` on, or another entity of BIDS, are one.
+"""A cohort as a pandas table with one row per scan, and its split, balanced over centres (paper 3.1).
+Input: a folder in the WMH Challenge's layout or BIDS. Output: the table that all later stages read: `subject, centre,
+split, flair, reference`, and the `reason` for each split. Scans below `test/` are `external`: never used for training
+or tuning. All scans of a person are in the same split; names that differ only after `_ses-` or another BIDS entity
+belong to one person.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from wmhlib.running.files import ROOT, PathLike, sha256
 from wmhlib.study import Study
 
 LONGEST_NAME = 200
-"""Bytes of a subject's or centre's name: a file named after it has an ending too, and 255 are the most that fit."""
+"""Most bytes of a subject's or centre's name; with suffixes, file names derived from it must not exceed 255 bytes."""
 
 
 def assign_splits(
@@ -35,23 +35,23 @@ def assign_splits(
     seed: int,
     external: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Draw the training, validation and holdout subjects at random, evenly from every centre (paper 3.1).
+    """Draw the training, validation and holdout subjects at random, in equal numbers per centre (paper 3.1).
 
-    Counts are over all centres together; where one does not divide evenly, the odd subjects come from centres drawn
-    at random. `training` None takes every subject left over. A subject with several scans counts once. External subjects
-    stay external; where `external` names centres, just the subjects of these are external, whichever folder they lie in,
-    and others below `test/` are left out.
+    Counts are totals over all centres; if a count is not divisible, the remaining subjects come from randomly drawn
+    centres. With `training` None, all remaining subjects are used. A subject with several scans counts once. External
+    subjects stay external. If `external` names centres, exactly the subjects of these are external, in whichever folder
+    they are, and other subjects below `test/` are left out.
 
     Returns
     -------
     DataFrame
-        A copy with `split` and its `reason` filled in; subjects beyond the counts are left out, as `attrs["notes"]` says.
+        A copy with `split` and `reason`; subjects beyond the counts are left out and listed in `attrs["notes"]`.
 
     Raises
     ------
     ValueError
-        A centre has fewer subjects than its share, a centre named under `external` has none, two centres have one name
-        but for case or spaces, or a subject's scans would be in two splits.
+        A centre has too few subjects, a centre in `external` does not exist, the names of two centres differ only in
+        case or spaces, or a subject's scans would be in two splits.
     """
     roles.refuse_two_spellings(cohort.centre)
     if "reason" not in cohort:
@@ -62,13 +62,13 @@ def assign_splits(
     counts = {"holdout": holdout, "validation": validation, "training": training}
     for index, split in _drawn(cohort, people, counts, seed):
         cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
-    return _without(cohort, cohort.split == "", "more than the counts under split ask for")
+    return _without(cohort, cohort.split == "", "not needed for the counts under split")
 
 
 def _drawn(
     cohort: pd.DataFrame, people: pd.Series, counts: dict[str, int | None], seed: int
 ) -> Iterator[tuple[int, str]]:
-    """The first scan of every person drawn, and the split that this person is drawn for."""
+    """The first scan of every person drawn, and the person's split."""
     own = cohort[cohort.split == ""]
     own = own[~people[own.index].duplicated()]
     random = np.random.default_rng(seed)
@@ -78,52 +78,54 @@ def _drawn(
     for split, count in counts.items():
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
             if not waiting:
-                raise ValueError(f"There is no subject to draw {split} from: all of them are external.")
+                raise ValueError(
+                    f"There are no subjects for the split {split}, because all are external: change split or data."
+                )
             if count is None:
                 centre = max(waiting, key=lambda name: len(waiting[name]))
             else:
                 centre = centres[turn % len(centres)]
                 turn += 1
             if not waiting[centre]:
-                asked = ", ".join(f"{name}={number}" for name, number in counts.items())
+                requested = ", ".join(f"{name}={number}" for name, number in counts.items())
                 raise ValueError(
-                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few for an even share of {asked} over "
-                    f"{len(centres)} centre(s): lower the counts under split."
+                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few to divide {requested} "
+                    f"evenly over {len(centres)} centre(s): lower the counts under split."
                 )
             yield waiting[centre].pop(), split
 
 
 def _without(cohort: pd.DataFrame, gone: pd.Series, why: str) -> pd.DataFrame:
-    """A cohort without some of its rows, and with a note on them."""
+    """A cohort without the rows in `gone`, which are listed in its notes with the reason `why`."""
     kept = cohort[~gone].reset_index(drop=True)
     kept.attrs[NOTES] = [*cohort.attrs.get(NOTES, []), *((subject, why) for subject in cohort.subject[gone])]
     return kept
 
 
 def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
-    """A copy in which exactly the subjects of these centres are external; others below `test/` are left out."""
+    """A copy in which exactly the subjects of these centres are external; other subjects below `test/` are left out."""
     if unknown := set(external) - set(cohort.centre):
         names, centres = ", ".join(sorted(unknown)), ", ".join(sorted(cohort.centre.unique()))
         raise ValueError(f"split.external names {names}, but the centres are {centres}: correct the name.")
     gone = ~cohort.centre.isin(external) & (cohort.split != "")
-    kept = _without(cohort, gone, "external in its folder, but its centre is not under split.external")
-    kept.loc[kept.centre.isin(external), ["split", "reason"]] = "external", "its centre is under split.external"
+    kept = _without(cohort, gone, "external in its folder, but its centre is not in split.external")
+    kept.loc[kept.centre.isin(external), ["split", "reason"]] = "external", "its centre is in split.external"
     return kept
 
 
 def load_cohort(study: Study) -> pd.DataFrame:
-    """The cohort of a study with its splits; makes the synthetic one first where the configuration asks for it.
+    """The cohort of a study with its splits. A synthetic cohort is made first if configured.
 
-    Subjects of the folders under `data.external` are external and those of `data.also` are not, whatever these folders say of
-    them; `split.external` then names the centres that are.
+    All subjects of the folders in `data.external` are external, and those of `data.also` are not, unless their centre is under
+    `split.external`.
 
     Raises
     ------
     ValueError
-        A subject or a scan is in two folders, or the study has none to train on or none unseen; and as `read_folder`,
-        `assign_splits`.
+        A subject or a scan is in two folders, or the study has no training or no unseen subjects. Also as `read_folder`
+        and `assign_splits`.
     """
-    # read first, since making scans takes minutes
+    # read first, because simulating scans takes minutes
     also, external = ({folder: read_folder(folder) for folder in folders} for folders in (study.also, study.external))
     if phantom := study.config.data.phantom:
         label_maps = ROOT / Path(phantom.label_maps).expanduser() if phantom.label_maps else None
@@ -134,44 +136,44 @@ def load_cohort(study: Study) -> pd.DataFrame:
     for folder, table in also.items():
         tables[folder] = table.assign(split="", reason="")
     for folder, table in external.items():
-        tables[folder] = table.assign(split="external", reason="its folder is under data.external")
+        tables[folder] = table.assign(split="external", reason="its folder is in data.external")
     roles.refuse_repeated(tables)
     cohort = pd.concat(tables.values(), ignore_index=True)
     cohort.attrs[NOTES] = [note for table in tables.values() for note in table.attrs[NOTES]]
     cohort = assign_splits(cohort, **study.config.split.model_dump())
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
-            where = f"{study.data} (training/ for those that train, test/ for external ones)"
+            where = f"{study.data} (training/ for training, test/ for external subjects)"
             raise ValueError(
-                f"{study.name} has no {needed} subject: put scans into {where}, or lower the counts of split."
+                f"{study.name} has no {needed} subject: add scans to {where}, or lower the counts under split."
             )
     return cohort
 
 
 def account(cohort: pd.DataFrame) -> str:
-    """Who is in which split and why, and what was left out of a cohort of `load_cohort`, as text of many lines.
+    """The subjects of each split with the reason, and the scans left out of a cohort of `load_cohort`, as text.
 
-    Two scans of the same content are named as well: they may be one subject under two names.
+    Scans with the same content are listed too, because they may be one subject with two names.
     """
     lines = []
     for (split, reason), scans in cohort.groupby(["split", "reason"], sort=False):
         lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
         lines += [f"    {centre}: {', '.join(own.subject)}" for centre, own in scans.groupby("centre")]
     notes: dict[str, list[str]] = {}
-    for what, why in cohort.attrs.get(NOTES, []):
-        notes.setdefault(why, []).append(what)
+    for path, reason in cohort.attrs.get(NOTES, []):
+        notes.setdefault(reason, []).append(path)
     for _, same in cohort.groupby(cohort.flair.map(roles.content)):
         if len(same) > 1:
             both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())
             notes.setdefault("Warning: the same image under two names", []).append(both)
-    lines += ["", "Left out, or worth a look:"] if notes else []
-    for why, what in notes.items():
-        lines += [f"    {why}:", *(f"        {name}" for name in what)]
+    lines += ["", "Left out, or to be checked:"] if notes else []
+    for reason, names in notes.items():
+        lines += [f"    {reason}:", *(f"        {name}" for name in names)]
     return "\n".join(lines)
 
 
 def fingerprint(cohort: pd.DataFrame) -> str:
-    """SHA-256 over the names, centres, splits, FLAIRs and references of a cohort, wherever they lie."""
+    """SHA-256 of the names, centres, splits, FLAIRs and references of a cohort, independent of their paths."""
     whole = hashlib.sha256()
     for row in cohort.sort_values("subject").itertuples():
         whole.update(f"{row.subject}\n{row.centre}\n{row.split}\n".encode())
@@ -181,24 +183,24 @@ def fingerprint(cohort: pd.DataFrame) -> str:
 
 
 def read_folder(root: PathLike) -> pd.DataFrame:
-    """List the subjects of a folder, be it a BIDS data set or in the challenge's layout.
+    """List the subjects of a BIDS data set or of a folder in the challenge's layout.
 
-    Errors as in `read_bids` and `read_challenge`; also PermissionError where a FLAIR or reference may not be read, and
-    ValueError where a reference was made by this project, or nothing can be named after a subject or centre.
+    Errors as in `read_bids` and `read_challenge`. Also PermissionError if a FLAIR or reference cannot be read, and
+    ValueError if a reference was made by this project, or a subject's or centre's name cannot be used for files.
     """
     cohort = (read_bids if is_bids(root) else read_challenge)(root)
     for name in (*cohort.subject, *cohort.centre):
         if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name) or len(os.fsencode(name)) > LONGEST_NAME:
             raise ValueError(
-                f"{root} holds the name {ascii(name)}: rename it without line breaks or broken characters, in at most "
-                f"{LONGEST_NAME} bytes."
+                f"{root} has the name {ascii(name)}: rename it to at most {LONGEST_NAME} bytes without line breaks or "
+                "invalid characters."
             )
     for path in (*cohort.flair, *cohort.reference):
         if not os.access(path, os.R_OK):
-            raise PermissionError(f"{path} may not be read: make the file readable.")
+            raise PermissionError(f"{path} cannot be read: change its permissions.")
     for path in filter(is_automatic, cohort.reference):
         raise ValueError(
-            f"{path} was made by this project, so it cannot be a reference: remove it or, where people have corrected it, "
-            f"clear its header's descrip, which is {AUTOMATIC.decode()!r}, and remove its .json with the network's checksum."
+            f"{path} was made by this project and cannot be a reference: remove it. If people have corrected it, clear "
+            f"descrip in its header, which is {AUTOMATIC.decode()!r}, and remove its .json with the network's checksum."
         )
     return cohort

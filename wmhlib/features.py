@@ -1,10 +1,9 @@
 """Feature networks: pretrained networks whose feature maps the Siamese loss compares (paper 2.2).
+The paper uses VGG19 up to its second max pool. The layers whose outputs are compared are called taps. Any network of
+`keras.applications` can be used by its name, and so can a class of your own. Input: the generator's input (batch, size,
+size, 3), blue-green-red with ImageNet's means subtracted. Output: a list of feature maps, one per tap.
 
-The paper takes VGG19 up to its second max pool; the layers whose outputs are compared are called taps. Any network of
-`keras.applications` can stand in its place by its name, and so can a class of your own. Input: the generator's own input
-(batch, size, size, 3), blue-green-red with ImageNet's means subtracted. Output: a list of feature maps, one per tap.
-
-Without a network to download from, weights are a He-normal draw; where they came from is always reported.
+If pretrained weights cannot be downloaded, weights are He-normal random numbers; their origin is always reported.
 VGG19: Simonyan and Zisserman 2014, arXiv:1409.1556.
 """
 
@@ -25,11 +24,12 @@ from wmhlib.running.files import PathLike
 from wmhlib.running.registry import register
 
 FEATURES: dict[str, type["FeatureNetwork"]] = {}
-"""Feature networks by the name that configurations use. Defining a subclass of `FeatureNetwork` adds it."""
+"""Feature networks by their name in configurations. Defining a subclass of `FeatureNetwork` adds it."""
 
 
 class FeatureNetwork:
-    """Base class: a subclass with a `name` is registered; `build` gives the network, `pretrained` its weights."""
+    """Base class. A subclass with a `name` is registered; `build` returns the network, `pretrained` loads its
+    weights."""
 
     key = ""
 
@@ -40,17 +40,18 @@ class FeatureNetwork:
             register(FEATURES, name, cls)
 
     def build(self, size: int) -> keras.Model:
-        """The whole network for slices of `size` pixels, from the generator's input, with any weights."""
+        """The complete network for slices of `size` pixels, on the generator's input, with any weights."""
         raise NotImplementedError
 
     def taps(self, wanted: int | Sequence[str]) -> list[str]:
-        """The layers to compare, by name; a number means that many max pools, where the network has such."""
+        """The names of the layers to compare; a number stands for the first max pools of networks that have numbered
+        pools."""
         if isinstance(wanted, int):
             raise ValueError(f"taps is {wanted}, but {self.key} has no numbered pools: give the names of its layers.")
         return list(wanted)
 
     def pretrained(self, model: keras.Model) -> dict:
-        """Load the weights of a model that `build` gave, cut at its taps; returns their origin (see `load`)."""
+        """Load the weights of a model from `build`, cut at its taps; returns their origin (see `load`)."""
         return {"weights": "random", "source": f"He-normal random features: {self.key} has no pretrained weights"}
 
 
@@ -78,7 +79,7 @@ class VGG19(FeatureNetwork, name="vgg19"):
 
 
 class OwnPreprocessing(keras.layers.Layer):
-    """The generator's input as another network expects it: red-green-blue in 0-255, then that network's own function."""
+    """Converts the generator's input to red-green-blue in 0-255 and applies another network's own preprocessing."""
 
     def __init__(self, function):
         super().__init__(name="own_preprocessing")
@@ -92,7 +93,7 @@ class OwnPreprocessing(keras.layers.Layer):
 
 
 class Application(FeatureNetwork):
-    """A network of `keras.applications`, such as `MobileNetV2`, with the preprocessing that belongs to it."""
+    """A network of `keras.applications`, such as `MobileNetV2`, with its own preprocessing."""
 
     def __init__(self, key: str):
         modules = [module for module in vars(keras.applications).values() if inspect.ismodule(module)]
@@ -111,9 +112,9 @@ class Application(FeatureNetwork):
         cached = any(name.startswith(f"{self.key.lower()}weights") for name in kept)
         try:
             if not cached:
-                web.reach(files.VGG19_URL)  # all of Keras's weights are kept on one server
+                web.reach(files.VGG19_URL)  # the server of all of Keras's weights
             whole = self.build(model.input_shape[1], "imagenet")
-        except Exception as error:  # Keras raises a bare Exception where a download fails
+        except Exception as error:  # Keras raises a plain Exception if a download fails
             return {"weights": "random", "source": f"He-normal random features, since {getattr(error, 'what', error)}"}
         copy_weights(whole, model)
         return {"weights": "imagenet", "source": f"Keras's ImageNet weights of {self.key}"}
@@ -124,12 +125,12 @@ def chosen(
     taps: PositiveInt | Annotated[list[str], Field(min_length=1)] = 2,
     weights: Literal["imagenet", "random"] = "imagenet",
 ) -> dict:
-    """What a loss looks at, as a configuration says it (the arguments are the settings), with its taps by name.
+    """The feature network of a loss from its settings in a configuration (the arguments), with its taps by name.
 
     Raises
     ------
     ValueError
-        There is no such network, it is known not to have such a tap, or it has no pretrained weights though they are wanted.
+        The network does not exist, has no such tap, or has no pretrained weights although they are requested.
     """
     kind = find(network)
     if weights == "imagenet" and type(kind).pretrained is FeatureNetwork.pretrained:
@@ -138,19 +139,20 @@ def chosen(
 
 
 def find(network: str) -> FeatureNetwork:
-    """The registered feature network of this name, else the one of `keras.applications`; ValueError where there is none."""
+    """The registered feature network with this name, or that of `keras.applications`; ValueError if there is none."""
     return FEATURES[network]() if network in FEATURES else Application(network)
 
 
 def build(size: int, taps: int | Sequence[str] = 2, network: str = "vgg19") -> keras.Model:
     """A frozen feature network cut at its taps, with He-normal weights.
 
-    For slices of 224 and two taps of VGG19 the features are (batch, 112, 112, 64) and (batch, 56, 56, 128) (paper 2.2).
+    For slices of 224 pixels and two taps of VGG19, the features are (batch, 112, 112, 64) and (batch, 56, 56, 128)
+    (paper 2.2).
 
     Raises
     ------
     ValueError
-        There is no such network, or it has no layer of a tap's name.
+        The network does not exist, or has no layer with the name of a tap.
     """
     kind = find(network)
     whole, names = kind.build(size), kind.taps(taps)
@@ -170,42 +172,43 @@ def build(size: int, taps: int | Sequence[str] = 2, network: str = "vgg19") -> k
 
 
 def load(size: int, taps: int | Sequence[str] = 2, network: str = "vgg19") -> tuple[keras.Model, dict]:
-    """A feature network with the best weights available, and where these came from.
+    """A feature network with the best weights available, and their origin.
 
     Returns
     -------
     model
         As `build`.
     origin
-        `weights` (`imagenet` or `random`), `source` (in words) and, for a file, its `sha256`.
+        `weights` (`imagenet` or `random`), `source` (in words) and, for VGG19's file, its `sha256`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        `WMH_VGG19_WEIGHTS` names no file, or one that does not hold VGG19's layers.
+        `WMH_VGG19_WEIGHTS` names a file that does not exist, or that lacks layers of VGG19.
     """
     model = build(size, taps, network)
     return model, find(network).pretrained(model)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give every layer of `target` the weights of the layer of the same name in `source`."""
+    """Copy the weights of each layer of `target` from the layer with the same name in `source`."""
     for layer in target.layers:
         if layer.weights:
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
 def save_arrays(model: keras.Model, path: PathLike) -> None:
-    """Keep a network's weights as plain arrays, `<layer>/<number>`, so that other taps of it can be read back."""
+    """Save a network's weights as arrays named `<layer>/<number>`, which can be loaded for other taps too."""
     np.savez(path, **{f"{layer.name}/{n}": w for layer in model.layers for n, w in enumerate(layer.get_weights())})
 
 
 def load_arrays(model: keras.Model, path: PathLike) -> None:
-    """Read back what `save_arrays` kept, layer by layer; FileNotFoundError where a layer was not kept."""
+    """Load weights saved by `save_arrays` layer by layer; FileNotFoundError if a layer was not saved."""
     with np.load(path, allow_pickle=False) as arrays:
         if missing := [layer.name for layer in model.layers if layer.weights and f"{layer.name}/0" not in arrays.files]:
             raise FileNotFoundError(
-                f"{path} has no weights of {missing[0]}: run notebook 03_build_networks of a study whose losses tap as deep."
+                f"{path} has no weights of {missing[0]}: run notebook 03_build_networks of a study whose losses tap "
+                "as deep."
             )
         for layer in model.layers:
             if layer.weights:

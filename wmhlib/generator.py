@@ -1,4 +1,4 @@
-"""The generator: a 2D U-Net of dense blocks (paper 2.1, Figure 2), and a plain U-Net beside it.
+"""The generator: a 2D U-Net of dense blocks (paper 2.1, Figure 2), and a plain U-Net.
 
 Input: a preprocessed slice (batch, size, size, 3). Output: the probability of WMH (batch, size, size, 1).
 Sources: U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28), dense blocks (Huang et al. 2017,
@@ -13,20 +13,21 @@ import numpy as np
 from keras import layers
 
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
-"""Mean colour of ImageNet, blue-green-red, 0-255: what VGG19 was trained to see subtracted (paper 3.2.1)."""
+"""Mean colour of ImageNet, blue-green-red, 0-255, which VGG19 expects to be subtracted (paper 3.2.1)."""
 
 
 def network_input(grey: np.ndarray) -> np.ndarray:
-    """Grey images (..., size, size) in 0-1 as VGG19 expects them: (..., size, size, 3), blue-green-red, means subtracted.
+    """Convert grey images (..., size, size) in 0-1 to VGG19's input (..., size, size, 3): blue-green-red, means
+    subtracted.
 
-    Every loss trains on this same input (paper 3.2.1). The image must be brought to 0-255 before the means are subtracted:
-    left in 0-1 it is a nearly constant -110 and nothing is learnt (D-006).
+    All losses train on this input (paper 3.2.1). The image must be scaled to 0-255 before the means are subtracted;
+    otherwise it is nearly constant at -110, and nothing is learnt (D-006).
     """
     return (grey[..., np.newaxis] * 255 - np.asarray(IMAGENET_MEANS)).astype(np.float32)
 
 
 class Seeds:
-    """Initializers that follow one after the other from one seed."""
+    """A sequence of initializers from one seed."""
 
     def __init__(self, seed: int):
         self.generator = keras.random.SeedGenerator(seed)
@@ -45,7 +46,8 @@ def convolution(x, width: int, seeds: Seeds, norm: Callable = layers.BatchNormal
 
 
 def dense_block(x, width: int, convolutions: int, seeds: Seeds):
-    """Convolutions that each see the block's input and everything the block made before; returns what they made (D-005)."""
+    """Convolutions whose input is the block's input and all earlier outputs of the block; returns all outputs
+    (D-005)."""
     made: list = []
     for _ in range(convolutions):
         made.append(convolution(layers.Concatenate()([x, *made]) if made else x, width, seeds))
@@ -53,12 +55,12 @@ def dense_block(x, width: int, convolutions: int, seeds: Seeds):
 
 
 def instance_norm() -> layers.Layer:
-    """Each channel of each slice brought to mean 0 and variance 1, then scaled: nothing depends on the rest of the batch."""
+    """Normalisation of each channel of each slice to mean 0 and variance 1, then scaling; independent of the batch."""
     return layers.GroupNormalization(groups=-1, epsilon=1e-5)
 
 
 def plain_block(x, width: int, convolutions: int, seeds: Seeds):
-    """Convolutions one after another, with instance norm."""
+    """A sequence of convolutions with instance norm."""
     for _ in range(convolutions):
         x = convolution(x, width, seeds, instance_norm)
     return x
@@ -67,9 +69,9 @@ def plain_block(x, width: int, convolutions: int, seeds: Seeds):
 def doubled(x, width: int, seeds: Seeds):
     """A 2x2 transposed convolution with stride 2: (batch, side, side, channels) to (batch, 2 side, 2 side, width).
 
-    Written as what it is, four 1x1 convolutions whose results lie beside each other: the gradient of Keras's
-    `Conv2DTranspose` takes a GPU 40 % of the paper's step, this one a few per cent (D-043). Starts as Keras's would:
-    Glorot's limit counts the 2x2 kernel on both sides.
+    It is implemented as the equivalent four 1x1 convolutions whose outputs are interleaved, because on a GPU the
+    gradient of Keras's `Conv2DTranspose` takes 40 % of the paper's training step, and this one a few per cent (D-043).
+    It is initialised like Keras's layer, whose Glorot limit includes the 2x2 kernel on both sides.
     """
     side, channels = x.shape[1], x.shape[-1]
     limit = math.sqrt(6 / (4 * (channels + width)))
@@ -95,18 +97,19 @@ def dense_unet(
     size
         Side of a slice in pixels, a multiple of 2**depth.
     filters
-        Filters of each convolution in the first dense block; they double at every 2x2 max pool (32 in the paper).
+        Filters per convolution in the first dense block (32 in the paper); they double at every 2x2 max pool.
     depth
-        Dense blocks on the way down; as many on the way up, and one between (the paper's grid search; D-005).
+        Number of dense blocks in the encoder and in the decoder, with one more between them (the paper's grid search;
+        D-005).
     convolutions
         Convolutions per dense block.
     output_prior
-        Probability of WMH that the untrained network gives everywhere: the background's label (D-004).
+        Probability of WMH that the untrained network predicts everywhere: the background's label value (D-004).
     seed
-        Of the initial weights, so that every loss of one seed starts from the same network.
+        Seed of the initial weights; all losses of one seed start from the same network.
     preparation
-        How the network's scans are prepared: the name of a `wmhlib.slices.Preparation`. It is the name of the input layer,
-        so that a saved network says it.
+        Preparation of the network's scans: the name of a `wmhlib.slices.Preparation`. It becomes the name of the input
+        layer, so that it is saved with the network.
 
     Raises
     ------
@@ -126,25 +129,27 @@ def plain_unet(
     seed: int = 0,
     preparation: str = "whole",
 ) -> keras.Model:
-    """A U-Net without dense blocks, with instance norm: for scans of any scanner, in a fraction of the time (D-053).
+    """A U-Net with instance norm and without dense blocks, for scans of any scanner; it takes a fraction of the time
+    (D-053).
 
-    Its filters grow by twice `filters` at every level. Parameters and errors are those of `dense_unet`.
+    The number of filters increases by 2 * `filters` per level. Parameters and errors as in `dense_unet`.
     """
     widths = [filters * max(1, 2 * level) for level in range(depth + 1)]
     return _unet("plain_unet", size, plain_block, widths, convolutions, output_prior, seed, preparation)
 
 
 GENERATORS = {"dense_unet": dense_unet, "plain_unet": plain_unet}
-"""What a configuration may name as `generator.network`."""
+"""The networks that a configuration can name as `generator.network`."""
 
 
 def build(size: int, network: str = "dense_unet", **settings) -> keras.Model:
-    """The untrained generator of this name in `GENERATORS`, with its settings."""
+    """The untrained generator with this name in `GENERATORS` and these settings."""
     return GENERATORS[network](size, **settings)
 
 
 def _unet(name, size, block, widths, convolutions, output_prior, seed, preparation) -> keras.Model:
-    """Blocks on the way down and up, a skip at every level: `widths` are the filters of each, the lowest last."""
+    """Blocks of encoder and decoder with a skip connection per level; `widths` are the filters per level, the lowest
+    last."""
     depth = len(widths) - 1
     if size % 2**depth:
         raise ValueError(f"Slices of {size} pixels cannot be halved {depth} times: choose a multiple of {2**depth}.")
@@ -162,7 +167,7 @@ def _unet(name, size, block, widths, convolutions, output_prior, seed, preparati
 
 
 def probability(x, output_prior: float, seeds: Seeds):
-    """1x1 convolution and sigmoid, which start at `output_prior` everywhere (D-004)."""
+    """1x1 convolution and sigmoid, whose initial output is about `output_prior` everywhere (D-004)."""
     bias = keras.initializers.Constant(math.log(output_prior / (1 - output_prior)))
     kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seeds.next())
     settings = {"kernel_initializer": kernel, "bias_initializer": bias, "name": "wmh"}

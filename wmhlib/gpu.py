@@ -1,9 +1,8 @@
-"""Training with the slices on the device, many steps a call (JAX on a GPU).
-
-The paper's step takes a GPU a few milliseconds: less than the host needs to rotate eight slices and to call it (D-043).
-Here the slices of a training are copied to the device once; batches are drawn, rotated and preprocessed there, and an
-epoch is one call. Batch n holds the slices and angles that `wmhlib.batches.TrainingBatches` draws for it, equal to
-rounding. `wmhlib.training.OnHost` does the same step by step, on every backend.
+"""Training with the slices on the device and many steps per call (JAX on a GPU).
+A training step of the paper takes a few milliseconds on a GPU, less than the host needs to rotate eight slices and
+start the step (D-043). This module copies the slices of a training to the device once. Batches are drawn, rotated and
+preprocessed there, and an epoch is one call. Batch n has the slices and angles that `wmhlib.batches.TrainingBatches`
+draws for it, up to rounding. `wmhlib.training.OnHost` does the same step by step on every backend.
 """
 
 import functools
@@ -19,18 +18,19 @@ from wmhlib.learner import BatchNormMeasurement, Learner
 from wmhlib.minmax import Players, StepLog
 
 VALIDATED = 32
-"""Slices of one validation batch."""
+"""Number of slices in a validation batch."""
 
 
 def suits(batches: TrainingBatches) -> bool:
-    """Whether slices stay on the device: JAX on a GPU, augmented by nothing but rotation, as in the paper."""
+    """Whether slices can stay on the device: JAX on a GPU, with no augmentation other than rotation, as in the
+    paper."""
     on_gpu = any(device.startswith("gpu") for device in map(str, keras.distribution.list_devices()))
     rotated_alone = all(augmentation.func is rotation_deg for augmentation in batches.augmentations)
     return keras.backend.backend() == "jax" and on_gpu and rotated_alone and len(batches.augmentations) <= 1
 
 
 def rotated(images, angles_deg):
-    """Images (batch, size, size, channels) rotated about their centres, as `wmhlib.augmentations.turned` rotates one."""
+    """Images (batch, size, size, channels) rotated about their centres, like `wmhlib.augmentations.turned`."""
     radians = angles_deg * (np.pi / 180)
     cos, sin, centre = ops.cos(radians), ops.sin(radians), (images.shape[1] - 1) / 2
     shifts = centre * (1 - cos + sin), centre * (1 - cos - sin)
@@ -39,13 +39,14 @@ def rotated(images, angles_deg):
 
 
 class OnDevice:
-    """The epochs of a training whose slices are on the device.
+    """The epochs of a training with slices on the device.
 
-    The variables of the players are current after every method. `data` is what `wmhlib.training.make_data` gives.
+    The variables of all networks are up to date after every method. `data` is the output of
+    `wmhlib.training.make_data`.
     """
 
     save_every_s = 20.0
-    """A checkpoint takes as long as an epoch does here."""
+    """Seconds between checkpoints, each of which takes as long as an epoch."""
 
     def __init__(self, players: Players, data):
         import jax
@@ -57,7 +58,7 @@ class OnDevice:
         self.measuring = self._plan(data.measuring.batches, range(data.measuring.end or 0))
         self.measurement = BatchNormMeasurement(players.learner.generator)
         self.measurement.build(players.learner.generator.input_shape)
-        for player in self._everyone():  # Keras makes the metrics' variables when it first sees a batch
+        for player in self._everyone():  # Keras creates the variables of metrics with the first batch
             player.test_on_batch(*training[0])
             player.begin_epoch()
         self._steps = jax.jit(self._take_steps, donate_argnums=0)
@@ -65,7 +66,7 @@ class OnDevice:
         self._overlap = jax.jit(self._sizes)
 
     def run_epoch(self, steps: range) -> dict:
-        """The steps of one epoch; returns the means of loss and Dice. As `wmhlib.training.run_epoch`."""
+        """Run the steps of one epoch; returns the means of loss and Dice. Equivalent to `wmhlib.training.run_epoch`."""
         plan, log = self._plan(self.training, steps), self.players.log
         self.players.learner.begin_epoch()
         for first, end in _spans(steps, log):
@@ -76,7 +77,7 @@ class OnDevice:
         return self.players.learner.get_metrics_result()
 
     def measure(self) -> None:
-        """Batch norm's statistics at the current weights (`BatchNormMeasurement`)."""
+        """Measure batch norm's statistics at the current weights (`BatchNormMeasurement`)."""
         if not len(self.measuring[0]):
             return
         means = self._statistics(self._values(), self.slices, self.measuring)
@@ -86,7 +87,7 @@ class OnDevice:
     def validation_dice(self) -> float:
         """Pooled Dice of the validation slices."""
         rows = np.searchsorted(self.rows, self.validation.rows)
-        blank = -len(rows) % VALIDATED  # the last batch is filled up with slices that do not count
+        blank = -len(rows) % VALIDATED  # the last batch is padded with slices that are not counted
         counted = np.concatenate([np.ones(len(rows), bool), np.zeros(blank, bool)]).reshape(-1, VALIDATED)
         rows = np.concatenate([rows, np.zeros(blank, rows.dtype)]).reshape(-1, VALIDATED)
         overlap, sizes = self._overlap(self._values(), self.slices, (rows, counted))
@@ -96,7 +97,7 @@ class OnDevice:
         return [player for player in (self.players.learner, self.players.adversary) if player]
 
     def _groups(self, player: Learner) -> tuple[list, ...]:
-        """The variables of a player, in the groups that Keras's training step on JAX takes and returns."""
+        """The variables of a player in the groups of Keras's stateless training step on JAX."""
         parts = (player.trainable_variables, player.non_trainable_variables, player.optimizer.variables)
         return (*parts, player.metrics_variables)
 
@@ -107,14 +108,14 @@ class OnDevice:
         return {key: variable.value for key, variable in self._variables().items()}
 
     def _plan(self, batches: TrainingBatches, numbers: range) -> tuple[np.ndarray, np.ndarray]:
-        """Which slices on the device, turned by how many degrees, make up these batches: two arrays (number, slice)."""
+        """The slices on the device and the angles (degrees) of these batches: two arrays (batch number, slice)."""
         size, most = batches.batch_size, [one.keywords["most"] for one in batches.augmentations] or [0.0]
         rows = np.array([batches.rows_of(number) for number in numbers], int).reshape(-1, size)
         angles = [batches.random(1, number).uniform(-most[0], most[0], size) for number in numbers]
         return np.searchsorted(self.rows, rows).astype(np.int32), np.array(angles, np.float32).reshape(-1, size)
 
     def _batch(self, slices, rows, angles=None):
-        """A batch as the host would make it: image and reference of rows of the slices, turned."""
+        """The batch that the host would make: image and reference for these rows of the slices, rotated by `angles`."""
         pair = ops.stack([ops.cast(ops.take(array, rows, axis=0), "float32") for array in slices], axis=-1)
         if angles is not None:
             pair = rotated(pair, angles)
@@ -122,7 +123,8 @@ class OnDevice:
         return network_input(pair[..., 0]), ops.where(pair[..., 1:] > 0.5, high, low)
 
     def _take(self, plan, start: int, first: int, end: int) -> np.ndarray:
-        """Take the steps from `first` to before `end`; returns the gradients' lengths (step, player), NaN for no player."""
+        """Take the steps from `first` to before `end`; returns gradient norms (step, player), NaN without an
+        adversary."""
         numbers = np.arange(first, first + len(plan[0]), dtype=np.int32)
         values, norms = self._steps(self._values(), self.slices, plan, first - start, end - first, numbers)
         for key, variable in self._variables().items():
@@ -158,7 +160,8 @@ class OnDevice:
         return values | changed
 
     def _stateless(self, network: keras.Model, values: dict, image):
-        """What a network makes of images outside a training step, and its variables that are not trained, afterwards."""
+        """What a network makes of images outside a training step, and its variables that are not trained,
+        afterwards."""
         own = network.trainable_variables, network.non_trainable_variables
         return network.stateless_call(*([values[id(one)] for one in group] for group in own), image)
 
@@ -190,6 +193,6 @@ class OnDevice:
 
 
 def _spans(steps: range, log: StepLog | None) -> list[tuple[int, int]]:
-    """An epoch's steps in spans (first, end), which end where the log looks at the probe, and at the epoch's end."""
+    """An epoch's steps in spans (first, end) that end where the log measures the probe, and at the epoch's end."""
     ends = [taken for taken in range(steps.start + 1, steps.stop) if log and log.looks(taken)] + [steps.stop]
     return list(zip([steps.start, *ends[:-1]], ends, strict=True))

@@ -1,8 +1,8 @@
-"""A scan in, a mask in the scan's own space out.
-
-The scan is preprocessed as for training, the generator gives each axial slice a probability, the probabilities are
-resampled to the scan's own grid (`wmhlib.slices.volume_of`) and only there cut at 0.5 (paper 3.2.3 scores masks on the scan's grid). The
-soft labels 0.1 and 0.9 are symmetric about 0.5, so the threshold is the same for every loss.
+"""Segment a scan on its own grid.
+Input: a scan. Output: its mask. The scan is preprocessed as for training, the generator predicts probabilities for each
+axial slice, and these are resampled to the scan's grid (`wmhlib.slices.volume_of`) before the threshold 0.5 is applied
+(paper 3.2.3 scores masks on the scan's grid). The soft labels 0.1 and 0.9 are symmetric about 0.5, so the threshold is
+the same for all losses.
 """
 
 from pathlib import Path
@@ -19,32 +19,32 @@ from wmhlib.running.files import PathLike
 from wmhlib.slices import Box, Preparation, axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
-"""A voxel of this probability or more is WMH."""
+"""Voxels with at least this probability are WMH."""
 
 Flair = str | Path | nibabel.Nifti1Image
 
 
 BUNDLED = Path(__file__).parent / "network" / "model.keras"
-"""The network that comes with the project; `README.md` beside it is its model card."""
+"""The network bundled with the project; `README.md` in its folder is its model card."""
 
 
 def load_generator(path: PathLike = BUNDLED) -> keras.Model:
-    """A trained generator, loaded in Keras's safe mode (no code from the file is run); without a path, `BUNDLED`.
+    """A trained generator, loaded in Keras's safe mode, which runs no code from the file; by default, `BUNDLED`.
 
     Raises
     ------
     FileNotFoundError
-        There is no model; the message names it and says what to run.
+        The model does not exist; the message names it and says what to run.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"No trained model at {path}: check the path; notebook 04_train writes the model of a loss and seed."
+            f"No trained model found at {path}: check the path, or train the loss and seed with notebook 04_train."
         )
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 class Prepared(NamedTuple):
-    """A scan brought to a network's slices: the scan, the canonical FLAIR in 0-1, the part seen and its slices."""
+    """A scan prepared for a network: the scan, the canonical FLAIR in 0-1, the part used and its slices."""
 
     scan: nibabel.Nifti1Image
     flair: nibabel.Nifti1Image
@@ -53,9 +53,11 @@ class Prepared(NamedTuple):
 
 
 def prepared(model: keras.Model, flair: Flair) -> Prepared:
-    """A scan as the model's input says that slices must be: its size, and by its name the part of the slice and its brightness
-    (`wmhlib.slices.Preparation`, D-021). Warns (`wmhlib.intake.scans.BrightnessWarning`) where the network divides by a
-    maximum that is out of proportion. Errors as in `probability`."""
+    """A scan prepared for a model. The model's input layer defines the slice size and, by its name, the preparation.
+
+    Preparations are those of `wmhlib.slices.Preparation` (D-021). For networks that divide by the maximum, it warns
+    (`wmhlib.intake.scans.BrightnessWarning`) if the maximum is disproportionate. Errors as in `probability`.
+    """
     scan = open_scan(flair) if isinstance(flair, str | Path) else nibabel.funcs.squeeze_image(flair)
     preparation = Preparation.named(model.inputs[0].name)
     image = read_flair(flair, preparation.intensity)
@@ -72,15 +74,15 @@ def probability(
 ) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
-    Outside the part that the network sees the probability is 0, and so it is where a network that diverged gives no number.
-    With `mirrored`, the network sees every slice with left and right exchanged, and its answer is exchanged back: a network
-    that is sure of a scan gives nearly the same. `flair` may be `prepared` already.
+    The probability is 0 outside the part that is the network's input, and where a diverged network predicts NaN. With
+    `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
+    both give similar results. `flair` may be the output of `prepared`.
 
     Raises
     ------
     ValueError
-        The scan cannot be read, is not 3D, or holds no image (see `wmhlib.intake.scans.read_flair`); the
-        model's input has the name of no preparation.
+        The scan cannot be read, is not 3D or has no valid image (see `wmhlib.intake.scans.read_flair`), or the name of
+        the model's input layer is not that of a preparation.
     """
     scan, _, box, grey = flair if isinstance(flair, Prepared) else prepared(model, flair)
     seen = grey[:, ::-1] if mirrored else grey
@@ -91,14 +93,14 @@ def probability(
 
 
 def two_looks(model: keras.Model, flair: Flair | Prepared) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
-    """The mean of what a network says of a scan and of its mirror image, as `probability` gives each; and both."""
+    """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`."""
     seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
     looks = [np.asarray(probability(model, seen, mirrored=mirrored).dataobj) for mirrored in (False, True)]
     return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), seen.scan.affine), looks
 
 
 def mask_of(likely: nibabel.Nifti1Image, threshold: float = THRESHOLD) -> nibabel.Nifti1Image:
-    """The mask of a scan's probabilities: uint8, 1 at the threshold and above."""
+    """The mask of probabilities: uint8, 1 for values of at least `threshold`."""
     return automatic(nibabel.Nifti1Image((np.asarray(likely.dataobj) >= threshold).astype(np.uint8), likely.affine))
 
 
@@ -108,8 +110,8 @@ def segment(model: keras.Model, flair: Flair) -> nibabel.Nifti1Image:
     Parameters
     ----------
     model
-        A generator, as `load_generator` gives it.
+        A generator, such as from `load_generator`.
     flair
-        A path, as text or `Path`, or an image. Errors as in `probability`.
+        A path (text or `Path`) or an image. Errors as in `probability`.
     """
     return mask_of(probability(model, flair))

@@ -1,7 +1,7 @@
-"""A network with the loss it learns from: what one training step of Keras trains.
-
-The loss is bound to the images of each batch. Only the learner's own network is trained, whatever networks the loss holds.
-Also the metric that is the same for every loss (pooled Dice), and batch norm's statistics measured before validation.
+"""A network with its loss, as a Keras model for one training step.
+The loss is bound to the images of each batch. Only the learner's own network is trained, not the networks in the loss.
+The module also has the metric shared by all losses (pooled Dice), and the measurement of batch norm's statistics before
+validation.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from wmhlib.batches import Pair, PlainBatches
 from wmhlib.losses import Loss
 
 COMPILED = {"jit_compile": keras.backend.backend() == "jax"}
-"""XLA is JAX's own; on TensorFlow it slows these convolutions down on a CPU."""
+"""XLA is always used by JAX; with TensorFlow, it makes these convolutions slower on a CPU."""
 
 
 class Learner(keras.Model):
-    """The generator with the loss that it learns from."""
+    """The generator with its loss."""
 
     def __init__(self, generator: keras.Model, criterion: Loss, name: str = "learner"):
         super().__init__(name=name)
         self.generator, self.criterion = generator, criterion
-        self.features: keras.Model = criterion.features  # kept as an attribute, so that Keras knows its weights
+        self.features: keras.Model = criterion.features  # an attribute, so that Keras tracks its weights
 
     @property
     def trained(self) -> keras.Model:
@@ -51,28 +51,28 @@ class Learner(keras.Model):
         return self.criterion.bound_to(x)(y, y_pred)
 
     def begin_epoch(self) -> None:
-        """Begin the means of loss and metrics again."""
+        """Reset the means of loss and metrics."""
         super().reset_metrics()
 
     def reset_metrics(self) -> None:
-        """Nothing: Keras asks for it before every batch, and the means here are of a whole epoch."""
+        """Does nothing: Keras calls it before every batch, but the means are over an epoch (see `begin_epoch`)."""
 
     def step(self, image: np.ndarray, reference: np.ndarray) -> dict:
-        """One step on one batch; returns the means of the loss and metrics since `begin_epoch`."""
+        """One training step on a batch; returns the means of loss and metrics since `begin_epoch`."""
         return self.train_on_batch(image, reference, return_dict=True)
 
     @property
     def gradient_norm(self) -> float:
-        """The length of the last gradient, all weights together."""
+        """The norm of the last gradient over all weights."""
         return float(ops.convert_to_numpy(self.optimizer.gradient_norm))
 
     def state(self) -> list:
-        """Everything that the next step depends on: the weights of all networks and the optimizer's."""
+        """All variables that the next step depends on: those of the networks and of the optimizer."""
         return [*self.variables, *self.optimizer.variables]
 
 
 class WatchedAdam(keras.optimizers.Adam):
-    """Adam that remembers the length of its last gradient: `gradient_norm`."""
+    """Adam that records the norm of its last gradient: `gradient_norm`."""
 
     def build(self, variables):
         super().build(variables)
@@ -87,7 +87,8 @@ class WatchedAdam(keras.optimizers.Adam):
 
 
 class PooledDice(keras.metrics.Metric):
-    """Dice of all slices together, prediction and reference cut at 0.5; 0 where neither holds a positive pixel."""
+    """Dice over all slices together, at the threshold 0.5 for prediction and reference; 0 if neither has a lesion
+    pixel."""
 
     def __init__(self, name: str = "dice"):
         super().__init__(name=name)
@@ -104,7 +105,7 @@ class PooledDice(keras.metrics.Metric):
 
 
 def pooled_dice(learner: Learner, batches: PlainBatches) -> float:
-    """`PooledDice` of what the generator predicts for batches."""
+    """`PooledDice` of the generator's predictions for batches."""
     dice = PooledDice()
     for image, reference in batches:
         dice.update_state(reference, learner.predict_on_batch(image))
@@ -112,10 +113,11 @@ def pooled_dice(learner: Learner, batches: PlainBatches) -> float:
 
 
 class BatchNormMeasurement(keras.Model):
-    """Replaces batch norm's running statistics by their mean over batches, at the current weights; compiled once.
+    """Replaces batch norm's running statistics by their mean over batches at the current weights; compiled once.
 
-    Running averages lag behind weights that still move fast: a few hundred steps then train well and infer nonsense, and
-    validation swings from epoch to epoch (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section 3.
+    Running averages lag behind fast-changing weights: after a few hundred steps, training is good but inference is
+    wrong, and validation varies strongly between epochs (D-003). After Wu and Johnson 2021, arXiv:2105.07576, section
+    3.
     """
 
     def __init__(self, generator: keras.Model):
@@ -129,13 +131,13 @@ class BatchNormMeasurement(keras.Model):
 
     @property
     def running(self) -> list[keras.Variable]:
-        """The running means and variances of every batch norm."""
+        """The running means and variances of all batch norm layers."""
         return [variable for norm in self.norms for variable in (norm.moving_mean, norm.moving_variance)]
 
     def call(self, image):
         usual = [norm.momentum for norm in self.norms]
         for norm in self.norms:
-            norm.momentum = 0.0  # the running statistics are then this batch's
+            norm.momentum = 0.0  # the running statistics become those of this batch
         try:
             return self.generator(image, training=True)
         finally:
@@ -143,7 +145,7 @@ class BatchNormMeasurement(keras.Model):
                 norm.momentum = momentum
 
     def over(self, batches: Iterable[Pair]) -> None:
-        """Measure over batches `(image, reference)`; none leave the statistics as they are."""
+        """Measure over batches `(image, reference)`; without batches, the statistics are not changed."""
         measured = []
         for image, _ in batches:
             self.predict_on_batch(image)
@@ -154,9 +156,9 @@ class BatchNormMeasurement(keras.Model):
 
 @contextlib.contextmanager
 def precision(wanted: str) -> Iterator[str]:
-    """Train with this dtype policy of Keras; `auto` takes the faster of two on this machine (D-031).
+    """Use this dtype policy of Keras in the block; `auto` selects the faster one on this machine (D-031).
 
-    That is mixed_bfloat16 where TensorFlow runs on a processor with matrix units for bfloat16 (AMX), else float32.
+    This is mixed_bfloat16 for TensorFlow on a CPU with matrix units for bfloat16 (AMX), otherwise float32.
     """
     if wanted == "auto":
         on_processor = all("cpu" in str(device).lower() for device in keras.distribution.list_devices())

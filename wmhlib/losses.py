@@ -1,8 +1,7 @@
-"""The registry of losses, and the overlap losses that the paper compares with (3.2.4): Dice, Tversky, generalized Dice.
-
-A loss is one class. It takes `y_true` and `y_pred`, both (batch, size, size, 1): reference values 0/1 (or soft ones) and
-probabilities; it returns one number, 0 at perfect agreement. Sums run over the whole batch, as in the Keras code of the
-paper's time, so slices without lesions count (D-007).
+"""The registry of losses, and the overlap losses of the paper's comparison (3.2.4): Dice, Tversky, generalized Dice.
+A loss is a class. Input: `y_true` (reference values 0/1 or soft labels) and `y_pred` (probabilities), both (batch,
+size, size, 1). Output: one number, 0 for perfect agreement. Sums are over the whole batch, as in the Keras code at the
+time of the paper, so slices without lesions contribute (D-007).
 """
 
 import inspect
@@ -15,25 +14,25 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from wmhlib.running.registry import register
 
 LOSSES: dict[str, type["Loss"]] = {}
-"""Every loss by the name that configurations, folders and tables use. Defining a subclass of `Loss` adds it."""
+"""All losses by their name in configurations, folders and tables. Defining a subclass of `Loss` adds it."""
 
 
 STUDY_KEYS = {"loss", "labels", "view", "intensity", "without", "augmentation", "training", "generator"}
-"""Keys of an entry below `losses` that are not settings of the loss itself."""
+"""Keys of an entry below `losses` that override settings of the study instead of being the loss's own."""
 
 
 class Loss(keras.losses.Loss):
     """Base class of all losses.
 
-    A subclass gives its name, its title and colour for readers, and the labels it is best trained on:
+    A subclass defines its name, its title and colour for figures, and the labels that it is trained on:
 
         class FocalLoss(Loss, name="focal", title="Focal", colour="#882255", labels="hard"):
             def __init__(self, gamma: float = 2.0): ...
             def call(self, y_true, y_pred): ...
 
-    The constructor's arguments are the loss's settings in a configuration. A loss with an argument `features` looks at a
-    feature network (`wmhlib.features`) and is given one, with the configured taps. `self.image` holds the images that the masks
-    belong to, (batch, size, size, 3), once the loss is bound to them.
+    The constructor's arguments are the loss's settings in a configuration. A loss with an argument `features` receives
+    a feature network (`wmhlib.features`) with the configured taps. After `bound_to`, `self.image` has the images of the
+    masks, (batch, size, size, 3).
     """
 
     key = title = colour = ""
@@ -59,19 +58,21 @@ class Loss(keras.losses.Loss):
         return "features" in inspect.signature(cls.__init__).parameters
 
     def bound_to(self, image) -> Self:
-        """The same loss for the masks of this batch of images (batch, size, size, 3)."""
+        """A copy of the loss for the masks of these images (batch, size, size, 3)."""
         return self.copied(image=image)
 
     def copied(self, **changed) -> Self:
-        """A copy with other attributes (Keras itself copies by way of a configuration, which networks lack)."""
+        """A copy with changed attributes (Keras copies through a configuration, which networks do not have)."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__ | changed)
         return other
 
 
 class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
-    """1 - (2 sum(p g) + e) / (sum(p) + sum(g) + e), with e = 1 (paper 3.2.4; after Milletari et al. 2016,
-    doi:10.1109/3DV.2016.79)."""
+    """1 - (2 sum(p g) + e) / (sum(p) + sum(g) + e) for probabilities p and reference g, with e = 1 (paper 3.2.4).
+
+    After Milletari et al. 2016, doi:10.1109/3DV.2016.79.
+    """
 
     def __init__(self, epsilon: PositiveFloat = 1.0):
         super().__init__()
@@ -83,8 +84,11 @@ class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
 
 
 class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cross-entropy", colour="#117733"):
-    """The Dice loss, and so many times the mean of -g log p - (1 - g) log(1 - p) (after Isensee et al. 2021,
-    doi:10.1038/s41592-020-01008-z): probabilities that say how sure they are, and a gradient where a slice has no lesion."""
+    """The Dice loss plus `cross_entropy` times the mean of -g log p - (1 - g) log(1 - p).
+
+    Cross-entropy gives better calibrated probabilities, and a gradient for slices without lesions (after Isensee et al.
+    2021, doi:10.1038/s41592-020-01008-z).
+    """
 
     def __init__(self, epsilon: PositiveFloat = 1.0, cross_entropy: NonNegativeFloat = 1.0):
         super().__init__(epsilon)
@@ -119,8 +123,8 @@ class GeneralizedDiceLoss(Loss, name="generalized_dice", title="Generalized Dice
     """1 - 2 sum_c w_c sum(p_c g_c) / sum_c w_c sum(p_c + g_c) over lesion and background (Sudre et al. 2017,
     doi:10.1007/978-3-319-67558-9_28).
 
-    w_c = 1 / (sum g_c)^2 gives a class the same weight whatever its volume. A class that is absent from the batch counts as
-    one pixel, which keeps its weight finite.
+    w_c = 1 / (sum g_c)^2 makes the weight of a class independent of its volume. A class that is absent from the batch
+    counts as one pixel, which keeps its weight finite.
     """
 
     def call(self, y_true, y_pred):

@@ -1,8 +1,7 @@
-"""The min-max game (paper 3.2.2 and 5): an adversary raises the content loss that the generator lowers.
-
-Before every `discriminator_every`-th step of the generator the adversary takes one on the same batch, by changing the
-filters of the feature network; `wmhlib.training.run_epoch` alternates the two. Also what is recorded of any content loss,
-step by step, and a remedy: filters that may not move far.
+"""The min-max game (paper 3.2.2 and 5): an adversary maximises the content loss that the generator minimises.
+Before every `discriminator_every`-th step of the generator, the adversary takes a step on the same batch by changing
+the filters of the feature network; `wmhlib.training.run_epoch` alternates the two. The module also has the step log of
+content losses, and a stabilisation of the game by limiting how far filters may move.
 """
 
 import dataclasses
@@ -17,11 +16,12 @@ from wmhlib.settings import Training
 from wmhlib.siamese import MinMaxLoss, SiameseContentLoss
 
 LOOK_EVERY, MOST_LOOKS = 20, 200
-"""Steps between two looks at the probe batch, and about how many looks a long training takes."""
+"""Least number of steps between measurements of the probe batch, and the approximate number of measurements in a long
+training."""
 
 
 class Adversary(Learner):
-    """The second player: raises the content loss of the generator's predictions by changing the features' filters."""
+    """The second player of the game: it increases the content loss by changing the filters of the feature network."""
 
     def __init__(self, generator: keras.Model, criterion: MinMaxLoss):
         super().__init__(generator, criterion, name="adversary")
@@ -36,7 +36,8 @@ class Adversary(Learner):
 
 
 def make_adversary(learner: Learner, beta_1: float, beta_2: float) -> Adversary | None:
-    """The adversary of a learner whose loss is the min-max game's, compiled, its feature network unfrozen; None for any other loss."""
+    """The compiled adversary of a learner with the min-max loss, whose feature network it unfreezes; None for other
+    losses."""
     criterion = learner.criterion
     if not isinstance(criterion, MinMaxLoss):
         return None
@@ -50,7 +51,8 @@ def make_adversary(learner: Learner, beta_1: float, beta_2: float) -> Adversary 
 
 
 class Tether(keras.constraints.Constraint):
-    """Keeps a weight within a fraction of its starting length from where it started: a remedy for the min-max game."""
+    """Limits the distance of a weight from its initial value to a fraction of its initial length, to stabilise the
+    game."""
 
     def __init__(self, start: np.ndarray, fraction: float):
         self.start, self.longest = start, fraction * float(np.linalg.norm(start))
@@ -62,13 +64,13 @@ class Tether(keras.constraints.Constraint):
 
 
 class StepLog:
-    """What happens step by step between generator and feature network, for notebook 06: `steps.csv`.
+    """The log of a training with a content loss, step by step, for notebook 06: `steps.csv`.
 
-    `rows` holds a dict per step: `step` (from 1), `generator_gradient_norm`, `discriminator_gradient_norm` (of the adversary's last
-    step; NaN where the features are frozen) and, at the first and every `every`-th step, of one batch that never changes (the probe):
-    `distance_<tap>` (Equation 1), `strength_<tap>` (root mean square of the reference's features), `drift` of the filters
-    from where they began (length of the change / length at the start), `density_pct` and `reference_density_pct`, per cent
-    of pixels predicted and in the reference.
+    `rows` has one dict per step: `step` (from 1), `generator_gradient_norm` and `discriminator_gradient_norm` (of the
+    adversary's last step; NaN with frozen features). At the first and every `every`-th step, it also has values of a
+    fixed batch, the probe: `distance_<tap>` (Equation 1), `strength_<tap>` (root mean square of the reference's
+    features), `drift` of the filters (length of the change / initial length), and `density_pct` and
+    `reference_density_pct`, the per cent of lesion pixels in the prediction and the reference.
     """
 
     def __init__(self, learner: Learner, adversary: Adversary | None, probe: Pair, steps: int, rows: list[dict]):
@@ -78,11 +80,11 @@ class StepLog:
         self.look = ProbeLook(learner)
 
     def looks(self, step: int) -> bool:
-        """Whether the probe is looked at after this step, counted from 1."""
+        """Whether the probe is measured after this step, counted from 1."""
         return step == 1 or step % self.every == 0
 
     def add(self, generator_gradient_norm: float, discriminator_gradient_norm: float = np.nan) -> None:
-        """Record the next step; where it looks at the probe, the networks must be as that step left them."""
+        """Record the next step. If the probe is measured, the networks must be in the state after that step."""
         row: dict = {"step": len(self.rows) + 1, "generator_gradient_norm": generator_gradient_norm}
         row["discriminator_gradient_norm"] = discriminator_gradient_norm
         if self.looks(row["step"]):
@@ -91,19 +93,19 @@ class StepLog:
 
     def _drift(self) -> float:
         if not self.start:
-            return 0.0  # features without weights
+            return 0.0  # the features have no weights
         now = [ops.convert_to_numpy(weight) for weight in self.learner.features.weights]
         apart = sum(np.square(a - b).sum() for a, b in zip(now, self.start, strict=True))
         return float(np.sqrt(apart / sum(np.square(a).sum() for a in self.start)))
 
 
 class ProbeLook(keras.Model):
-    """What a learner makes of a batch at this moment, compiled: copies of its networks, so that looking changes nothing."""
+    """A compiled measurement of a learner on a batch, with copies of its networks so that nothing is changed."""
 
     def __init__(self, learner: Learner):
         super().__init__(
             name="probe_look", dtype="float32"
-        )  # the loss takes images as they are, whatever the networks take
+        )  # the loss takes float32 images, whatever the dtype of the networks
         self.generator, self.features = map(keras.models.clone_model, (learner.generator, learner.features))
         self.features.trainable = False
         self.criterion = learner.criterion.with_features(self.features)
@@ -122,7 +124,7 @@ class ProbeLook(keras.Model):
         return {name: ops.reshape(value, (1,)) for name, value in row.items()}
 
     def at(self, learner: Learner, image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-        """Density of prediction and reference, and the distance and strength of every tap, for a batch."""
+        """Density of prediction and reference, and distance and strength of every tap, for a batch."""
         for copy, original in ((self.generator, learner.generator), (self.features, learner.features)):
             for mine, theirs in zip(copy.variables, original.variables, strict=True):
                 mine.assign(ops.copy(theirs))
@@ -131,14 +133,14 @@ class ProbeLook(keras.Model):
 
 @dataclasses.dataclass
 class Players:
-    """Who takes part in a training: the learner, the adversary of the min-max game, and the log of every step."""
+    """The parts of a training: the learner, the adversary of the min-max game, and the step log."""
 
     learner: Learner
     adversary: Adversary | None = None
     log: StepLog | None = None
 
     def variables(self) -> list:
-        """All variables that the next step depends on, built, each once."""
+        """All variables that the next step depends on, built, without repetition."""
         players = [player for player in (self.learner, self.adversary) if player]
         for player in players:
             player.build((None, *player.generator.input_shape[1:]))
@@ -147,7 +149,7 @@ class Players:
 
 
 def make_players(learner: Learner, settings: Training, probe: Pair, rows: list[dict]) -> Players:
-    """The learner with its adversary, in the min-max game, and its step log of `rows`, for content losses."""
+    """The learner with its adversary (min-max game only) and its step log in `rows` (content losses only)."""
     players = Players(learner, make_adversary(learner, settings.beta_1, settings.beta_2))
     if isinstance(learner.criterion, SiameseContentLoss):
         steps = settings.epochs * settings.steps_per_epoch

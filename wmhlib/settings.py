@@ -1,8 +1,7 @@
-"""Every setting that a configuration may hold: its type, its limits, its default; and how a file becomes checked settings.
-
-Unknown keys, wrong types and impossible values are refused in one sentence that names the file and the key. The settings of
-a loss, a feature network or an augmentation are the arguments of its own constructor or function: nothing is listed twice.
-`config/schema.json` is made from this module (`make schema`).
+"""All settings of a configuration with types, limits and defaults, and the checks of a file.
+Unknown keys, wrong types and invalid values are refused in one sentence that names the file and the key. The settings
+of a loss, a feature network or an augmentation are the arguments of its constructor or function, so nothing is listed
+twice. `config/schema.json` is generated from this module (`make schema`).
 """
 
 import inspect
@@ -20,11 +19,11 @@ from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
 from wmhlib.running.configuration import merged
 from wmhlib.running.files import PathLike
-from wmhlib.siamese import MinMaxLoss  # noqa: F401  its module registers the content losses
+from wmhlib.siamese import MinMaxLoss  # noqa: F401  registers the content losses
 from wmhlib.slices import VIEWS, Preparation
 
 RESERVED = ("global_threshold", "observer_", "reference", "found", "missed", "false")
-"""What the names of entries below `losses` may not begin with: tables use these for masks that nothing trained."""
+"""Prefixes that names of entries below `losses` must not have, because tables use them for masks without training."""
 
 Labels = Literal["hard", "soft"]
 View = Literal[VIEWS]  # type: ignore[valid-type]
@@ -34,7 +33,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Settings(pydantic.BaseModel):
-    """A part of a configuration: unknown keys, wrong types and impossible values are refused."""
+    """A part of a configuration. Unknown keys, wrong types and invalid values are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -43,25 +42,23 @@ class Phantom(Settings):
     seed: NonNegativeInt
     subjects: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    label_maps: Text | None = None  # a folder of label maps of heads, as head-label-maps; None: the template alone
+    label_maps: Text | None = None  # a folder of label maps of heads, such as head-label-maps; None: only the template
 
 
 class Data(Settings):
     root: Text
-    also: list[
-        Text
-    ] = []  # further folders whose subjects may train, as far as split.external does not name their centre
-    external: list[Text] = []  # further folders, all of whose subjects are external
+    also: list[Text] = []  # additional folders whose subjects may train, unless split.external names their centre
+    external: list[Text] = []  # additional folders whose subjects are all external
     download: list[Literal[tuple(SOURCES)]] = []  # type: ignore[valid-type]
     phantom: Phantom | None = None
 
 
 class Split(Settings):
-    training: PositiveInt | None  # None: all that are left
+    training: PositiveInt | None  # None: all remaining subjects
     validation: NonNegativeInt
     holdout: NonNegativeInt
     seed: NonNegativeInt
-    external: list[Text] | None = None  # centres; None: whatever lies below test/
+    external: list[Text] | None = None  # centres; None: all subjects below test/
 
 
 class Preprocessing(Settings):
@@ -99,18 +96,18 @@ class StudyGenerator(Generator):
 
 
 class Recipe(Settings):
-    """How an entry below `losses` is trained: the study's settings with the entry's own over them."""
+    """The settings with which an entry below `losses` is trained: those of the study, with the entry's changes."""
 
     loss: str  # a name in `wmhlib.losses.LOSSES`
     labels: Labels
     view: View
     intensity: Intensity
-    without: Text | list[Text] | None = None  # a centre or centres left out of training
+    without: Text | list[Text] | None = None  # a centre or centres to exclude from training
     augmentation: dict[str, float]
     training: Training
     generator: Generator
-    settings: dict[str, Any]  # the loss's own, defaults filled in
-    features: dict[str, Any] | None  # of its feature network: network, taps, weights; None where it looks at none
+    settings: dict[str, Any]  # the loss's own settings, including defaults
+    features: dict[str, Any] | None  # network, taps and weights of the feature network; None without one
 
     @property
     def preparation(self) -> Preparation:
@@ -141,7 +138,8 @@ def checked(settings: dict, path: PathLike) -> tuple[Configuration, dict[str, Re
     Raises
     ------
     ValueError
-        A key is unknown or missing, or a value is of the wrong type or impossible; the message names the file and the key.
+        A key is unknown or missing, or a value is of the wrong type or impossible; the message names the file and the
+        key.
     """
     config: Configuration = _validated(Configuration, settings, path)
     _check_augmentation(config.augmentation, path, "augmentation")
@@ -150,18 +148,21 @@ def checked(settings: dict, path: PathLike) -> tuple[Configuration, dict[str, Re
     if config.preprocessing.size_px % 2**depth:
         multiple = max(1, round(config.preprocessing.size_px / 2**depth)) * 2**depth
         raise ValueError(
-            f"{path}, at preprocessing.size_px: {config.preprocessing.size_px} is not a multiple of {2**depth}, which "
-            f"{depth} max pools need; choose for example {multiple}."
+            f"{path}, at preprocessing.size_px: {config.preprocessing.size_px} is not a multiple of {2**depth}, as "
+            f"required by {depth} max pools: choose, for example, {multiple}."
         )
     return config, recipes
 
 
 def _recipe(name: str, entry: dict, settings: dict, path: PathLike) -> Recipe:
-    """The recipe of an entry below `losses`: keys that are the study's stay, the others are the loss's own settings."""
+    """The recipe of an entry below `losses`. Keys of the study override its settings; others are the loss's own
+    settings."""
     own = {"loss": name} | entry
     kind = LOSSES[_one_of(LOSSES, own.pop("loss"), path, f"losses.{name}.loss")]
     if (name in LOSSES and name != kind.key) or name.startswith(RESERVED):
-        raise ValueError(f"{path}, at losses.{name}: this name is taken; name the variant {kind.key}_2, for example.")
+        raise ValueError(
+            f"{path}, at losses.{name}: this name is reserved: choose another one, for example {kind.key}_2."
+        )
     labels = own.pop("labels", kind.labels)
     prior = settings["generator"]["output_prior"].get(str(labels))
     shared = {
@@ -182,7 +183,7 @@ def _recipe(name: str, entry: dict, settings: dict, path: PathLike) -> Recipe:
         except ValueError as error:
             raise ValueError(f"{path}, at losses.{name}: {error}") from None
     else:
-        own |= of_features  # refused with the other keys that the loss does not have
+        own |= of_features  # refused below like other unknown keys of the loss
     _check_augmentation(shared["augmentation"], path, "losses", name, "augmentation")
     own = _validated(model_of(kind), own, path, "losses", name).model_dump()
     own = {"loss": kind.key, **shared, "settings": own, "features": looks_at}
@@ -190,14 +191,14 @@ def _recipe(name: str, entry: dict, settings: dict, path: PathLike) -> Recipe:
 
 
 def _check_augmentation(settings: Any, path: PathLike, *where: str) -> None:
-    """Refuse an augmentation that there is not, or an amount beyond its limits."""
+    """Refuse an unknown augmentation, or an amount outside its limits."""
     _validated(dict[str, float], settings, path, *where)
     for name, most in settings.items():
         _validated(amount(_one_of(AUGMENTATIONS, name, path, ".".join((*where, name)))), most, path, *where, name)
 
 
 def model_of(function: Callable) -> type[Settings]:
-    """The arguments of a constructor as settings: their types, limits and defaults, but for the feature network."""
+    """The arguments of a constructor as settings with types, limits and defaults, except the feature network."""
     signature = inspect.signature(function, eval_str=True).parameters.items()
     parameters = {
         key: p for key, p in signature if key != "features" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
@@ -210,12 +211,13 @@ def model_of(function: Callable) -> type[Settings]:
         return pydantic.create_model(function.__name__, __base__=Settings, **fields)
     except pydantic.errors.PydanticUserError:
         raise TypeError(
-            f"The arguments of {function.__name__} need annotations such as int, float, bool, str, or a limit on one."
+            f"Annotate the arguments of {function.__name__} with a type such as int, float, bool or str, or with a "
+            "limit."
         ) from None
 
 
 def _validated(kind: Any, value: Any, path: PathLike, *where: str) -> Any:
-    """A value as this type, or a ValueError in one sentence that names the file, the key and what was found there."""
+    """The value checked against a type; ValueError in one sentence that names the file, the key and the value."""
     try:
         return pydantic.TypeAdapter(kind).validate_python(value, strict=True)
     except pydantic.ValidationError as error:
@@ -227,5 +229,5 @@ def _validated(kind: Any, value: Any, path: PathLike, *where: str) -> Any:
 
 def _one_of(registry: dict, name: Any, path: PathLike, key: str) -> str:
     if name not in registry:
-        raise ValueError(f"{path}, at {key}: there is no {name!r}; choose among {', '.join(registry)}.")
+        raise ValueError(f"{path}, at {key}: {name!r} does not exist: choose from {', '.join(registry)}.")
     return name

@@ -1,9 +1,8 @@
 """The Siamese content loss: a feature network compares two masked images (paper 2.2, Equation 1, Figure 3).
-
-Input: the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' go through
-one feature network (VGG19 in the paper), frozen except in the min-max game; the loss is the mean squared difference of
-their features at its taps. The image is preprocessed first and masked after, so the masked-out background has
-ImageNet's mean colour (0), mid-grey brain is near it, and bright lesions stand out (D-006).
+Input: the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' pass through
+the same feature network (VGG19 in the paper), which is frozen except in the min-max game. Output: the mean squared
+difference of their features at its taps. The image is masked after preprocessing, so the masked background has
+ImageNet's mean colour (0). Mid-grey brain has values near it, and bright lesions differ from it (D-006).
 """
 
 from typing import Literal
@@ -19,21 +18,21 @@ from wmhlib.losses import GeneralizedDiceLoss, Loss
 class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00", labels="soft"):
     """Equation 1, summed over the taps: the mean squared difference of the features of x·y and x·y'.
 
-    Called as `loss(y_true, y_pred)` on masks (batch, size, size, 1), once bound to the images they belong to:
-    `loss.bound_to(image)(y_true, y_pred)`; the training step does this for every batch.
+    It is called on masks (batch, size, size, 1) after it is bound to their images: `loss.bound_to(image)(y_true,
+    y_pred)`. The training step does this for every batch.
 
     Parameters
     ----------
     features
-        A model from an image (batch, size, size, 3) to a list of feature maps, as `wmhlib.features.load` gives.
+        A model from an image (batch, size, size, 3) to a list of feature maps, such as from `wmhlib.features.load`.
     mask
-        `after` the preprocessing, or `before` it: the background of the masked image is then black, not ImageNet's
-        mean colour (D-006).
+        Mask `after` preprocessing, or `before` it; the background of the masked image is then black instead of
+        ImageNet's mean colour (D-006).
     normalise
-        Divide the features at every place by their length, so that a tap's distance cannot exceed 4 / channels,
-        however large the features (after Zhang et al. 2018, doi:10.1109/CVPR.2018.00068).
+        Divide the features at every position by their length, so that a tap's distance is at most 4 / channels, however
+        large the features are (after Zhang et al. 2018, doi:10.1109/CVPR.2018.00068).
     generalized_dice
-        Weight of the generalized Dice loss that is added; 0 for the content loss alone.
+        Weight of an additional generalized Dice loss; 0 for the content loss alone.
     """
 
     features: keras.Model
@@ -50,25 +49,25 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         self.mask, self.normalise, self.generalized_dice = mask, normalise, generalized_dice
 
     def with_features(self, features: keras.Model) -> "SiameseContentLoss":
-        """The same content loss by another network's features."""
+        """A copy of the loss with another feature network."""
         return self.copied(features=features)
 
     def masked(self, mask):
-        """The bound images times a mask (batch, size, size, 1)."""
+        """The bound images multiplied by a mask (batch, size, size, 1); ValueError if no image is bound."""
         if self.image is None:
             raise ValueError("The Siamese loss compares masked images: call loss.bound_to(image)(y_true, y_pred).")
         means = ops.convert_to_tensor(IMAGENET_MEANS, self.image.dtype)
         return self.image * mask if self.mask == "after" else (self.image + means) * mask - means
 
     def seen(self, mask) -> list:
-        """The features of the bound images times a mask, one array per tap."""
+        """The features of the bound images multiplied by a mask, one array per tap."""
         taps = self.features(self.masked(mask), training=False)
-        return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras gives a single output bare
+        return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras does not put a single output in a list
 
     def squared_differences(self, y_true, y_pred) -> list:
-        """Squared differences of the features at each tap, (batch, height, width, channels): where the loss comes from.
+        """Squared differences of the features at each tap, (batch, height, width, channels).
 
-        No gradient flows to the reference.
+        No gradient flows through the reference.
         """
         paths = [self.seen(mask) for mask in (ops.stop_gradient(y_true), y_pred)]
         if not self.features.trainable:
@@ -79,7 +78,7 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         return [ops.square(a - b) for a, b in zip(*paths, strict=True)]
 
     def distances(self, y_true, y_pred) -> list:
-        """Equation 1 at each tap: one scalar per tap."""
+        """Equation 1 for each tap: one scalar per tap."""
         return [ops.mean(squares) for squares in self.squared_differences(y_true, y_pred)]
 
     def call(self, y_true, y_pred):
@@ -90,7 +89,8 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
 
 
 class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-max", colour="#cc79a7", labels="soft"):
-    """The content loss of the min-max game (paper 5): an adversary raises it by changing the features' filters.
+    """The content loss of the min-max game (paper 5): an adversary increases it by changing the feature network's
+    filters.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-m
     discriminator_every
         Steps of the generator per step of the adversary (D-025).
     most_drift
-        How far a weight may move from its start, as a fraction of its length there; None: no limit. A remedy (D-030).
+        Largest distance of a weight from its start, as a fraction of its initial length; None: no limit. A
+        stabilisation of the game (D-030).
     """
 
     def __init__(

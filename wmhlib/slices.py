@@ -1,9 +1,8 @@
-"""A volume as preprocessed axial slices, kept in memory-mapped arrays, and back to the volume.
-
-Paper 3.2.1: the whole volume is divided by its maximum, axial slices are taken and resampled to a square with
-scikit-image's `resize` at its defaults. `Preparation` has the other choices. Input: NIfTI files. Output: `images.npy` (slices, size, size) float32 in 0-1,
-`references.npy` of the same shape in uint8 0/1, and `index.csv`, which says what each slice is. They are written and read
-one subject at a time, so memory does not grow with the cohort.
+"""Convert volumes to preprocessed axial slices in memory-mapped arrays, and slices back to volumes.
+Paper 3.2.1: the volume is divided by its maximum, and its axial slices are resampled to a square with scikit-image's
+`resize` and its defaults. `Preparation` has alternatives. Input: NIfTI files. Output: `images.npy` (slices, size, size)
+float32 in 0-1, `references.npy` of the same shape in uint8 0/1, and `index.csv`, which describes each slice. Subjects
+are processed one at a time, so memory use does not grow with the cohort.
 """
 
 import os
@@ -24,50 +23,55 @@ from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_propor
 from wmhlib.running.files import PathLike, read_table, writing
 
 TISSUE = 0.05
-"""What is brighter than this in a FLAIR as `read_flair` gives it counts as tissue, darker as air."""
+"""Intensity above which a voxel of a FLAIR from `read_flair` counts as tissue, otherwise as air."""
 
 VIEWS = ("whole", "head", "pad")
-"""What of a slice the network sees: all of it (paper 3.2.1), the rectangle that holds the head (D-021), or that rectangle
-padded with air to a square of equal sides in mm, which keeps proportions."""
+"""The part of a slice that is the network's input: the whole slice (paper 3.2.1), the bounding rectangle of the head
+(D-021), or this rectangle padded with air to a square in mm, which keeps proportions."""
 
 
 class Preparation(NamedTuple):
-    """How a scan is prepared for a network: one of `VIEWS` and one of `wmhlib.intake.scans.INTENSITIES`."""
+    """The preparation of a scan for a network: one of `VIEWS` and one of `wmhlib.intake.scans.INTENSITIES`."""
 
     view: str
     intensity: str = "maximum"
 
     @property
     def name(self) -> str:
-        """What folders of slices and a network's input layer are called: `head` divides by the maximum, `head_tissue` not."""
+        """The name of a folder of slices and of a network's input layer; `head` uses the intensity `maximum`,
+        `head_tissue` does not."""
         return self.view if self.intensity == "maximum" else f"{self.view}_{self.intensity}"
 
     @classmethod
     def named(cls, name: str) -> "Preparation":
-        """The preparation of this name; ValueError where there is none."""
-        every = {one.name: one for one in (cls(view, intensity) for view in VIEWS for intensity in INTENSITIES)}
-        if name not in every:
-            raise ValueError(f"No scan is prepared as {name!r}; a network's input is called one of {', '.join(every)}.")
-        return every[name]
+        """The preparation with this name; ValueError if there is none."""
+        preparations = [cls(view, intensity) for view in VIEWS for intensity in INTENSITIES]
+        by_name = {preparation.name: preparation for preparation in preparations}
+        if name not in by_name:
+            raise ValueError(
+                f"There is no preparation {name!r} of scans: the name of a network's input layer must be one of "
+                f"{', '.join(by_name)}."
+            )
+        return by_name[name]
 
 
 PAPER = Preparation("whole", "maximum")
 """The paper's preparation (3.2.1)."""
 
 Box = tuple[tuple[int, int], ...]
-"""The first voxel and the one after the last along both sides of an axial slice; it may reach beyond the slice."""
+"""Start and stop (exclusive) in voxels along both axes of an axial slice; a box may extend beyond the slice."""
 
 
 def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
-    """The part of every axial slice that `view` shows, for a FLAIR as `read_flair` gives it: the same for all its slices.
+    """The part of the axial slices that `view` selects, for a FLAIR from `read_flair`: the same for all slices.
 
-    The head is what is brighter than `TISSUE` after an opening of 3x3 voxels, which removes the noise of air; two voxels
-    of margin stay around it. Where there is no such voxel, the whole slice.
+    The head is everything brighter than `TISSUE` after an opening of 3x3 voxels, which removes noise in air, with a
+    margin of two voxels. If there is no such voxel, the whole slice is used.
 
     Raises
     ------
     ValueError
-        The square would hold more voxels than `wmhlib.intake.nifti.MOST_VOXELS`.
+        With the square, the volume would have more voxels than `wmhlib.intake.nifti.MOST_VOXELS`.
     """
     whole = tuple((0, side) for side in flair.shape[:2])
     if view == "whole":
@@ -86,34 +90,34 @@ def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
         if width * height * flair.shape[2] > MOST_VOXELS:
             raise ValueError(
                 f"A square around a head of {longest:g} mm would have {width} x {height} voxels on {flair.shape[2]} "
-                "slices: correct the scan's voxel sizes, or choose the view head."
+                "slices: correct the scan's voxel sizes, or use the view head."
             )
     return tuple(box)
 
 
 def cut_out(volume: np.ndarray, box: Box) -> np.ndarray:
-    """The part of (x, y, ...) in a box; zeros where the box reaches beyond."""
+    """The part of an array (x, y, ...) in a box; zeros where the box extends beyond the array."""
     inside, beyond = _inside(volume.shape, box)
     return np.pad(volume[inside], [*beyond, *[(0, 0)] * (volume.ndim - 2)])
 
 
 def _inside(shape: tuple, box: Box) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
-    """The part of a box within a slice of this shape, and by how much the box reaches beyond it on each side."""
+    """The part of a box within a slice of this shape, and the number of voxels beyond it on each side."""
     inside = tuple(slice(max(start, 0), min(stop, side)) for (start, stop), side in zip(box, shape, strict=False))
     beyond = [(max(-start, 0), max(stop - side, 0)) for (start, stop), side in zip(box, shape, strict=False)]
     return inside, beyond
 
 
 def axial_slices(volume: np.ndarray, size: int) -> np.ndarray:
-    """Resample every axial slice of (x, y, slices) to a square: (slices, size, size), of the same kind.
+    """Resample every axial slice of (x, y, slices) to a square: (slices, size, size) of the same kind.
 
-    Booleans keep to nearest neighbours and images are smoothed first where they shrink, as `resize` does by default.
+    As in `resize` by default, booleans use the nearest neighbour, and images are smoothed first if they shrink.
     """
     return np.stack([resize(volume[..., k], (size, size)) for k in range(volume.shape[2])])
 
 
 def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image, box: Box | None = None) -> np.ndarray:
-    """Bring slices (slices, size, size) of a scan back onto the scan's own grid: float32 of its shape.
+    """Resample slices (slices, size, size) of a scan back to the scan's own grid: float32 of its shape.
 
     Inverse of `canonical` followed by `axial_slices` of the part in `box`, up to interpolation; 0 outside the box.
     """
@@ -124,32 +128,34 @@ def volume_of(slices: np.ndarray, scan: nibabel.Nifti1Image, box: Box | None = N
     volume = np.zeros(shape, dtype=np.float32)
     box = box or tuple((0, side) for side in shape[:2])
     inside, beyond = _inside(volume.shape, box)
-    part = volume[inside]  # a view: what is written there stands in the volume
+    part = volume[inside]  # a view of the volume
     kept = tuple(slice(before, before + side) for (before, _), side in zip(beyond, part.shape, strict=False))
-    for k, one in enumerate(slices):
-        part[..., k] = resize(one, [stop - start for start, stop in box])[kept]
+    for k, slice_ in enumerate(slices):
+        part[..., k] = resize(slice_, [stop - start for start, stop in box])[kept]
     return orientations.apply_orientation(volume, to_scan)
 
 
 def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size: int, view: str) -> np.ndarray:
-    """What a network that repeats its reference slices would give: a reference brought to slices of `size` pixels and back; bool of its shape.
+    """A reference resampled to slices of `size` pixels and back: bool of its shape.
 
-    Both images as `read_flair` and `read_reference` give them.
+    This is the mask of a network that reproduces its reference slices exactly. The images are from `read_flair` and
+    `read_reference`.
     """
     box = box_of(flair, view)
-    there = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
-    return volume_of(there.astype(np.float32), reference, box) >= 0.5
+    slices = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
+    return volume_of(slices.astype(np.float32), reference, box) >= 0.5
 
 
 def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.DataFrame:
-    """The Dice of a network that would repeat its reference slices of `size` pixels, on each subject of a cohort.
+    """The Dice of a network that reproduces its reference slices of `size` pixels exactly, for each subject of a
+    cohort.
 
-    No hard limit: probabilities that fall off smoothly can come back a little better than masks do (D-014).
+    This is not a strict limit: smooth probabilities can be resampled slightly better than masks (D-014).
 
     Returns
     -------
     DataFrame
-        `subject, centre, split, dice`: of a reference and its `round_trip`; NaN where the reference is empty.
+        `subject, centre, split, dice`, the Dice of a reference and its `round_trip`; NaN if the reference is empty.
     """
     rows = []
     for subject in tqdm(cohort.itertuples(), "ceilings", len(cohort), unit="scan"):
@@ -163,14 +169,14 @@ def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.Da
 
 
 def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, preparation: Preparation = PAPER) -> None:
-    """Preprocess every subject of a cohort into `folder`, all or nothing.
+    """Preprocess every subject of a cohort into `folder`. If it fails, an earlier folder is kept.
 
     Raises
     ------
     ValueError
         As `read_pair`.
     OSError
-        The disk has no room, or the folder cannot be written; as `wmhlib.running.files.writing`.
+        The disk is full or the folder cannot be written, as in `wmhlib.running.files.writing`.
     """
     folder = Path(folder)
     unfinished, earlier = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "earlier"))
@@ -212,25 +218,26 @@ def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparatio
 
 
 def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped array whose space on the disk is taken at once: a full disk would end a sparse one without a word."""
+    """A memory-mapped array whose disk space is allocated at once; with a sparse file, a full disk would kill the
+    process."""
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # macOS has none
+    if hasattr(os, "posix_fallocate"):  # not available on macOS
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
 def open_slices(folder: PathLike) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """The memory-mapped images and references, and their index, of a preprocessed cohort.
+    """The memory-mapped images and references of a preprocessed cohort, and their index.
 
     Raises
     ------
     FileNotFoundError
-        Nothing was preprocessed yet; the message says what to run.
+        There are no slices yet; the message says what to run.
     """
     folder = Path(folder)
     if not (folder / "index.csv").is_file():
-        raise FileNotFoundError(f"No slices at {folder}: run notebook 02_preprocess of this study first.")
+        raise FileNotFoundError(f"No slices found in {folder}: run notebook 02_preprocess of this study first.")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     references = np.load(folder / "references.npy", mmap_mode="r", allow_pickle=False)
     return images, references, read_table(folder / "index.csv")

@@ -1,6 +1,5 @@
-"""What a study is: one configuration, one folder of data, one folder of results.
-
-Input: a YAML file and, optionally, a data folder that replaces the one it names. Output: checked settings
+"""A study: one configuration, one folder of data, one folder of results.
+Input: a YAML file and, optionally, a data folder that replaces the one in the file. Output: checked settings
 (`wmhlib.settings`), the recipe of every entry below `losses`, and the paths of the study's folder:
 
     reports/<study>/{index.html, NN_name.html, notebooks/, models/<loss>/seed-<k>/, masks/, tables/, run.json}
@@ -19,7 +18,7 @@ from wmhlib.slices import Preparation
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A checked configuration and the places that follow from it."""
+    """A checked configuration and the paths derived from it."""
 
     name: str
     raw: dict
@@ -40,21 +39,23 @@ class Study:
 
     @property
     def slices(self) -> Path:
-        """Preprocessed slices, one folder per preparation, beside the data: they can be made from it again at any time."""
+        """The folder of preprocessed slices, one folder per preparation. It can be deleted and made again from the
+        data."""
         return ROOT / "data" / "slices" / self.name
 
     @property
     def features(self) -> Path:
-        """The feature networks that the study's trainings share (`<network>.npz`), and their origins (`origins.json`)."""
+        """The folder of the feature networks shared by the trainings (`<network>.npz`) and their origins
+        (`origins.json`)."""
         return self.folder / "models" / "features"
 
     def is_synthetic(self, flair: PathLike) -> bool:
-        """Whether a scan of the study's cohort was drawn, not measured."""
+        """Whether a scan of the cohort is synthetic."""
         return self.config.data.phantom is not None and Path(flair).is_relative_to(self.data)
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The entries below `losses` and the loss that each of them is; a variant has a name of its own."""
+        """The loss of each entry below `losses`; variants have names of their own."""
         return {name: recipe.loss for name, recipe in self.recipes.items()}
 
     @property
@@ -69,7 +70,7 @@ class Study:
 
     @cached_property
     def pretrained_taps(self) -> dict[str, list[str]]:
-        """Every feature network that the study wants with its pretrained weights, and all of its taps."""
+        """All taps of each feature network that the study uses with pretrained weights."""
         taps: dict[str, list[str]] = {}
         for looks_at in (recipe.features for recipe in self.recipes.values()):
             if looks_at and looks_at["weights"] == "imagenet":
@@ -79,14 +80,14 @@ class Study:
 
     @property
     def preparations(self) -> list[Preparation]:
-        """How scans are prepared for the study's losses, the study's own way first."""
+        """The preparations of scans for the study's losses; the study's default comes first."""
         own = Preparation(self.config.preprocessing.view, self.config.preprocessing.intensity)
         return list(dict.fromkeys([own, *(recipe.preparation for recipe in self.recipes.values())]))
 
     def recipe(self, name: str) -> Recipe:
-        """The recipe of an entry below `losses`; ValueError where the study does not configure it."""
+        """The recipe of an entry below `losses`; ValueError if there is no such entry."""
         if name not in self.recipes:
-            raise ValueError(f"{self.path} has no loss {name!r}; it has {', '.join(self.recipes)}.")
+            raise ValueError(f"{self.path} has no loss {name!r}: choose from {', '.join(self.recipes)}.")
         return self.recipes[name]
 
     def model(self, loss: str, seed: int) -> Path:
@@ -96,7 +97,7 @@ class Study:
         return self.folder / "masks" / loss / f"seed-{seed}" / f"{subject}.nii.gz"
 
     def changed(self, **settings) -> "Study":
-        """The same study with other settings, such as a loss of your own: dicts are merged key by key.
+        """The study with changed settings, such as a loss of your own. Dicts are merged key by key.
 
             study.changed(losses={"focal": {"gamma": 3.0}}, augmentation={"flip_probability": 0.5})
 
@@ -106,24 +107,24 @@ class Study:
 
 
 def open_study(config: PathLike, data: PathLike = "") -> Study:
-    """Read and check a configuration; where it has a key `base`, its settings are merged over that file's (beside it).
+    """Read and check a configuration. With a key `base`, it is merged over that file in the same folder.
 
     Parameters
     ----------
     config
         A YAML file, relative to the working directory or to the project's folder.
     data
-        A folder, in the WMH Challenge's layout or BIDS, that replaces everything under `data` (empty: keep it). The
-        synthetic cohort is then not made.
+        A folder in the WMH Challenge's layout or BIDS that replaces everything under `data`; empty: use the
+        configuration's. With a folder, no synthetic cohort is made.
 
     Raises
     ------
     FileNotFoundError
-        The configuration or the data folder is not there.
+        The configuration or the data folder does not exist.
     OSError
         The configuration cannot be read.
     ValueError
-        A key is unknown or missing, or a value is of the wrong type or impossible; the message names the key.
+        A key is unknown or missing, or a value has the wrong type or is invalid; the message names the key.
     """
     path, settings = read_settings(config)
     if str(data):
@@ -132,7 +133,7 @@ def open_study(config: PathLike, data: PathLike = "") -> Study:
 
 
 def _study(settings: dict, path: Path) -> Study:
-    """A study from settings; entries below `losses` that are None are left out."""
+    """A study from settings, without entries below `losses` that are None."""
     if isinstance(settings.get("losses"), dict):
         settings = settings | {"losses": {name: own for name, own in settings["losses"].items() if own is not None}}
     config, recipes = checked(settings, path)

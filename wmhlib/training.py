@@ -1,12 +1,10 @@
 """One `fit` for every loss (paper 3.2.2).
-
-Input: the memory-mapped slices of the training and validation subjects. Output, per (loss, seed), a folder with `model.keras`
-(the generator at its best epoch), `history.csv` (a row per epoch), for losses that look at features `steps.csv` (a row per
-step) and `training.json` (what, where, how long). Every loss of one seed starts from the same weights and sees the same
-batches: only the loss and its labels differ, and what a variant's entry says.
-
-An interrupted training resumes from its last whole epoch and ends with the same weights as an uninterrupted one; a finished
-one is not repeated while what it follows from is the same (`wmhlib.running.checkpoints`).
+Input: the memory-mapped slices of the training and validation subjects. Output per (loss, seed): a folder with
+`model.keras` (the generator of the best epoch), `history.csv` (one row per epoch), for content losses `steps.csv` (one
+row per step), and `training.json` (settings, machine, duration). All losses of one seed start from the same weights and
+see the same batches. Only the loss, its labels and the changes in a variant's entry differ.
+An interrupted training resumes from its last complete epoch and ends with the same weights as an uninterrupted one. A
+finished training is not repeated unless something that determines it has changed (`wmhlib.running.checkpoints`).
 """
 
 import contextlib
@@ -36,41 +34,42 @@ from wmhlib.slices import open_slices
 from wmhlib.study import Study
 
 LEAST_TISSUE_PCT = 1.0
-"""Slices with less tissue are air: they teach nothing, and batches with many of them unsettle batch norm (D-010)."""
+"""Least tissue in a training slice, in per cent of its pixels. Slices of air contribute nothing, and batches with many
+of them disturb batch norm (D-010)."""
 
 
 def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> pd.DataFrame:
     """Train the generator with one loss and one seed into `study.model(loss, seed)`; returns the history.
 
-    Resumes a training of the same settings, slices, features and code; a finished one is not repeated (D-028). `watch`, if
-    given, is called with the history so far and the generator after every epoch that is saved, for a curve that grows; of a
-    training that is done with the whole history and None.
+    It resumes a training with the same settings, slices, features and code, and does not repeat a finished one (D-028).
+    `watch`, if given, is called after every saved epoch with the history so far and the generator, for example to
+    update a curve. For a finished training, it is called with the whole history and None.
 
-    The epoch kept is the one with the highest Dice of all validation slices together, for every loss alike (D-008).
-    Where the split has no validation subjects, it is the last epoch (D-009).
+    For every loss, the epoch with the highest Dice over all validation slices together is kept (D-008). Without
+    validation subjects, it is the last epoch (D-009).
 
     Raises
     ------
     FileNotFoundError
-        Notebook 02 or 03 of this study was not run yet, or the checkpoint of an interrupted training is gone.
+        Notebook 02 or 03 of this study was not run yet, or the checkpoint of an interrupted training is missing.
     ValueError
-        The study does not configure this loss, no training slice holds a lesion, or the centre to leave out is not there.
+        The study has no such loss, no training slice has a lesion, or the centre to exclude does not exist.
     BlockingIOError
-        Another process is at this training.
+        Another process is running this training.
     MemoryError
-        The device has too little memory.
+        The device has not enough memory.
     """
     recipe = study.recipe(loss)
     with alone(study.model(loss, seed)), precision(recipe.training.precision) as policy:
         try:
             return _train(study, loss, recipe, seed, policy, watch)
-        except Exception as error:  # TensorFlow and JAX each have an error of their own, with this in its text
+        except Exception as error:  # TensorFlow and JAX have different errors with this text
             if "RESOURCE_EXHAUSTED" not in str(error) and "OOM when" not in str(error):
                 raise
             raise MemoryError(
-                f"{loss}, seed {seed}: the device has too little memory for batches of {recipe.training.batch_size} slices "
-                f"of {study.config.preprocessing.size_px} pixels: lower training.batch_size, generator.filters or "
-                "preprocessing.size_px, or set training.precision to mixed_bfloat16."
+                f"{loss}, seed {seed}: the device has not enough memory for batches of {recipe.training.batch_size} "
+                f"slices of {study.config.preprocessing.size_px} pixels: lower training.batch_size, generator.filters "
+                "or preprocessing.size_px, or set training.precision to mixed_bfloat16."
             ) from error
 
 
@@ -105,7 +104,7 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
 
 
 class Data(NamedTuple):
-    """What a training reads: training batches, batches that measure batch norm, validation batches."""
+    """The data of a training: training batches, batches that measure batch norm, and validation batches."""
 
     training: ReadAhead
     measuring: ReadAhead
@@ -114,8 +113,10 @@ class Data(NamedTuple):
 
 @contextlib.contextmanager
 def make_data(recipe: Recipe, images, references, rows, validation_rows, seed: int) -> Iterator[Data]:
-    """The batches of a training, from the arrays of `open_slices` and the rows of `choose_slices`. Those that measure batch
-    norm are of seed 0, the same for every seed."""
+    """The batches of a training, from the arrays of `open_slices` and the rows of `choose_slices`.
+
+    Batches that measure batch norm use seed 0, the same for all trainings.
+    """
     size, augmented = recipe.training.batch_size, chosen_augmentations(recipe.augmentation)
     batches = [TrainingBatches(images, references, rows, recipe.labels, size, augmented, s) for s in (seed, 0)]
     validation = PlainBatches(images, references, validation_rows, recipe.labels, size)
@@ -126,9 +127,9 @@ def make_data(recipe: Recipe, images, references, rows, validation_rows, seed: i
 def fit(
     players: Players, data: Data, settings: Training, checkpoints: Checkpoints, watch: Callable | None = None
 ) -> None:
-    """Train to the last epoch, from wherever the checkpoints are; after each epoch measure batch norm and validate.
+    """Train from the last checkpoint to the last epoch; after each epoch, measure batch norm and validate.
 
-    Saves after each epoch; where epochs take less time than saving, every `OnDevice.save_every_s`.
+    It saves after each epoch or, if epochs are shorter than saving, every `OnDevice.save_every_s` seconds.
     """
     way = (gpu.OnDevice if gpu.suits(data.training.batches) else OnHost)(players, data)
     steps, variables = settings.steps_per_epoch, players.variables()
@@ -154,7 +155,7 @@ def fit(
 
 
 class OnHost:
-    """Epochs step by step, with batches read ahead in threads: on every backend."""
+    """Epochs step by step, with batches prepared in threads, on every backend."""
 
     save_every_s = 0.0
 
@@ -163,11 +164,11 @@ class OnHost:
         self.measurement = BatchNormMeasurement(players.learner.generator)
 
     def run_epoch(self, steps: range) -> dict:
-        """As the function of this name."""
+        """See the function `run_epoch`."""
         return run_epoch(self.players, self.data.training, steps)
 
     def measure(self) -> None:
-        """Batch norm's statistics at the current weights."""
+        """Measure batch norm's statistics at the current weights."""
         self.measurement.over(self.data.measuring[number] for number in range(self.data.measuring.end or 0))
 
     def validation_dice(self) -> float:
@@ -176,16 +177,19 @@ class OnHost:
 
 
 def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
-    """The steps of one epoch; returns the means of loss and Dice. In the min-max game the adversary
-    takes its step before every `discriminator_every`-th step of the generator, on the same batch."""
+    """Run the steps of one epoch; returns the means of loss and Dice.
+
+    In the min-max game, the adversary takes a step before every `discriminator_every`-th step of the generator, on the
+    same batch.
+    """
     learner, adversary = players.learner, players.adversary
     learner.begin_epoch()
     logs: dict = {}
     for step in steps:
         image, reference = batches[step]
         if adversary and step % adversary.every == 0:
-            adversary.step(image, reference)  # raises the content loss: the filters of the features move
-        logs = learner.step(image, reference)  # lowers the loss: the generator's weights move
+            adversary.step(image, reference)  # increases the content loss by changing the feature network's filters
+        logs = learner.step(image, reference)  # decreases the loss by changing the generator's weights
         if players.log:
             players.log.add(*(player.gradient_norm for player in (learner, adversary) if player))
     return logs
@@ -194,8 +198,8 @@ def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
 def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | None) -> Learner:
     """The untrained generator of a recipe with its loss, compiled.
 
-    Every loss of a seed starts from the same weights but for the last layer's bias, which starts where the labels have
-    the background (D-004). The learning rate falls to zero along a half cosine (D-016).
+    All losses of a seed start from the same weights, except for the bias of the last layer, which starts at the
+    background's label value (D-004). The learning rate decays to zero along a half cosine (D-016).
     """
     settings = recipe.training
     generator = make_generator(recipe, size, seed)
@@ -211,12 +215,12 @@ def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:
-    """The loss of a recipe; `network` as `make_features` gives it."""
+    """The loss of a recipe; `network` is the output of `make_features`."""
     return LOSSES[recipe.loss](**({"features": network} if recipe.features else {}), **recipe.settings)
 
 
 def make_features(study: Study, recipe: Recipe) -> keras.Model | None:
-    """The feature network of a recipe, cut at its taps, with the study's weights or random ones; None for overlap losses.
+    """The feature network of a recipe up to its taps, with the study's weights or random ones; None for overlap losses.
 
     Raises
     ------
@@ -236,17 +240,17 @@ def make_features(study: Study, recipe: Recipe) -> keras.Model | None:
 
 
 def choose_slices(index: pd.DataFrame, recipe: Recipe, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the slices that a recipe trains on and validates on, without those of centres that are left out.
+    """The rows of the training and validation slices of a recipe, without those of excluded centres.
 
     Raises
     ------
     ValueError
-        A centre to leave out is not there, or no training slice holds a lesion.
+        A centre to exclude does not exist, or no training slice has a lesion.
     """
     if unknown := set(recipe.left_out) - set(index.centre):
         raise ValueError(
-            f"losses.{loss}.without names {', '.join(sorted(unknown))}, but the centres of the training and validation subjects are "
-            f"{', '.join(sorted(index.centre.unique()))}: correct the name."
+            f"losses.{loss}.without names {', '.join(sorted(unknown))}, but the centres of the training and validation "
+            f"subjects are {', '.join(sorted(index.centre.unique()))}: correct the name."
         )
     kept = index[~index.centre.isin(recipe.left_out)]
     own = kept[(kept.split == "training") & (kept.tissue_pct >= LEAST_TISSUE_PCT)]

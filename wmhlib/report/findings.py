@@ -128,11 +128,11 @@ def equal_rates(scores: pd.DataFrame, comparison: pd.DataFrame, split: str) -> l
         rows = rows[rows.loss.isin(compared)].sort_values("score", ascending=False, kind="stable")
         if len(rows):
             fractions = ", ".join(f"{title(row.loss)} {row.score:.0%}" for row in rows.itertuples())
-            parts.append(f"of {words}, {fractions}{_shown_ahead(comparison, split, lesions)}")
+            parts.append(f"{words}, {fractions}{_shown_ahead(comparison, split, lesions)}")
     if not parts:
         return []
     rates = f"{', '.join(map(str, RATES[:-1]))} and {RATES[-1]}"
-    text = f"On {WHERE[split]}, at equal false positives (mean over {rates} per scan), the losses detect "
+    text = f"Fraction detected on {WHERE[split]} at equal false positives (mean over {rates} per scan): "
     return [text + "; ".join(parts) + "."]
 
 

@@ -1,1 +1,1 @@
-"""What it takes to run a study: whole files, locks, checkpoints, provenance, parameters of notebooks, digests of code, the commands."""
+"""Running a study: safe file writing, locks, checkpoints, provenance, notebook parameters, code digests, commands."""

@@ -1,8 +1,8 @@
-"""What a training leaves after its epochs, how an interrupted one resumes, and how a finished one is recognised.
-
-Output, in the folder of a training: `started.json` (what the training follows from), `model.keras` (the best epoch so far),
-`history.csv`, `steps.csv` and, until the training is finished, `epoch-<n>.npz` (the state of all players and optimizers).
-Each file is whole or not there; `history.csv` is written last and says which epoch counts.
+"""Files of a training: how it is saved after epochs, how an interrupted run resumes and a finished one is recognised.
+Output in the folder of a training: `started.json` (everything that determines the training), `model.keras` (the best
+epoch so far), `history.csv`, `steps.csv` and, until the training is finished, `epoch-<n>.npz` (the state of all
+networks and optimizers). Files are complete or missing, never partial. `history.csv` is written last and defines the
+last complete epoch.
 """
 
 import json
@@ -18,27 +18,27 @@ from wmhlib.running.files import PathLike, replacing, write_json, write_table
 
 
 class Checkpoints:
-    """The files of one training; see the module."""
+    """The files of one training; see the module's docstring."""
 
     def __init__(self, folder: PathLike):
         self.folder = Path(folder)
         self.history: list[dict] = []
         self.steps: list[dict] = []
-        self.best: list[np.ndarray] | None = None  # the weights of the best epoch, where they are not written yet
+        self.best: list[np.ndarray] | None = None  # the weights of the best epoch if they are not written yet
 
     @property
     def epochs(self) -> int:
-        """Whole epochs so far."""
+        """The number of complete epochs."""
         return len(self.history)
 
     def begin(self, follows_from: dict, made_with: dict, logs_steps: bool) -> dict:
-        """Take up the training in this folder where it follows from exactly this; otherwise clean the folder.
+        """Resume the training in this folder if `follows_from` is equal to that recorded; otherwise clear the folder.
 
-        Returns what the training was made with: `made_with`, or what was recorded when it began.
+        Returns `made_with` as recorded when the training began.
         """
         started, logs = self.folder / "started.json", ["history", *(["steps"] if logs_steps else [])]
-        for left in self.folder.glob(".unfinished-*"):  # of a process that was killed while it wrote
-            left.unlink()
+        for leftover in self.folder.glob(".unfinished-*"):  # from a process killed while writing
+            leftover.unlink()
         if started.is_file():
             before = json.loads(started.read_text(encoding="utf-8"))
             same = before.get("follows_from") == json.loads(json.dumps(follows_from))
@@ -54,35 +54,35 @@ class Checkpoints:
         return made_with
 
     def state(self, epoch: int) -> Path:
-        """Where the state of all players is kept after an epoch."""
+        """The file with the state of all networks and optimizers after an epoch."""
         return self.folder / f"epoch-{epoch}.npz"
 
     def restore(self, variables: list) -> None:
-        """Set variables to their values after the last whole epoch.
+        """Set variables to their values after the last complete epoch.
 
         Raises
         ------
         FileNotFoundError
-            The state of that epoch is gone.
+            The state of that epoch is missing.
         """
         path = self.state(self.epochs)
         if not path.is_file():
             raise FileNotFoundError(
-                f"No checkpoint at {path}, though history.csv says that epoch {self.epochs} is whole: put it back, or "
-                "remove the folder to start over."
+                f"The checkpoint {path} is missing, although history.csv has epoch {self.epochs}: restore it, or "
+                "delete the folder to start over."
             )
         with np.load(path, allow_pickle=False) as arrays:
             for number, variable in enumerate(variables):
                 variable.assign(arrays[str(number)])
 
     def add(self, row: dict, generator: keras.Model) -> None:
-        """Note an epoch, and the weights of the generator where `row` says that it is the best so far."""
+        """Add an epoch and, if `row` marks it as the best so far, remember the generator's weights."""
         self.history.append(row)
         if row["kept"]:
             self.best = generator.get_weights()
 
     def save(self, generator: keras.Model, variables: list) -> None:
-        """Write what was noted: the generator of the best epoch, the state, the logs."""
+        """Write the generator of the best epoch, the state and the logs."""
         if self.best is not None:
             current = generator.get_weights()
             generator.set_weights(self.best)
@@ -100,6 +100,6 @@ class Checkpoints:
 
 
 def finish(folder: PathLike) -> None:
-    """Remove what a training needs to resume: called when everything that follows from it is written."""
-    for left in Path(folder).glob("epoch-*.npz"):
-        left.unlink()
+    """Remove the state needed to resume; called when all results of a training are written."""
+    for leftover in Path(folder).glob("epoch-*.npz"):
+        leftover.unlink()

@@ -1,10 +1,7 @@
-"""Which code a result follows from: a digest of the definitions that it uses, whatever they are called from.
-
-Definitions are functions, classes and constants of `wmhlib`, followed from one to the next by the names they use. Docstrings,
-comments, annotations, formatting and the module that holds a definition are left out, so that only a change of meaning
-changes a digest.
-A class or function from a notebook's cell is followed as well. Files are read as they are on the disk; nothing is
-imported to find out.
+"""A digest of the code that a result depends on.
+It covers all functions, classes and constants of `wmhlib` that are reached through the names used in a definition, and
+classes and functions from notebook cells. Docstrings, comments, annotations, formatting and the module of a definition
+are ignored, so that only a change of meaning changes a digest. Files are read from disk and not imported.
 """
 
 import ast
@@ -20,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 Place = tuple[str, str]
-"""A module and a name in it."""
+"""A module and the name of a definition in it."""
 
 
 def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -> str:
     """A digest of everything that these places, classes or functions use.
 
-    What begins with one of `leave_out`, a module or `module.name`, is not followed.
+    Modules or `module.name` that begin with an entry of `leave_out` are not followed.
     """
     texts: set[str] = set()
     places: list[Place] = []
@@ -34,14 +31,14 @@ def digest(roots: Iterable[Place | Callable], leave_out: tuple[str, ...] = ()) -
         if isinstance(root, tuple):
             places.append(root)
         else:
-            found, own = _of_object(root)
-            places += found
+            places_used, own = _of_object(root)
+            places += places_used
             texts |= own
     return _hashed(texts, places, leave_out)
 
 
 def script_digest(script: str | Path, leave_out: tuple[str, ...] = ()) -> str:
-    """As `digest`, of a notebook's script: its own code and whatever of `wmhlib` it uses."""
+    """A digest of a notebook's script: its own code and everything of `wmhlib` that it uses."""
     tree = _bare(ast.parse(Path(script).read_text(encoding="utf-8")))
     imports = dict(_imports(tree))
     places = [place for node in tree.body for place in _used(node, imports, None)]
@@ -49,18 +46,18 @@ def script_digest(script: str | Path, leave_out: tuple[str, ...] = ()) -> str:
 
 
 def _hashed(texts: set[str], places: list[Place], leave_out: tuple[str, ...]) -> str:
-    """A digest of texts and of every definition that these places use, in an order that does not count."""
+    """A digest of texts and of all definitions that these places use; their order does not matter."""
     texts = texts | {ast.unparse(node) for _, node in _followed(places, leave_out)}
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
 def used(roots: Iterable[Place], leave_out: tuple[str, ...] = ()) -> set[Place]:
-    """The places of all definitions that these use, themselves included."""
+    """The places of all definitions that these use, including themselves."""
     return {place for place, _ in _followed(list(roots), leave_out)}
 
 
 def _module(name: str) -> tuple[dict[str, ast.stmt], dict[str, Place]]:
-    """The definitions of a module of wmhlib by name, and what its imports from wmhlib stand for; the file as it is now."""
+    """The definitions of a module of wmhlib by name, and its imports from wmhlib, from the current file."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.origin:
         return {}, {}
@@ -78,7 +75,7 @@ def _parsed(path: str, changed: int) -> tuple[dict[str, ast.stmt], dict[str, Pla
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a module defines."""
+    """The names defined by a top-level statement of a module."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -92,7 +89,7 @@ def _bound(statement: ast.stmt) -> list[str]:
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, Place]]:
-    """What each name imported from wmhlib stands for; a module is a place with an empty name."""
+    """The place of each name imported from wmhlib; a module is a place with an empty name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "wmhlib":
             for alias in node.names:
@@ -110,7 +107,7 @@ def _is_module(name: str) -> bool:
 
 
 def _used(node: ast.AST, imports: dict[str, Place], module: str | None) -> Iterator[Place]:
-    """The places that a piece of code refers to: names of its own module, and what it imported."""
+    """The places that code refers to: names of its own module, and imported names."""
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
             target = imports.get(part.value.id)
@@ -125,7 +122,7 @@ def _used(node: ast.AST, imports: dict[str, Place], module: str | None) -> Itera
 
 
 def _followed(places: list[Place], leave_out: tuple[str, ...]) -> Iterator[tuple[Place, ast.stmt]]:
-    """Every definition that these places use, themselves included, each once."""
+    """Every definition that these places use, including themselves, each once."""
     waiting, seen = list(places), set()
     while waiting:
         place = waiting.pop()
@@ -141,7 +138,7 @@ def _followed(places: list[Place], leave_out: tuple[str, ...]) -> Iterator[tuple
 
 
 def _bare(tree: ast.Module) -> ast.Module:
-    """Code without docstrings, strings that stand alone, annotations, and the titles and colours of classes."""
+    """Code without docstrings, other string statements, annotations, and titles and colours of classes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
@@ -158,22 +155,22 @@ def _bare(tree: ast.Module) -> ast.Module:
 
 
 def _of_object(target: Callable) -> tuple[list[Place], set[str]]:
-    """The places that a class or function uses, and the texts of what was defined in a cell or in a file of one's own."""
+    """The places that a class or function uses, and the code of definitions in a notebook cell or a user's own file."""
     places: list[Place] = []
     texts: set[str] = set()
     waiting, seen = [inspect.unwrap(getattr(target, "func", target))], set()
     while waiting:
-        one = waiting.pop()
-        if one in seen or not (inspect.isclass(one) or inspect.isfunction(one)):
+        definition = waiting.pop()
+        if definition in seen or not (inspect.isclass(definition) or inspect.isfunction(definition)):
             continue
-        seen.add(one)
-        if one.__module__.split(".")[0] == "wmhlib":
-            places.append((one.__module__, one.__qualname__))
-        elif _is_own(one.__module__):
-            node = _source(one)
+        seen.add(definition)
+        if definition.__module__.split(".")[0] == "wmhlib":
+            places.append((definition.__module__, definition.__qualname__))
+        elif _is_own(definition.__module__):
+            node = _source(definition)
             texts.add(ast.unparse(node))
-            waiting += one.__mro__[1:] if inspect.isclass(one) else ()
-            for value, name in _global_values(node, vars(sys.modules[one.__module__])):
+            waiting += definition.__mro__[1:] if inspect.isclass(definition) else ()
+            for value, name in _global_values(node, vars(sys.modules[definition.__module__])):
                 if inspect.isclass(value) or inspect.isfunction(value):
                     waiting.append(value)
                 elif not isinstance(value, types.ModuleType):
@@ -182,7 +179,7 @@ def _of_object(target: Callable) -> tuple[list[Place], set[str]]:
 
 
 def _is_own(module: str) -> bool:
-    """Whether a module is a notebook, or a file of one's own: not installed, and not Python's."""
+    """Whether a module is a notebook or a user's own file, not an installed package or part of Python."""
     place = getattr(sys.modules.get(module), "__file__", None)
     return module == "__main__" or bool(place and not Path(place).is_relative_to(sys.prefix) and not _is_python(place))
 
@@ -192,7 +189,7 @@ def _is_python(place: str) -> bool:
 
 
 def _global_values(node: ast.AST, known: dict) -> Iterator[tuple[Any, str]]:
-    """The values of the global names that code uses, and of their attributes where these are modules."""
+    """The values of the global names that code uses; for modules, of the attributes used."""
     local = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
     local |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)}
     for part in ast.walk(node):
@@ -210,12 +207,12 @@ def _global_values(node: ast.AST, known: dict) -> Iterator[tuple[Any, str]]:
 
 
 def _source(target: Callable) -> ast.stmt:
-    """The definition of a class or function from where Python keeps its text, be it a file or a cell.
+    """The definition of a class or function from its file or notebook cell.
 
     Raises
     ------
     ValueError
-        Its text is kept nowhere, such as of a class typed into a plain Python prompt, or it has no method to find it by.
+        The source is not available, for example of a class typed into a Python prompt, or a class has no method.
     """
     functions = [target] if inspect.isfunction(target) else [f for f in vars(target).values() if inspect.isfunction(f)]
     for function in functions:
@@ -224,5 +221,6 @@ def _source(target: Callable) -> ast.stmt:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == target.__name__:
                 return node
     raise ValueError(
-        f"The code of {target.__name__} cannot be followed: define it with def, or as a class with a method, in a cell or file."
+        f"The source of {target.__name__} is not available: define it with def, or as a class with a method, in a "
+        "notebook cell or file."
     )

@@ -1,4 +1,4 @@
-"""`make report`: run a whole study. Snakemake decides what is missing and runs only that."""
+"""`make report`: run a whole study. Snakemake runs only the missing or outdated steps."""
 
 from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 
@@ -22,9 +22,9 @@ from wmhlib.study import Study, open_study
 
 
 def date_back(*folders: PathLike) -> None:
-    """Date back files from the future, in their order: Snakemake takes everything that follows from one for outdated.
+    """Set files dated in the future to the present, in their order; Snakemake would take all later results as outdated.
 
-    A clock that was ahead when they were written leaves such files, or one that was set back since.
+    Such files result from a clock that was ahead or has been set back.
     """
     now = time.time() - 1
     files = (path for folder in folders for path in Path(folder).rglob("*") if path.is_file())
@@ -34,7 +34,7 @@ def date_back(*folders: PathLike) -> None:
 
 
 def forget_other_weights(study: Study) -> None:
-    """Have VGG19 built again where `WMH_VGG19_WEIGHTS` names other weights than the study has, such as none at first."""
+    """Rebuild VGG19 if `WMH_VGG19_WEIGHTS` names weights other than those of the study."""
     named, record = os.environ.get("WMH_VGG19_WEIGHTS"), study.features / "origins.json"
     weights = Path(named or "").expanduser()
     if named and "vgg19" in study.pretrained_taps and record.is_file() and weights.is_file():
@@ -44,9 +44,9 @@ def forget_other_weights(study: Study) -> None:
 
 
 def quoted(path: PathLike) -> str:
-    """A path as Snakemake reads it back: it takes a setting for YAML, to which ` #` begins a comment and `: ` a mapping."""
+    """A path quoted for Snakemake, which reads settings as YAML, where ` #` begins a comment and `: ` a mapping."""
     text = yaml.safe_dump(str(path), default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
-    return f" {text} "  # Snakemake takes off quotes at the ends
+    return f" {text} "  # spaces, because Snakemake removes outer quotes
 
 
 def main() -> None:
@@ -55,10 +55,12 @@ def main() -> None:
     parser.add_argument("config", help="the study's YAML file, such as config/demo.yaml")
     parser.add_argument("--data", default="", help="a folder in the challenge's layout, instead of the configured one")
     parser.add_argument(
-        "--profile", default="local", help="where it runs: a folder of workflow/profiles, or one like them"
+        "--profile",
+        default="local",
+        help="where to run: the name of a folder in workflow/profiles, or the path of a similar folder",
     )
-    parser.add_argument("--cores", type=int, help="instead of the profile's")
-    parser.add_argument("--loud", action="store_true", help="show what Snakemake says, and why it cannot start")
+    parser.add_argument("--cores", type=int, help="number of cores, instead of the profile's")
+    parser.add_argument("--loud", action="store_true", help="show the output of Snakemake")
     arguments = parser.parse_args()
     try:
         study = open_study(arguments.config, arguments.data)
@@ -67,43 +69,43 @@ def main() -> None:
         with writing(study.folder / "index.html"):
             study.folder.mkdir(parents=True, exist_ok=True)
             lock = (study.folder / ".lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the processes, however they end
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the processes end
         claim(study.folder, study.path, study.data)
         write_copy(study.path, study.folder / "configuration.yaml")
     except BlockingIOError:
-        sys.exit(
-            f"Cannot start the study. {study.folder} is being written by another run of it: wait until that one ends."
-        )
+        sys.exit(f"Cannot start the study. {study.folder} is being written by another run: wait until it ends.")
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
     date_back(study.folder, study.slices)
     forget_other_weights(study)
     print(f"Study {study.name}: {len(study.recipes)} losses x {len(study.config.seeds)} seed(s)", flush=True)
     if run_snakemake(study, profile, arguments, lock):
-        hint = "" if arguments.loud else " Where nothing above says why, OPTIONS=--loud says more."
-        sys.exit(f"The study did not finish: the same command resumes it.{hint}")
+        hint = "" if arguments.loud else " If the reason is not shown above, use OPTIONS=--loud."
+        sys.exit(f"The study did not finish: run the same command again to resume it.{hint}")
     print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
 
 
 def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace, lock) -> int:
-    """Run the workflow and return its exit status. Every step inherits the lock as its standard input, so one that outlives
-    this process still holds it."""
+    """Run the workflow and return its exit status.
+
+    Every step inherits the lock as its standard input, so a step that outlives this process keeps the lock.
+    """
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     command += ["--directory", ROOT, "--workflow-profile", profile, "--rerun-incomplete", "--nolock"]
     command += ["--cores", str(arguments.cores)] if arguments.cores else []
     command += ["--quiet", "host"] if arguments.loud else []
     paths = {"study_config": study.folder / "configuration.yaml"} | ({"data": study.data} if arguments.data else {})
     command += ["--config", *(f"{key}={quoted(path)}" for key, path in paths.items())]
-    # The user's home may be read-only, and nothing in it, such as a start-up file of IPython, should change a result.
+    # The home folder may be read-only, and its files, such as IPython's start-up files, must not change results.
     home = {"XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"), "IPYTHONDIR": str(ROOT / ".snakemake" / "ipython")}
     with subprocess.Popen(command, stdin=lock, env=os.environ | home) as process:
         try:
             return process.wait()
-        except KeyboardInterrupt:  # Ctrl-C reaches Snakemake and its steps as well, which end themselves
+        except KeyboardInterrupt:  # Snakemake and its steps also receive Ctrl-C and end themselves
             process.wait()
             sys.exit(
-                f"Interrupted. What was done is kept in {study.folder.relative_to(ROOT)}, and trainings up to their last whole "
-                "epoch: the same command resumes them."
+                f"Interrupted. Finished steps and trainings up to their last whole epoch are kept in "
+                f"{study.folder.relative_to(ROOT)}: the same command resumes them."
             )
 
 

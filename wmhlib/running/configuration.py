@@ -1,6 +1,6 @@
-"""A configuration file as plain settings, before anything is checked, and which configuration a study's folder belongs to.
+"""Read a configuration file as plain, unchecked settings, and record which configuration a study's folder belongs to.
 
-Quick to import: notebooks look at their parameters with it before they load anything else.
+It is quick to import, so notebooks use it to check their parameters before they load anything else.
 """
 
 from pathlib import Path
@@ -12,11 +12,13 @@ from wmhlib.running.files import ROOT, PathLike, find, read_json, replacing, wri
 
 
 def read_settings(config: PathLike, above: tuple[Path, ...] = ()) -> tuple[Path, dict]:
-    """Where a configuration is, and its settings; where it has a key `base`, merged over those of that file (next to it),
-    which may have a base itself. `above` are the files that build on this one.
+    """The path of a configuration and its settings. With a key `base`, they are merged over those of that file next to
+    it, which may have a base itself. `above` are the files that build on this one.
 
-    Raises FileNotFoundError, OSError, ValueError: the file, or the one it builds on, is not there, cannot be read, holds no
-    settings, or builds on itself.
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        The file or its base does not exist, cannot be read, has no settings, or builds on itself.
     """
     path = find(config, "configuration to build on" if above else "configuration")
     if path in above:
@@ -41,30 +43,33 @@ def read_yaml(path: PathLike) -> dict:
     """The keys and values of a YAML file. Errors as in `read_settings`."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path} cannot be read (it is a pipe or a device): name a YAML file that you may read.")
+        raise OSError(f"{path} cannot be read (it is not a regular file): give a readable YAML file.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise type(error)(f"{path} cannot be read ({error.strerror}): name a YAML file that you may read.") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML raises them all
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct that line.") from None
+        raise type(error)(f"{path} cannot be read ({error.strerror}): give a readable YAML file.") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # all raised by PyYAML
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct this line.") from None
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds {type(settings).__name__}, not keys with values: see config/demo.yaml.")
+        raise ValueError(f"{path} contains {type(settings).__name__}, expected keys with values: see config/demo.yaml.")
     return settings
 
 
 def merged(below: Any, above: Any) -> Any:
-    """Settings over those below them: a dict key by key, anything else as a whole."""
+    """`above` merged over `below`: dicts key by key, anything else as a whole."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {key: merged(below.get(key), value) for key, value in above.items()}
 
 
 def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
-    """Record in a study's folder (`made_from.json`) the configuration and the data folder that its results are made from.
+    """Record the configuration and data folder of a study's results in its folder (`made_from.json`).
 
-    Raises ValueError: the folder holds trainings of another configuration or data folder that is still there: they would be
-    replaced.
+    Raises
+    ------
+    ValueError
+        The folder has trainings of another configuration or data folder, which still exists, and they would be
+        replaced.
     """
     record = Path(folder) / "made_from.json"
     places = {"configuration": (ROOT / configuration).resolve(), "data": (ROOT / data).resolve()}
@@ -73,7 +78,7 @@ def claim(folder: PathLike, configuration: PathLike, data: PathLike) -> None:
     if any(Path(folder).glob("models/*/seed-*/model.keras")):
         for key in now.keys() & before.keys():
             if before[key] != now[key] and (ROOT / before[key]).exists():
-                remedy = f"give the study in {configuration} another name (its key `study`), or remove the folder"
-                raise ValueError(f"{folder} holds trainings of {before[key]}, not of {now[key]}: {remedy}.")
+                remedy = f"change the name of the study (key `study`) in {configuration}, or delete the folder"
+                raise ValueError(f"{folder} has trainings of {before[key]}, not of {now[key]}: {remedy}.")
     if before != now:
         write_json(record, now)

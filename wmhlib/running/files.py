@@ -1,4 +1,4 @@
-"""Files written whole or not at all, folders held by one process, and why a file could not be written, in one sentence."""
+"""Write files completely or not at all, lock folders, and explain in one sentence why a file cannot be written."""
 
 import contextlib
 import errno
@@ -13,40 +13,46 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The project's folder; paths inside configurations are relative to it."""
+"""The project's folder; paths in configurations are relative to it."""
 
 PathLike = str | os.PathLike[str]
-"""A path as text or as a `Path`: every public function that takes one takes both."""
+"""A path as text or `Path`; all public functions accept both."""
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or use another disk",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what is in its place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move the file or folder in its place"),
 }
-"""What helps where a file cannot be written."""
+"""What to do if a file cannot be written, by error number."""
 
 
 def find(name: PathLike, what: str) -> Path:
-    """A path as the caller sees it, else as the project sees it; FileNotFoundError where neither is there."""
+    """A path relative to the working directory or, if it does not exist there, to the project.
+
+    Raises FileNotFoundError if neither exists; `what` names the kind of file in the message.
+    """
     for path in (Path(name).expanduser(), ROOT / name):
         if path.exists():
             return path.resolve()
     looked = " and ".join(dict.fromkeys(map(str, (Path.cwd(), ROOT))))
-    raise FileNotFoundError(f"No {what} at {name} (looked in {looked}): check the path.")
+    raise FileNotFoundError(f"No {what} found at {name} (searched in {looked}): check the path.")
 
 
 @contextlib.contextmanager
 def writing(path: PathLike) -> Iterator[None]:
-    """Say in one sentence why a file or folder cannot be written; any other error passes unchanged.
+    """Explain in one sentence why a file or folder cannot be written; other errors are not changed.
 
-    Raises OSError: of the same class as the one that was raised; the message names `path`, the reason and the remedy.
+    Raises
+    ------
+    OSError
+        Of the same class as the original error; the message names `path`, the reason and what to do.
     """
     try:
         yield
     except OSError as error:
         target = Path(path).absolute()
-        place = Path(str(error.filename or path)).absolute()  # writes as such name no file
+        place = Path(str(error.filename or path)).absolute()  # errors of writing itself name no file
         if error.errno not in REMEDIES or not (target.parent in place.parents or place in target.parents):
             raise
         raise type(error)(f"{path} cannot be written ({error.strerror}): {REMEDIES[error.errno]}.") from error
@@ -54,9 +60,9 @@ def writing(path: PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """A temporary name next to `path` that takes its place only when the block ends without an error.
+    """A temporary path next to `path`, which is moved to `path` if the block ends without an error.
 
-    Raises OSError: the disk is full, or the folder is not writable; as `writing`.
+    Raises OSError if the disk is full or the folder is not writable, as in `writing`.
     """
     path = Path(path)
     with writing(path):
@@ -75,10 +81,11 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def alone(folder: PathLike) -> Iterator[None]:
-    """Hold a folder while the block lasts, or until the process ends. (On a cluster the study's own lock does not reach the
-    jobs, and a job that Slurm believes lost may run twice.)
+    """Lock a folder until the block or the process ends.
 
-    Raises BlockingIOError: another process holds it.
+    On a cluster, jobs do not inherit the study's own lock, and a job that Slurm considers lost may run twice.
+
+    Raises BlockingIOError if another process has locked it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,20 +93,20 @@ def alone(folder: PathLike) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(f"{folder} is being written by another process: wait until that one ends.") from None
+            raise BlockingIOError(f"{folder} is being written by another process: wait until it ends.") from None
         except OSError:
-            pass  # a disk without locks
+            pass  # a file system without locks
         yield
 
 
 def sha256(path: PathLike) -> str:
-    """The checksum of a file, as hexadecimal digits."""
+    """The SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: PathLike) -> dict:
-    """The object that a JSON file holds; an empty one where it is not there, cannot be read or holds anything else."""
+    """The object in a JSON file; empty if the file does not exist, cannot be read or is not an object."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -108,17 +115,17 @@ def read_json(path: PathLike) -> dict:
 
 
 def write_json(path: PathLike, content: dict) -> None:
-    """Write a dict as indented JSON, all or nothing."""
+    """Write a dict as indented JSON; an interruption leaves no partial file."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: PathLike, table: pd.DataFrame) -> None:
-    """Write a table as CSV, all or nothing."""
+    """Write a table as CSV; an interruption leaves no partial file."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def read_table(path: PathLike) -> pd.DataFrame:
-    """A saved table without losing names: subjects and centres are text, and NA may be one of them."""
+    """Read a saved table; subjects and centres are text, even if they look like numbers or NA."""
     return pd.read_csv(path, dtype={"subject": str, "centre": str}, na_values=[""], keep_default_na=False)

@@ -1,6 +1,6 @@
-"""What a training follows from: it is repeated only where one of these changes (D-028).
+"""Everything that determines a training; it is repeated only if one of these changes (D-028).
 
-Settings; the slices and the features' weights, by their content; and the code that this training uses, by its meaning.
+Settings, the content of slices and feature weights, and a digest of the code that the training uses.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from wmhlib.study import Study
 
 ROOTS = [("wmhlib.training", name) for name in ("fit", "make_learner", "choose_slices", "make_data")]
 ROOTS += [("wmhlib.minmax", "Players")]
-"""Where the code of every training begins."""
+"""The entry points of the code of every training."""
 
 ELSEWHERE = tuple(
     f"wmhlib.{name}" for name in ("running", "intake", "evaluation", "report", "apply", "settings", "study")
 )
-"""Code that no trained weight depends on, other than through slices and settings, which are compared by their values."""
+"""Code on which trained weights depend only through slices and settings, which are compared by value."""
 
 
 def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str) -> dict:
-    """Everything that the weights of a training follow from, as text and numbers; `precision` is the dtype policy in use."""
+    """Everything that determines the weights of a training, as text and numbers; `precision` is the dtype policy."""
     content = hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights()) if network else b"")
     for path in sorted((study.slices / recipe.preparation.name).iterdir()):
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
     return {
         **recipe.model_dump(),
-        "augmentation": list(recipe.augmentation.items()),  # their order counts
+        "augmentation": list(recipe.augmentation.items()),  # their order matters
         "seed": seed,
         "precision": precision,
         "backend": keras.backend.backend(),
@@ -44,7 +44,7 @@ def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed
 
 
 def code_of(recipe: Recipe) -> str:
-    """A digest of the code that a training uses: `fit`, batches, its loss, its feature network, its augmentations, its adversary."""
+    """A digest of the code of a training: `fit`, batches, loss, feature network, augmentations and adversary."""
     loss, elsewhere = LOSSES[recipe.loss], ELSEWHERE
     parts: list = [*ROOTS, loss, *(AUGMENTATIONS[name] for name in recipe.augmentation)]
     if recipe.features:

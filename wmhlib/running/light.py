@@ -1,7 +1,6 @@
-"""Imported first where nothing is trained: Keras then starts on its NumPy backend, quickly and without TensorFlow.
-
-A backend that the user has chosen is kept, and processes started from here choose for themselves. Keras's NumPy backend needs
-JAX; where it is not installed, Keras starts as usual.
+"""Import this first if nothing is trained: Keras then starts quickly with its NumPy backend, without TensorFlow.
+A backend chosen by the user is kept, and child processes are not affected. Keras's NumPy backend needs JAX; without it,
+Keras starts as usual.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
-"""The parameters of a notebook, checked before it imports anything that takes long: misspelt names, wrong values.
+"""Check the parameters of a notebook for misspelt names and invalid values, before any slow import.
 
-papermill only adds a cell with whatever it was given, and turns text that looks like a number, True, False or None into one.
+papermill adds a cell with its parameters unchecked, and converts text that looks like a number, True, False or None.
 """
 
 import ast
@@ -20,25 +20,25 @@ from wmhlib.running.quiet import start_keras
 
 
 class Refused(ValueError):
-    """A parameter that a notebook cannot take; a notebook shows the sentence alone, without a traceback."""
+    """An invalid parameter of a notebook; a notebook shows only the message, without a traceback."""
 
-    def _render_traceback_(self) -> list[str]:  # what IPython shows instead
+    def _render_traceback_(self) -> list[str]:  # IPython shows this instead of a traceback
         return [str(self)]
 
 
 def check(**values: Any) -> None:
-    """Refuse parameters that a notebook does not have, and values that it could not use.
+    """Refuse unknown parameters of a notebook and invalid values.
 
     Parameters
     ----------
     values
-        Every parameter of the notebook by its name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
+        All parameters of the notebook by name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
         notebooks; `scans`, `model`, `out`, `bids`, `threshold`, `smallest_mm3` of notebook 07.
 
     Raises
     ------
     Refused
-        A name in the cell of parameters is not among them, or a value is of the wrong type or impossible.
+        A name in the parameters cell is unknown, or a value has the wrong type or is invalid.
     """
     for name in _assigned(values):
         if name not in values:
@@ -48,16 +48,18 @@ def check(**values: Any) -> None:
     for name in values.keys() & TEXTS:
         if not isinstance(values[name], str | os.PathLike):
             raise Refused(
-                f"{name} is {values[name]!r}, not text: papermill's -p turns what looks like a number, True, False or None "
-                "into one (007 becomes 7), -r leaves it as it is; in a cell, put it between quotes. Several scans are one "
-                f"text with {os.pathsep!r} between them."
+                f"{name} is {values[name]!r}, but must be text: put it in quotes in a cell, or use -r instead of "
+                "papermill's -p, which converts text that looks like a number, True, False or None (007 becomes 7). "
+                f"Separate several scans by {os.pathsep!r} in one text."
             )
     try:
         checked = {name: refuse(values[name]) for name, refuse in CHECKS.items() if name in values}
         if "scans" in values and values.get("out"):
             folders = {os.path.realpath(scan.parent) for scan in checked["scans"]}
             if os.path.realpath(ROOT / os.path.expanduser(values["out"])) in folders:
-                raise ValueError(f"Scans lie in {values['out']}, where results would be written: name another folder.")
+                raise ValueError(
+                    f"Scans are in {values['out']}, where their results would be written: set out to another folder."
+                )
         if "config" in values:
             _check_study(**{name: values[name] for name in ("config", "data", "loss") if name in values})
     except (ValueError, OSError) as error:
@@ -67,8 +69,8 @@ def check(**values: Any) -> None:
 
 
 def _assigned(known: dict) -> list[str]:
-    """The names that the cell of parameters run just before this one, and the one that papermill put behind it, assign and
-    do not use themselves."""
+    """The names assigned, but not used, by the parameters cell run before this cell and by the cell that papermill
+    inserts after it."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     names: list[str] = []
     for cell in reversed(shell.user_ns["In"][-3:-1] if shell else []):
@@ -76,7 +78,7 @@ def _assigned(known: dict) -> list[str]:
             statements = ast.parse(cell).body
         except SyntaxError:
             break
-        parts = [part for one in statements if isinstance(one, ast.Assign | ast.AnnAssign) for part in ast.walk(one)]
+        parts = [part for line in statements if isinstance(line, ast.Assign | ast.AnnAssign) for part in ast.walk(line)]
         stored = [part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
         injected = cell.startswith("# Parameters")
         if not (injected or known.keys() & stored):
@@ -100,12 +102,14 @@ def _check_switch(your_own: Any) -> None:
 
 def _check_threshold(threshold: Any) -> None:
     if type(threshold) not in (int, float) or not 0 <= threshold < 1:
-        raise ValueError(f"threshold is {threshold!r}: give a number from 0, the network's own, to 1.")
+        raise ValueError(
+            f"threshold is {threshold!r}: give a number of at least 0 (0: the network's own threshold) and below 1."
+        )
 
 
 def _check_smallest(smallest_mm3: Any) -> None:
     if type(smallest_mm3) not in (int, float) or not 0 <= smallest_mm3 < 1e6:
-        raise ValueError(f"smallest_mm3 is {smallest_mm3!r}: give a volume in mm³, 0 to keep every lesion.")
+        raise ValueError(f"smallest_mm3 is {smallest_mm3!r}: give a volume in mm³ (0: keep all lesions).")
 
 
 def _check_model(model: PathLike) -> None:
@@ -113,23 +117,23 @@ def _check_model(model: PathLike) -> None:
         return
     path = find(model, "model")
     if not path.is_file():
-        raise ValueError(f"{model} is a folder: name the model.keras in it.")
+        raise ValueError(f"{model} is a folder: give the model.keras in it.")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{model} is cut short or no model.keras: copy it again.")
+        raise ValueError(f"{model} is truncated or not a model.keras: copy it again.")
 
 
 def _check_beside(folder: PathLike) -> None:
     if str(folder) and not find(folder, "folder of scans").is_dir():
-        raise ValueError(f"beside is {folder}, a file: name a folder of scans in the challenge's layout or BIDS.")
+        raise ValueError(f"beside is {folder}, a file: give a folder of scans in the challenge's layout or BIDS.")
 
 
 def _check_folder(folder: PathLike) -> None:
-    """Refuse a place for results where nothing can be written."""
+    """Refuse an output folder that cannot be written."""
     place = ROOT / os.path.expanduser(folder)
-    there = next(path for path in (place, *place.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        kind = "is a folder where you may not write" if there.is_dir() else "is a file"
-        raise ValueError(f"Results cannot be written to {folder}, since {there} {kind}: name another folder.")
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is not writable" if existing.is_dir() else "is a file"
+        raise ValueError(f"Results cannot be written to {folder}, because {existing} {reason}: give another folder.")
 
 
 def _check_study(config: PathLike, data: PathLike = "", loss: str | None = None) -> None:
@@ -138,14 +142,14 @@ def _check_study(config: PathLike, data: PathLike = "", loss: str | None = None)
     if loss is not None and isinstance(losses, dict):
         names = [name for name, entry in losses.items() if entry is not None]
         if loss not in names:
-            raise ValueError(f"{path} has no loss {loss!r}; it has {', '.join(map(str, names))}.")
+            raise ValueError(f"{path} has no loss {loss!r}: choose from {', '.join(map(str, names))}.")
     folder: Any = find(data, "data folder") if str(data) else root.get("root") if isinstance(root, dict) else None
     if isinstance(study, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", study) and isinstance(folder, str | Path):
         claim(ROOT / "reports" / study, path, ROOT / Path(folder).expanduser())
 
 
 TEXTS = {"config", "data", "beside", "loss", "scans", "model", "out", "bids"}
-"""Parameters that are text."""
+"""Parameters that must be text."""
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "seed": _check_seed,
@@ -158,4 +162,4 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "threshold": _check_threshold,
     "smallest_mm3": _check_smallest,
 }
-"""What refuses a value that a parameter cannot have; of `scans`, it returns the files."""
+"""The check of each parameter, which raises an error for invalid values; that of `scans` returns the files."""

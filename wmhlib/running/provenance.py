@@ -1,4 +1,4 @@
-"""What made a result: commit, code, versions, machine; nothing that names a person or host."""
+"""Provenance of a result: commit, code, versions, machine; no names of persons or hosts."""
 
 import hashlib
 import importlib.metadata
@@ -13,18 +13,21 @@ PACKAGES |= {"connected-components-3d"}
 
 
 def code_sha256() -> str:
-    """A digest of wmhlib and notebooks."""
+    """SHA-256 of all code of wmhlib and the notebooks."""
     sources = [*ROOT.glob("wmhlib/**/*.py"), *ROOT.glob("wmhlib/**/*.csv"), *ROOT.glob("notebooks/*.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
 
 
 def provenance() -> dict:
-    """What a reader needs to make a result again.
+    """The information needed to reproduce a result.
 
-    `code` is a digest of wmhlib and notebooks, which holds where a commit does not: uncommitted changes, no git.
+    `code` is a digest of wmhlib and the notebooks. Unlike `commit`, it is valid with uncommitted changes and without
+    git.
     """
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
+    installed = {
+        package.name.lower(): package.version for package in importlib.metadata.distributions() if package.name
+    }
     return {
         "commit": commit.stdout.strip() or "not a git checkout",
         "code": code_sha256(),

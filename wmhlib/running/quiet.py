@@ -1,4 +1,4 @@
-"""Keras started without the lines that TensorFlow writes before it can be told not to: in JupyterLab they make a red box."""
+"""Start Keras without TensorFlow's first log lines, which cannot be disabled and appear as a red box in JupyterLab."""
 
 import os
 import re
@@ -8,23 +8,24 @@ import tempfile
 KNOWN = re.compile(
     r"before absl::InitializeLog|cudart_stub\.cc|cuda_platform\.cc.*cuInit|cpu_feature_guard|oneDNN custom operations"
 )
-"""What is left out: that there is no GPU, which is said elsewhere (`keras.distribution.list_devices`), and which processor."""
+"""Lines that are removed: on a missing GPU (devices are listed by `keras.distribution.list_devices`) and on the
+processor."""
 
 
 def start_keras() -> None:
-    """Import Keras and let its backend look for devices; anything else that is written meanwhile is shown afterwards."""
+    """Import Keras and initialise its devices; all other output in the meantime is shown afterwards."""
     if "keras" in sys.modules:
         return
     before = os.dup(2)
-    with tempfile.TemporaryFile("w+") as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile("w+") as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             import keras
 
-            if keras.backend.backend() != "numpy":  # which has no devices
+            if keras.backend.backend() != "numpy":  # the NumPy backend has no devices
                 keras.distribution.list_devices()
         finally:
             os.dup2(before, 2)
             os.close(before)
-            said.seek(0)
-            sys.stderr.write("".join(line for line in said if line.strip() and not KNOWN.search(line)))
+            captured.seek(0)
+            sys.stderr.write("".join(line for line in captured if line.strip() and not KNOWN.search(line)))

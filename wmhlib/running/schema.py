@@ -1,4 +1,4 @@
-"""`make schema`: what a configuration may hold, as a JSON schema for editors, from `wmhlib.settings` and the registries."""
+"""`make schema`: the JSON schema of configurations for editors, from `wmhlib.settings` and the registries."""
 
 from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 
@@ -14,7 +14,7 @@ from wmhlib.losses import LOSSES
 
 
 def schema() -> dict:
-    """The schema of a configuration. Nothing is required, since a file with a `base` gives only what differs."""
+    """The schema of a configuration. No key is required, since a file with a `base` has only the differences."""
     whole = settings.Configuration.model_json_schema()
     whole["properties"] |= {"augmentation": augmentations(), "base": {"type": "string"}}
     whole["properties"]["losses"]["additionalProperties"] = {"anyOf": [{"type": "null"}, *map(entry, LOSSES)]}
@@ -23,13 +23,13 @@ def schema() -> dict:
 
 
 def augmentations() -> dict:
-    """Every augmentation with the limits of its amount."""
+    """The schema of augmentations, with the limits of their amounts."""
     known = {name: TypeAdapter(amount(name)).json_schema() for name in AUGMENTATIONS}
     return {"type": "object", "properties": known, "additionalProperties": False}
 
 
 def entry(loss: str) -> dict:
-    """An entry below `losses` that is this loss: settings of the study that it may change, and its own."""
+    """The schema of an entry below `losses` for this loss: overrides of the study's settings, and its own settings."""
     shared = {
         "loss": {"const": loss},
         "labels": TypeAdapter(settings.Labels).json_schema(),
@@ -38,7 +38,7 @@ def entry(loss: str) -> dict:
         "without": {
             "type": ["string", "array"],
             "items": {"type": "string"},
-            "description": "centres left out of training",
+            "description": "centres to exclude from training",
         },
         "augmentation": augmentations(),
         "training": settings.Training.model_json_schema(),
@@ -52,7 +52,7 @@ def entry(loss: str) -> dict:
 
 
 def optional(schema: Any) -> Any:
-    """The same schema with every key optional."""
+    """The schema with all keys optional."""
     if isinstance(schema, list):
         return [optional(part) for part in schema]
     if not isinstance(schema, dict):
