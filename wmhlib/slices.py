@@ -1,10 +1,11 @@
 """Convert volumes to preprocessed axial slices in memory-mapped arrays, and slices back to volumes.
 Paper 3.2.1: the volume is divided by its maximum, and its axial slices are resampled to a square with scikit-image's
 `resize` and its defaults. `Preparation` has alternatives. Input: NIfTI files. Output: `images.npy` (slices, size, size)
-float32 in 0-1, `references.npy` of the same shape in uint8 0/1, and `index.csv`, which describes each slice. Subjects
-are processed one at a time, so memory use does not grow with the cohort.
+float32 in 0-1, `references.npy` of the same shape in uint8 0/1, and `index.csv`, which describes each slice. Each core
+processes one subject at a time, so memory use does not grow with the cohort.
 """
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,11 +17,11 @@ import pandas as pd
 from nibabel import orientations
 from scipy.ndimage import binary_opening
 from skimage.transform import resize
-from tqdm import tqdm
 
 from wmhlib.intake.nifti import MOST_VOXELS
 from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_proportion, read_pair
 from wmhlib.running.files import PathLike, read_table, writing
+from wmhlib.running.parallel import in_threads
 
 TISSUE = 0.05
 """Intensity above which a voxel of a FLAIR from `read_flair` counts as tissue, otherwise as air."""
@@ -157,14 +158,14 @@ def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.Da
     DataFrame
         `subject, centre, split, dice`, the Dice of a reference and its `round_trip`; NaN if the reference is empty.
     """
-    rows = []
-    for subject in tqdm(cohort.itertuples(), "ceilings", len(cohort), unit="scan"):
+
+    def ceiling(subject) -> tuple[str, str, str, float]:
         flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
         voxels, back = np.asarray(reference.dataobj, dtype=bool), round_trip(flair, reference, size, preparation.view)
         both = voxels.sum() + back.sum()
-        rows.append(
-            (subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else np.nan)
-        )
+        return subject.subject, subject.centre, subject.split, 2 * (voxels & back).sum() / both if both else np.nan
+
+    rows = in_threads(ceiling, list(cohort.itertuples()), "ceilings", "scan")
     return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
 
 
@@ -201,18 +202,22 @@ def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparatio
     shape = (sum(counts), size, size)
     images = _reserved(folder / "images.npy", np.float32, shape)
     references = _reserved(folder / "references.npy", np.uint8, shape)
-    index, start = [], 0
-    for subject, count in zip(tqdm(cohort.itertuples(), "slices", len(cohort), unit="subject"), counts, strict=True):
+
+    def fill(place: tuple) -> list[tuple]:
+        subject, start, count = place
         flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
         if preparation.intensity == "maximum":
             check_proportion(subject.flair, flair)
-        here, box = slice(start, start + count), box_of(flair, preparation.view)
-        images[here] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
-        references[here] = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
-        density = references[here].mean(axis=(1, 2)) * 100
-        tissue = (images[here] > TISSUE).mean(axis=(1, 2)) * 100
-        index += [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]
-        start += count
+        rows, box = slice(start, start + count), box_of(flair, preparation.view)
+        images[rows] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
+        references[rows] = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
+        density = references[rows].mean(axis=(1, 2)) * 100
+        tissue = (images[rows] > TISSUE).mean(axis=(1, 2)) * 100
+        return [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]
+
+    starts = np.cumsum([0, *counts[:-1]])
+    places = list(zip(cohort.itertuples(), starts, counts, strict=True))
+    index = itertools.chain.from_iterable(in_threads(fill, places, "slices", "subject"))
     columns = ["subject", "centre", "split", "slice", "lesion_density_pct", "tissue_pct"]
     pd.DataFrame(index, columns=columns).to_csv(folder / "index.csv", index=False)
 

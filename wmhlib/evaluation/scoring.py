@@ -4,8 +4,6 @@ row per (loss, seed, subject), one row per lesion, and summaries of both.
 """
 
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +20,7 @@ from wmhlib.intake.roles import person
 from wmhlib.metrics import MaskPair, measured, positive_class_density
 from wmhlib.running.checkpoints import finish
 from wmhlib.running.files import read_table, write_table
+from wmhlib.running.parallel import in_threads
 from wmhlib.study import Study
 
 NO_SEED = 0
@@ -153,10 +152,7 @@ def score_masks(study: Study, unseen: pd.DataFrame, trainings: list[tuple[str, i
     by_subject: dict[str, list] = {}
     for task in masks:
         by_subject.setdefault(task[2].subject, []).append(task)
-    with ThreadPoolExecutor(
-        os.cpu_count()
-    ) as pool:  # threads suffice: decompression takes most of the time and releases the GIL
-        scored = list(tqdm(pool.map(_score, by_subject.values()), "score", len(by_subject), unit="subject"))
+    scored = in_threads(_score, list(by_subject.values()), "score", "subject")
     rows_of = {}
     for tasks, rows in zip(by_subject.values(), scored, strict=True):
         rows_of |= {
