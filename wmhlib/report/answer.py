@@ -137,7 +137,7 @@ NOTE = (
 
 def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     """The losses by metrics on the unseen scans, for the template: `columns` (title, arrow) and `rows`, each with `label`,
-    `colour` and `cells` (text, and in per cent of the column's span `at`, `low`, `high`; the best marked)."""
+    `colour` and `cells` (text, interval, and in per cent of the column's span `at`, `low`, `high`; the best marked)."""
     split = unseen_split(tables["summary"])
     summary = _own(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
@@ -161,6 +161,17 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     return {"columns": columns, "rows": rows, "split": UNSEEN[split], "note": NOTE.format(*map(str, RATES))}
 
 
+def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
+    """The scoreboard for a notebook: one row per metric, one column per loss; means with 95 % intervals, ★ the best."""
+    board = scoreboard(tables, losses)
+    metrics = [f"{name} {'↑' if higher else '↓'}" for name, higher in board["columns"]]
+    columns = {
+        row["label"]: [cell["text"] + cell["interval"] + " ★" * cell["best"] for cell in row["cells"]]
+        for row in board["rows"]
+    }
+    return pd.DataFrame(columns, index=pd.Index(metrics, name="Metric"))
+
+
 def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> None:
     values = parts.to_numpy(float)
     finite = values[np.isfinite(values)]
@@ -170,11 +181,12 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
     shown_best = text(best) if np.isfinite(best) else ""
     for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
         if not np.isfinite(mean):
-            cells[name].append({"text": "—", "best": False, "at": None, "low": None, "high": None})
+            cells[name].append({"text": "—", "interval": "", "best": False, "at": None, "low": None, "high": None})
             continue
         ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
         cells[name].append(
             {"text": text(mean), "best": text(mean) == shown_best, "at": ends[0], "low": ends[1], "high": ends[2]}
+            | {"interval": f" [{text(lowest)}, {text(highest)}]" if np.isfinite(lowest) else ""}
         )
 
 
