@@ -1,21 +1,28 @@
 # %% [markdown]
-# # 5 · Which loss, how sure, on which lesions?
+# # 5 · Losses compared on unseen scans
 #
-# Every mask is scored on its scan's own grid by the five figures of the WMH Challenge (paper 3.2.3) and compared with
-# the reference's lesion load. The tables are computed here once; every figure and sentence of the report reads them.
+# **Question.** Which loss segments lesions best on scans that no training has seen, how sure is that, and which lesions
+# does each loss miss?
+#
+# **Before.** Notebooks [1](01_explore_data.ipynb) and [2](02_preprocess.ipynb), and [4](04_train.ipynb) for every loss and
+# seed. **Time.** About a minute, and a second per unseen scan, on two cores.
+#
+# `centres`, `losses` and `seeds` choose a part of a finished study. The study's tables are written only where everything
+# is chosen.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
 data = ""  # another folder in the challenge's layout; empty: the one the study names
+centres = ""  # unseen scans of these centres alone, with commas between; empty: all
+losses = ""  # these entries of the configuration alone, such as "dice, siamese"; empty: all
+seeds = ""  # these seeds alone, such as "1, 2"; empty: all
 
 # %%
 from wmhlib.running import parameters
 
-parameters.check(config=config, data=data)
+parameters.check(config=config, data=data, centres=centres, losses=losses, seeds=seeds)
 
 # %%
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -24,274 +31,340 @@ from wmhlib import cohort
 from wmhlib.evaluation import froc, published, records, scoring
 from wmhlib.evaluation.names import SPLITS, present, title
 from wmhlib.metrics import METRICS
-from wmhlib.report import captions, figures, findings, training_figures, viewers
-from wmhlib.report.pictures import prediction_samples, sample
+from wmhlib.report import answer, captions, figures, findings, training_figures, viewers
+from wmhlib.report.pictures import middle_and_worst, prediction_samples, sample
 from wmhlib.study import open_study
 
 study = open_study(config, data)
 subjects = cohort.load_cohort(study)
-unseen = subjects[subjects.split.isin(SPLITS)]
+every_unseen = subjects[subjects.split.isin(SPLITS)]
+study, unseen, part = scoring.choose(study, every_unseen, *map(parameters.listed, (centres, losses, seeds)))
+seed = study.config.seeds[0]
 
 # %% [markdown]
-# ## The floor: one threshold for everything
-#
-# The simplest segmenter marks whatever is brighter than one level. The level is tuned on the training subjects; a
-# network that is not better than this has learnt nothing.
+# ## The answer
 
 # %%
 level, tuned = scoring.write_threshold_masks(study, subjects)
-print(f"level {level:.2f} of the volume's maximum; mean Dice on the training subjects {tuned:.2f}")
-
-# %% [markdown]
-# ## Score every mask
-#
-# One row a subject in `per_subject.csv`; one row for every lesion of a reference and for every false detection in
-# `per_lesion.csv`. All later tables follow from these two. Human observers are scored as another model, where the data
-# has their masks.
+scored = scoring.of_scans(scoring.score(study, every_unseen), unseen)
+tables = scoring.summarise(scored, study.kinds)
+per_subject, per_lesion = tables["per_subject"], tables["per_lesion"]
+if part:
+    print(f"Only {part}: the study's tables stay as they are.")
+else:
+    scoring.save_tables(study, tables)
+    print(f"All centres, losses and seeds: {len(per_subject)} masks scored, {len(tables)} tables written.")
 
 # %%
-scored = scoring.score(study, unseen)
-tables = scoring.summarise(scored, study.kinds)
-scoring.save_tables(study, tables)
-per_subject, per_lesion = tables["per_subject"], tables["per_lesion"]
+Markdown(f"**{answer.headline(tables, len(study.config.seeds))}**")
+
+# %% [markdown]
+# Means over the scans of the unseen centre (the held-out scans, where there is none) with 95 % intervals; ★ marks the best
+# mean, which may be chance. Metrics are at the threshold 0.5 unless the row says otherwise. *Found at equal FP* is the
+# fraction of lesions detected at the same number of false positives per scan.
+
+# %%
+own_losses = [loss for loss, kind in study.kinds.items() if loss == kind] or list(study.kinds)
+answer.headline_table(tables, own_losses)
+
+# %% [markdown]
+# ## Scans, slice by slice
+#
+# The middle and the worst scan of each split come first, by mean Dice over the losses. With a kernel, every scan and seed
+# can be chosen. Click a plane to move the cross, then scroll with the wheel or the arrow keys. *errors* paints what was
+# detected, missed and falsely marked. At most seven entries of a study are shown.
+
+# %%
+names = [loss for loss in present(per_subject) if loss in study.recipes]
+seen = names[:7]  # viewers and samples hold eight masks, the reference among them
+trained = per_subject[per_subject.loss.isin(names)]
+examples = middle_and_worst(trained)
+viewers.results_viewer(study, unseen, per_subject, [name for *_, name in examples], seen)
+
+# %% [markdown]
+# ## Lesions, one by one
+#
+# Filter for reference lesions that one loss misses and another detects, choose a row, and see that slice under every
+# loss.
+
+# %%
+lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), seen, seed)
+viewers.LesionExplorer(lesions=lesions)
+
+# %% [markdown]
+# ## Figures
+#
+# They show the unseen centre (the held-out scans, where there is none). *Details* has the other split.
+#
+# ### Lesions detected at equal false positives
+#
+# A loss can detect more lesions by marking more. Each curve moves the threshold through a loss's probabilities
+# (free-response ROC); the large point is the threshold 0.5. Where one curve is above another, its loss detects more
+# lesions at the same number of false positives. A component counts as detecting here where a tenth of it lies in lesions,
+# elsewhere where one voxel does, so the large point can differ a little from the tables.
+
+# %%
+split = answer.unseen_split(tables["summary"])
+splits = [split, *(other for other in tables["summary"].split.unique() if other != split)]
+figures.show(
+    figures.froc(tables["froc"].query("loss in @seen"), split).update_layout(title=f"{split} subjects"),
+    " ".join(findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], split)),
+)
+
+# %% [markdown]
+# ### Lesions detected by size
+#
+# The fraction of reference lesions that a mask touches. Bins are even in ratio: below 10 mm³ a lesion has one to three of
+# the challenge's voxels.
+
+# %%
+figures.show(
+    figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
+    captions.detection_caption(tables["detection_by_size"], split),
+)
+
+# %% [markdown]
+# ### Dice and lesion recall of each subject
+
+# %%
+figures.show(
+    figures.paired_slopes(per_subject, split).update_layout(title=f"{split} subjects"),
+    captions.slopes_caption(tables["summary"], tables["comparisons"], split),
+)
+
+# %% [markdown]
+# ### Samples (the paper's Figure 4)
+#
+# The middle and the worst scan of each split, at the slice with the largest reference area.
+
+# %%
+prediction_samples(
+    [
+        sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"}
+        for split, which, name in examples
+    ]
+)
+
+# %% [markdown]
+# ## Details
+#
+# Every table and figure by split. Open what you need.
+
+# %% [markdown] tags=["details"]
+# ### How masks are scored
+#
+# Each mask is compared with its reference on the scan's own grid, by the five metrics of the WMH Challenge (paper 3.2.3).
+# The **global threshold** is the floor: it marks whatever is brighter than one level, tuned on the training subjects.
+# `per_subject.csv` has one row per mask, `per_lesion.csv` one row per reference lesion and per false positive. All other
+# tables, figures and sentences are computed from these two and from what each threshold detects.
+
+# %%
+print(f"Global threshold: {level:.2f} of the volume's maximum, mean Dice on the training subjects {tuned:.2f}.")
 assert per_subject.dice.dropna().between(0, 1).all()
-assert not per_subject.duplicated(["loss", "seed", "subject"]).any()
-found = per_lesion[per_lesion.kind == "reference"].groupby(["loss", "seed", "subject"]).found.mean()
-recall = per_subject.set_index(["loss", "seed", "subject"]).lesion_recall.dropna()
-assert np.allclose(found.reindex(recall.index).astype(float), recall), "lesions and subjects tell the same recall"
+assert not per_subject.duplicated(["loss", "seed", "subject"]).any(), "no mask is scored twice"
+keys = ["loss", "seed", "subject"]
+detected = per_lesion[per_lesion.kind == "reference"].groupby(keys).found.mean()
+recall = per_subject.set_index(keys).lesion_recall.dropna()
+assert np.allclose(detected.reindex(recall.index).astype(float), recall), "lesions and subjects give the same recall"
 per_subject.groupby(["loss", "split"]).agg(subjects=("subject", "nunique"), seeds=("seed", "nunique")).unstack()
 
-# %% [markdown]
-# ## Table 1
+# %% [markdown] tags=["details"]
+# ### Table 1, with the paper's and the challenge's values
 #
-# Mean ± SD over subjects, as in the paper. The interval in brackets draws subjects and, for all of them together, seeds:
-# it says how far the mean would move with other patients and other trainings. Below each data set stand the paper's own
-# figures for the data set in the same role, then people and teams of the challenge; they were measured on other scans
-# and are there for orientation. The second table is the **ceiling**: the Dice of a network that repeats its reference slices
-# without a fault, since it sees resampled ones.
+# Mean ± SD over subjects, as in the paper. The 95 % interval in brackets draws subjects and seeds: it says how far the mean
+# would move with other patients and other trainings. Below each data set are the paper's values for the data set in the
+# same role, then human observers and teams of the challenge. They were measured on other scans and are for orientation.
+#
+# The second table is the **ceiling**: the Dice of a network that repeats its reference slices without an error.
 
 # %%
-display(Markdown(captions.table1_caption(study, tables)))
+if not part:
+    display(Markdown(captions.table1_caption(study, tables)))
 display(published.readable(tables["table1"]))
-limits = records.ceilings(study).query("split in ['holdout', 'external']")
+limits = records.ceilings(study).query("subject in @unseen.subject")
 limits.groupby(["split", "centre"], sort=False).dice.agg(["size", "min", "mean", "max"]).round(3)
 
-# %% [markdown]
-# ## What holds, and what does not
+# %% [markdown] tags=["details"]
+# ### Findings, split by split
 #
 # A difference is called better or worse only where its interval excludes zero *and* a paired permutation test stays
-# below 0.05 after Holm's correction over the losses compared in that figure.
+# below 0.05 after Holm's correction over the losses compared in that metric (D-019).
 
 # %%
 Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
 
-# %% [markdown]
-# Each loss less the Siamese one, on the same subjects and seeds. *effect_size* is Cohen's d of the paired differences,
-# *share_above* the share of subjects on which the loss has the larger figure.
+# %% [markdown] tags=["details"]
+# ### Differences from the Siamese loss
+#
+# On the same subjects and seeds. *effect_size* is Cohen's d of the paired differences, *share_above* the fraction of
+# subjects on which the loss has the larger value.
 
 # %%
+for which in tables["comparisons"].split.unique():
+    figures.show(
+        figures.differences(tables["comparisons"], which).update_layout(title=f"{which} subjects, minus Siamese"),
+        "To the right is better than the Siamese loss. Bars are 95 % intervals over subjects and seeds.",
+    )
 columns = ["difference", "low", "high", "effect_size", "share_above", "subjects", "p", "p_holm"]
 tables["comparisons"].assign(
     metric=lambda table: table.metric.map({key: metric.title for key, metric in METRICS.items()}),
     loss=lambda table: table.loss.map(title),
 ).set_index(["split", "metric", "loss"]).reindex(columns=columns).round(3)
 
-# %%
-for split in tables["comparisons"].split.unique():
-    figures.show(
-        figures.differences(tables["comparisons"], split).update_layout(
-            title=f"{split} subjects, less the Siamese loss"
-        ),
-        "To the right is better than the Siamese loss. Bars are 95 % intervals over subjects and seeds.",
-    )
-
-# %% [markdown]
-# ## One change at a time
+# %% [markdown] tags=["details"]
+# ### One change at a time
 #
-# Variants of a loss (other labels, taps, features, views), each less the loss it varies, on the same subjects and seeds.
+# Variants of a loss (other labels, taps, features, views), each minus the loss it varies, on the same subjects and seeds.
 
 # %%
 if not len(tables["ablations"]):
-    display(Markdown("*This study has no variants; `config/ablations.yaml` has many.*"))
-for split in tables["ablations"].split.unique():
+    display(Markdown("*No variant and its loss to compare; `config/ablations.yaml` has many.*"))
+for which in tables["ablations"].split.unique():
     figures.show(
-        figures.differences(tables["ablations"], split).update_layout(title=f"{split} subjects, less the loss varied"),
-        " ".join(findings.ablations(tables["ablations"], split)),
+        figures.differences(tables["ablations"], which).update_layout(title=f"{which} subjects, minus the loss varied"),
+        " ".join(findings.ablations(tables["ablations"], which)),
     )
 
-# %% [markdown]
-# ## Table 2: VGG19 fine-tuned in a min-max game
+# %% [markdown] tags=["details"]
+# ### Table 2: VGG19 fine-tuned in a min-max game
 #
-# Paper, section 5: VGG19 is unfrozen and raises the loss that the generator lowers. Notebook 6 looks into the game.
+# Paper, section 5: VGG19 is trained to raise the loss that the generator lowers. Notebook
+# [6](06_diagnose_minmax.ipynb) shows what happens in the game.
 
 # %%
 published.readable(tables["table2"]) if len(tables["table2"]) else Markdown("*This study has no min-max game.*")
 
-# %% [markdown]
-# ## Every subject, every loss
-
-# %%
-names = [loss for loss in present(per_subject) if loss in study.recipes]
-seen = names[:7]  # samples and viewers hold eight masks, the reference among them
-seed = study.config.seeds[0]
-trained = per_subject[per_subject.loss.isin(names)]
-people = per_subject[~per_subject.loss.isin([*names, "global_threshold"])]
-splits = list(tables["summary"].split.unique())
-for split in splits:
-    figures.show(
-        figures.paired_slopes(per_subject, split).update_layout(title=f"{split} subjects"),
-        captions.slopes_caption(tables["summary"], tables["comparisons"], split),
-    )
-
-# %%
-for split in splits:
-    figures.metric_panels(pd.concat([trained, people]), split).update_layout(title=f"{split} subjects").show()
-
-# %% [markdown]
-# ## Which lesions are found?
+# %% [markdown] tags=["details"]
+# ### All metrics of each subject
 #
-# The share of reference lesions that a mask touches, by lesion volume. Bins are even in ratio: below 10 mm³ a lesion has
-# one to three of the challenge's voxels, and the median lesion of real scans lies in the two bins after it.
+# With the human observers, where the data has their masks.
 
 # %%
-for split in splits:
-    figures.show(
-        figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
-        captions.detection_caption(tables["detection_by_size"], split),
-    )
-tables["false_detections"].assign(loss=lambda table: table.loss.map(title)).set_index(["split", "loss"]).round(2)
+masks_of = per_subject[per_subject.loss != "global_threshold"]
+for which in splits:
+    figures.metric_panels(masks_of, which).update_layout(title=f"{which} subjects").show()
 
-# %% [markdown]
-# ## At the same number of false detections
+# %% [markdown] tags=["details"]
+# ### The figures above for the other split
+
+# %%
+for which in splits[1:]:
+    figures.show(
+        figures.froc(tables["froc"].query("loss in @seen"), which).update_layout(title=f"{which} subjects"),
+        " ".join(findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], which)),
+    )
+
+# %%
+for which in splits[1:]:
+    figures.show(
+        figures.detection_by_size(tables["detection_by_size"], which).update_layout(title=f"{which} subjects"),
+        captions.detection_caption(tables["detection_by_size"], which),
+    )
+
+# %%
+for which in splits[1:]:
+    figures.show(
+        figures.paired_slopes(per_subject, which).update_layout(title=f"{which} subjects"),
+        captions.slopes_caption(tables["summary"], tables["comparisons"], which),
+    )
+
+# %% [markdown] tags=["details"]
+# ### False positives, and scores at equal numbers of them
 #
-# A loss that finds more lesions may only mark more. So the cut through every loss's probabilities is moved (free-response
-# ROC), and the losses are compared where all mark equally much that is none. Every point is one cut, the large one the cut
-# at one half that all other figures are about; where one curve lies above another, its loss finds more of these lesions
-# without marking more that is none. A detection counts here where a tenth of it lies in lesions, elsewhere where one voxel
-# does, so the large point may lie a little beside the tables above. The score is the share of lesions found, averaged over
-# 1, 2, 4, 8 and 16 false detections a scan; *difference* is each loss less the Siamese one.
+# *score* is the fraction of lesions detected, averaged over 1, 2, 4, 8 and 16 false positives per scan. *difference* is
+# each loss minus the Siamese one.
 
 # %%
-for split in splits:
-    figures.show(
-        figures.froc(tables["froc"].query("loss in @seen"), split).update_layout(title=f"{split} subjects"),
-        " ".join(findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], split)),
-    )
-
-# %%
-same = ["split", "lesions", "loss"]
-scored_and_compared = tables["froc_scores"].merge(
-    tables["froc_comparisons"].drop(columns="against"), how="left", on=same, suffixes=("", " (difference)")
+display(
+    tables["false_detections"].assign(loss=lambda table: table.loss.map(title)).set_index(["split", "loss"]).round(2)
 )
-scored_and_compared.assign(
+keys = ["split", "lesions", "loss"]
+compared = tables["froc_comparisons"].drop(columns="against")
+tables["froc_scores"].merge(compared, how="left", on=keys, suffixes=("", " (difference)")).assign(
     lesions=lambda table: table.lesions.map(lambda which: froc.LESIONS[which][0]),
     loss=lambda table: table.loss.map(title),
-).set_index(same).round(3)
+).set_index(keys).round(3)
 
-# %% [markdown]
-# ## At a threshold of its own
+# %% [markdown] tags=["details"]
+# ### Thresholds chosen on the validation subjects
 #
-# Each training's threshold is the one with the highest mean Dice on the **validation** subjects; none of them is scored here.
-# *gain* is the mean Dice at that threshold less the one at one half: a loss that gains much is badly placed at one half.
+# Each training's own threshold has the highest mean Dice on the **validation** subjects, which are not scored here. *gain*
+# is the mean Dice at that threshold minus the one at 0.5: a loss that gains much is badly placed at 0.5.
 
 # %%
 own = tables["own_thresholds"]
+heads = {"dice_half": "Dice at 0.5", "dice_own": "Dice at its own", "low": "95 % low", "high": "95 % high"}
 display(
-    own.assign(loss=own.loss.map(title))
-    .set_index(["split", "loss"])
-    .rename(columns={"dice_half": "Dice at 0.5", "dice_own": "Dice at its own", "low": "95 % low", "high": "95 % high"})
-    .round(3)
+    own.assign(loss=own.loss.map(title)).set_index(["split", "loss"]).rename(columns=heads).round(3)
     if len(own)
     else Markdown("*This study has no validation subjects.*")
 )
 
-# %% [markdown]
-# ## Do the probabilities mean what they say?
+# %% [markdown] tags=["details"]
+# ### Calibration
 #
-# Of the voxels that a network gives a probability of, say, 0.8, four of five should be lesion: the dotted line. Below it a network
-# is surer than it should be. Soft labels keep probabilities between 0.1 and 0.9.
+# Of the voxels that a network gives a probability of 0.8, four of five should be lesion: the dotted line. Below the line
+# a network is overconfident. Soft labels keep probabilities between 0.1 and 0.9.
 
 # %%
-for split in splits:
-    figures.calibration(tables["calibration"].query("loss in @seen"), split).update_layout(
-        title=f"{split} subjects"
-    ).show()
+for which in splits:
+    figure = figures.calibration(tables["calibration"].query("loss in @seen"), which)
+    figure.update_layout(title=f"{which} subjects").show()
 
-# %% [markdown]
-# ## Where are they?
+# %% [markdown] tags=["details"]
+# ### Places of detected, missed and false lesions
 
 # %%
-for split in splits:
+for which in splits:
     figures.show(
-        figures.lesion_map(per_lesion, split, seed).update_layout(title=f"{split} subjects, seed {seed}"),
+        figures.lesion_map(per_lesion, which, seed).update_layout(title=f"{which} subjects, seed {seed}"),
         "Seen from the feet, each scan about the middle of its lesions; the larger the dot, the larger the lesion.",
     )
 
-# %% [markdown]
-# ## Figure 4: samples
+# %% [markdown] tags=["details"]
+# ### Volume difference by lesion load (the paper's Figure 5)
 #
-# For each data set the subject whose mean Dice over the losses is the middle one, and the worst. The slice is the one
-# with the largest reference area.
+# Absolute volume difference by the reference's positive class density. 100 % means that nothing was detected, or twice
+# the volume.
 
 # %%
-samples, middle_and_worst = [], []
-for split, some in trained.groupby("split", sort=False):
-    order = some.groupby("subject").dice.mean().sort_values().index
-    for name, which in {order[(len(order) - 1) // 2]: "middle", order[0]: "worst"}.items():
-        middle_and_worst.append((split, name))
-        samples.append(sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"})
-prediction_samples(samples)
-
-# %% [markdown]
-# ## Figure 5: does the volume come out right, however small the load?
-#
-# Absolute volume difference by the reference's positive class density. 100 % means that nothing was found, or twice as
-# much as there is.
-
-# %%
-for split in splits:
+for which in splits:
     figures.show(
-        figures.volume_difference_by_density(per_subject, split).update_layout(title=f"{split} subjects"),
-        captions.density_caption(per_subject, split),
+        figures.volume_difference_by_density(per_subject, which).update_layout(title=f"{which} subjects"),
+        captions.density_caption(per_subject, which),
     )
 
-# %% [markdown]
-# ## Is the load measured right?
+# %% [markdown] tags=["details"]
+# ### Agreement of lesion volumes
 #
-# Predicted less reference volume against their mean (Bland and Altman). A cloud along zero is what a trial that counts
-# lesion load needs; a slope says that large loads are cut short or small ones blown up.
+# Predicted minus reference volume against their mean (Bland and Altman). Points along zero are what a trial that measures
+# lesion load needs. A slope means that large loads are underestimated or small ones overestimated.
 
 # %%
-for split in splits:
+for which in splits:
     figures.show(
-        figures.volume_agreement(tables["volumes"], tables["volume_agreement"], split).update_layout(
-            title=f"{split} subjects"
+        figures.volume_agreement(tables["volumes"], tables["volume_agreement"], which).update_layout(
+            title=f"{which} subjects"
         ),
-        captions.agreement_caption(tables["volume_agreement"], split),
+        captions.agreement_caption(tables["volume_agreement"], which),
     )
 
-# %% [markdown]
-# ## By centre, and what is lost on the way to an unseen one
+# %% [markdown] tags=["details"]
+# ### Centres, and the loss of accuracy at an unseen one
 
 # %%
 figures.show(figures.by_centre(tables["centres"]), captions.centres_caption(tables["centres"]))
-if len(tables["generalisation_gap"]):
-    figures.show(
-        figures.generalisation_gap(tables["generalisation_gap"]), captions.gap_caption(tables["generalisation_gap"])
-    )
+if len(gap := tables["generalisation_gap"]):
+    figures.show(figures.generalisation_gap(gap), captions.gap_caption(gap))
 
-# %% [markdown]
-# ## All trainings of one seed side by side
+# %% [markdown] tags=["details"]
+# ### Trainings, and what each costs
+#
+# Curves of one seed, then means over seeds. Validation Dice chooses the epoch. The paper also chose the number of dense
+# blocks by it (2.1), which `config/depth.yaml` and `config/paper-depth.yaml` repeat.
 
 # %%
-histories = {loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss in names}
-training_figures.training_curves(histories)
-
-# %% [markdown]
-# ## What each entry costs, and how it validates
-#
-# Means over seeds. Validation Dice chooses the epoch; the paper also chose the number of dense blocks by it (2.1), which
-# `config/depth.yaml` and `config/paper-depth.yaml` repeat.
+training_figures.training_curves({loss: pd.read_csv(study.model(loss, seed) / "history.csv") for loss in names})
 
 # %%
 trainings = pd.DataFrame(records.trainings(study))
@@ -303,34 +376,12 @@ if len(set(depths.values())) > 1:  # a grid search
     display(records.by_depth(study).round(3))
 
 # %% [markdown]
-# ## Look into a scan
-#
-# The middle and the worst subject of each data set come first, by mean Dice over the losses; with a kernel, every subject
-# and seed can be chosen; of a study with many entries the first seven are shown. Click a plane to move the cross, scroll with the wheel or the arrow keys. *errors* paints what
-# was found, missed and falsely marked.
+# ## What was learnt
 
 # %%
-everyone = {}
-for number, (split, name) in enumerate([*middle_and_worst, *zip(unseen.split, unseen.subject)]):
-    for which in study.config.seeds if number >= len(middle_and_worst) else [seed]:
-        rows = per_subject[(per_subject.subject == name) & (per_subject.seed.isin([which, scoring.NO_SEED]))]
-        everyone.setdefault(
-            f"{split} {name}, seed {which}",
-            partial(
-                viewers.pack_subject,
-                unseen.set_index("subject", drop=False).loc[name],
-                {loss: study.mask(loss, which, name) for loss in seen},
-                rows.set_index("loss").loc[seen],
-            ),
-        )
-viewers.SliceViewer(everyone, exported=len(middle_and_worst))
+learnt = findings.leaders(tables["summary"], split) + findings.floor(tables["summary"], split)
+Markdown(" ".join([*learnt, *findings.gaps(tables["generalisation_gap"])]))
 
 # %% [markdown]
-# ## Look at one lesion
-#
-# Every lesion of the references. Filter for those that one loss misses and another finds, choose a row, and see that
-# slice under every loss.
-
-# %%
-lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), seen, seed)
-viewers.LesionExplorer(lesions=lesions)
+# Next: [6 · The min-max game](06_diagnose_minmax.ipynb), where the study has one, or
+# [7 · Scans of your own](07_segment_scan.ipynb).

@@ -1,20 +1,23 @@
 # %% [markdown]
-# # 7 · Segment scans of your own
+# # 7 · Scans of your own, segmented
 #
-# White matter hyperintensities (WMH) are bright spots in the brain's white matter on a FLAIR scan. A network trained
-# in this project looks at a scan slice by slice and says for each voxel how likely it is to be one. This notebook
-# does that for one scan, for several or for a whole folder, and gives for each a mask to lay over the scan, the count
-# of its lesions and their volume, and a picture to judge the mask by.
+# White matter hyperintensities (WMH) are bright lesions in the brain's white matter on a FLAIR scan.
 #
-# **This is no medical device.** It is research code, tested on few scans and approved by nobody: look at every mask,
-# and do not use its figures to diagnose or treat anyone.
+# **Question.** Which voxels of a scan are lesion, how many lesions are there, what is their volume, and can the mask be
+# trusted?
+#
+# **Before.** Nothing: a trained network comes with the project. `model` names another one, of notebook
+# [4](04_train.ipynb). **Time.** Half a minute, and a few seconds per scan, on two cores.
+#
+# **This is not a medical device.** It is research code, tested on few scans and approved by nobody. Look at every mask,
+# and do not use its numbers to diagnose or treat anyone.
 
 # %% tags=["parameters"]
 scans = ""  # a FLAIR file, a folder, a pattern such as "scans/*.nii.gz", or several of these with ":" between
 model = ""  # a model.keras; empty: the network that comes with the project
 out = ""  # the folder for the results, relative to the project's; empty: data/segmented
 bids = ""  # a folder, relative to the project's, for the masks as a BIDS derivative as well; empty: nowhere
-threshold = 0.0  # voxels of this probability or more are marked; 0: the network's own, one half where it has none
+threshold = 0.0  # voxels of this probability or more are marked; 0: the network's own, 0.5 where it has none
 smallest_mm3 = 0.0  # lesions below this volume are left out
 
 # %%
@@ -30,39 +33,37 @@ from IPython.display import Image, Markdown, display
 
 from wmhlib.apply import find, pictures, segment, suitability
 from wmhlib.inference import BUNDLED
+from wmhlib.report import findings
 from wmhlib.slices import Preparation
 
 # %% [markdown]
-# ## Which network, which scans?
+# ## Network and scans
 #
-# The model file is read in Keras's safe mode, which runs no code from it. Of a folder, every NIfTI with FLAIR in its
-# name is taken, or every NIfTI where none has; earlier results (`…_mask.nii.gz`, `…_probability.nii.gz`) are passed
-# over.
+# The model file is read in Keras's safe mode, which runs no code from it. In a folder, every NIfTI with FLAIR in its name
+# is taken, or every NIfTI where no name has it. Earlier results (`…_mask.nii.gz`, `…_probability.nii.gz`) are skipped.
 #
 # A network that divides scans by their maximum misses lesions where fat or a few bright voxels set that maximum. The
-# brightness of each scan's tissue is compared with that of the scans the network was trained on. A network trained with
-# `intensity: tissue` is not misled by bright voxels; of it is said only whether skull and fat are new to it.
+# brightness of each scan's tissue is therefore compared with that of the training scans. Bright voxels do not mislead a
+# network trained with `intensity: tissue`; for such a network the comparison only shows whether skull and fat are new
+# to it.
 
 # %%
 path, network, trained_on = segment.open_network(model)
 chosen = find.find_scans(scans)
 intensity = Preparation.named(network.inputs[0].name).intensity
 print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on, intensity)}")
-if path == BUNDLED:
-    card = path.with_name("README.md").read_text(encoding="utf-8")
-    display(Markdown(re.sub("^#", "###", card, flags=re.MULTILINE)))
 
 # %% [markdown]
-# ## Segment
+# ## Masks
 #
-# One scan at a time, so memory does not grow with their number. Each scan is brought to the network's slices as in
-# training (notebook 2) and looked at twice, as it is and with left and right exchanged; the mean of both probabilities is
-# brought back to the scan's own grid and cut at the threshold there. A network that can read a scan finds nearly the same
-# lesions in its mirror image: how well the two masks agree (`mirror_dice`) is a sign of how far to trust them.
-# A scan that cannot be read or segmented is reported and does not stop the others.
+# Scans are segmented one at a time, so memory does not grow with their number. Each is resampled to the network's slices
+# as in training (notebook [2](02_preprocess.ipynb)) and segmented twice, as it is and mirrored left to right. The mean of
+# both probabilities is resampled to the scan's own grid, where the threshold is applied. A network that can read a scan
+# detects nearly the same lesions in the mirror image: the agreement of the two masks (`mirror_dice`) shows how far to
+# trust them. A scan that cannot be read or segmented is reported and does not stop the others.
 #
-# A result is replaced only by one of the same scan and network. Scans of one name in different folders, or the masks of
-# two networks, get names of their own, and `<name>.json` says which scan and network a mask is of.
+# A result is replaced only by one of the same scan and network. Scans of the same name in different folders, and masks of
+# two networks, get names of their own; `<name>.json` says which scan and network a mask is of.
 
 # %%
 table = segment.segment_scans(network, chosen, out, trained_on, path, threshold or None, smallest_mm3)
@@ -70,40 +71,59 @@ assert len(table) == len(chosen), "every scan has its row, whatever became of it
 for row in table[table.status == "failed"].itertuples():
     print(f"Failed: {row.reason}")
 done = table[table.status == "done"]
-print(f"{len(done)} of {len(table)} scans segmented; volumes.csv and lesions.csv lie with the results.")
+print(f"{len(done)} of {len(table)} scans segmented; volumes.csv and lesions.csv are with the results.")
 assert done.verdict.notna().all(), "every mask has its verdict"
 for problem in segment.write_bids(table, bids, path) if bids else ():
     print(f"Not in {bids}: {problem}")
 
 # %% [markdown]
-# ## How many lesions, how much?
+# ## Pictures to judge each mask by
 #
-# A lesion is a piece of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has the
-# same rows, and those of earlier results in the folder; `lesions.csv` has a row per lesion: volume, centre in mm, mean and
-# highest probability.
-# The mask is 0 or 1 and the probability map 0 to 1, both on the scan's own grid, so they overlay it in any viewer.
+# Doubtful masks come first, at most 200; the pictures of all scans are next to their masks. Each shows the three axial
+# slices with most lesion, or three evenly spaced ones where nothing was detected: above the outlined mask, below the
+# probability of lesion. The grey window is the same for all scans.
 #
-# **An empty mask is not a healthy brain.** The verdict tells the two apart as far as it can: a doubt is raised where tissue
-# is unusually dark or bright for the network, and where the mask of the mirrored scan is another one (`mirror_dice`). Few
-# scans stand behind these limits (`wmhlib/apply/suitability.py`), so a mask without a doubt can still be wrong.
-
-# %%
-with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
-    wanted = ["status", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "mirror_dice"]
-    wanted += ["verdict", "warnings", "reason", "scan"]
-    display(table[wanted].round(3).astype(object).where(table[wanted].notna(), ""))
-
-# %% [markdown]
-# ## Look at each
-#
-# Doubtful masks first, at most 200; the pictures of all lie beside their masks. Each shows the three axial slices with
-# most lesion, the mask outlined, or three evenly spaced ones where nothing was found, and below them how likely each voxel
-# is a lesion. All scans have the same grey window. Look for outlines
-# on the ventricles' edges, the skull or the scalp, for bright spots without an outline, and for a head that does not
-# stand upright: such masks are to be discarded, whatever their volume.
+# Look for outlines on the ventricles' edges, the skull or the scalp, for bright lesions without an outline, and for a head
+# that is not upright. Discard such masks, whatever their volume.
 
 # %%
 for name, picture in pictures.doubtful_first(table, most=200):
-    display(
-        Image(picture, format="jpeg", alt=f"{name}: three axial slices with the mask outlined, and its probability")
-    )
+    alt = f"{name}: three axial slices with the mask outlined, and its probability"
+    display(Image(picture, format="jpeg", alt=alt))
+
+# %% [markdown]
+# ## Lesions and volumes
+#
+# A lesion is a component of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has these rows and
+# those of earlier results in the folder; `lesions.csv` has one row per lesion: volume, centre in mm, mean and highest
+# probability. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
+#
+# **An empty mask is not a healthy brain.** The verdict distinguishes the two as far as it can. It raises a doubt where tissue
+# is unusually dark or bright for the network, and where the mirrored scan has another mask (`mirror_dice`). These limits
+# rest on few scans (`wmhlib/apply/suitability.py`), so a mask without a doubt can still be wrong.
+
+# %%
+columns = ["status", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "mirror_dice"]
+columns += ["verdict", "warnings", "reason", "scan"]
+with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
+    display(table[columns].round(3).astype(object).where(table[columns].notna(), ""))
+
+# %% [markdown] tags=["details"]
+# ## Model card of the network
+
+# %%
+if path == BUNDLED:
+    card = path.with_name("README.md").read_text(encoding="utf-8")
+    display(Markdown(re.sub("^#", "###", card, flags=re.MULTILINE)))
+else:
+    print(f"{path} is not the network that comes with the project, so no card describes it.")
+
+# %% [markdown]
+# ## What was learnt
+
+# %%
+Markdown(findings.segmented(table))
+
+# %% [markdown]
+# `volumes.csv` and the masks are ready for an analysis of your own. To compare losses on your scans, start with
+# [1 · Scans, lesions and splits](01_explore_data.ipynb) and name their folder as `data`.

@@ -85,6 +85,13 @@ def test_the_scoreboard_marks_the_best_and_keeps_intervals_on_one_scale():
     assert all(cell["low"] <= cell["at"] <= cell["high"] for cell in first)
 
 
+def test_the_headline_table_has_a_column_per_loss_with_intervals_and_the_best_marked():
+    table = answer.headline_table(study(**APART), ["dice", "siamese"])
+    assert list(table.columns) == ["Dice", "Siamese"] and len(table) == 7
+    assert table.loc["Dice ↑", "Siamese"].startswith("0.63 [") and table.loc["Dice ↑", "Siamese"].endswith("★")
+    assert "★" not in table.loc["Dice ↑", "Dice"] and table.loc["Found at equal FP ↑", "Dice"] == "50% [40%, 60%] ★"
+
+
 def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate():
     tables = study(**APART)
     split = tables["summary"].split.iloc[0]

@@ -134,6 +134,41 @@ def test_navigation_and_contents(soup):
     assert [heading.get_text() for heading in soup("h1")] == ["05 Evaluate"]
 
 
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory):
+    """A page whose details are folded: a heading of level 3 with two cells, another, then an open heading of level 2."""
+    target, fold = tmp_path_factory.mktemp("folded") / "05_evaluate.html", {"tags": ["details"]}
+    links = "[4](04_train.ipynb), [5](05_evaluate.ipynb), [7](07_segment_scan.ipynb), [far](https://a.org/05_evaluate.ipynb)"
+    cells = [
+        v4.new_markdown_cell(f"# 5 Evaluate\n\n{links}\n\n## Details"),
+        v4.new_markdown_cell("### First\n\nIts text.", metadata=fold),
+        v4.new_code_cell("1", outputs=[shown({"text/plain": "an output"})]),
+        v4.new_markdown_cell("More of it."),
+        v4.new_markdown_cell("### Second", metadata=fold),
+        v4.new_markdown_cell("## Learnt\n\nThe end."),
+    ]
+    nbformat.write(v4.new_notebook(cells=cells), target.with_suffix(".ipynb"))
+    pages = [("04_train-dice-seed-1.html", "Train"), ("04_train-dice-seed-2.html", "Train"), ("05_evaluate.html", "5")]
+    export_page(target.with_suffix(".ipynb"), target, "Evaluate", pages)
+    return BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
+
+
+def test_a_cell_with_the_tag_details_folds_its_section(folded):
+    first, second = folded.select("details.section")
+    assert [part.summary.h3.get_text() for part in (first, second)] == ["First", "Second"]
+    assert all(text in first.get_text() for text in ("Its text.", "an output", "More of it."))
+    assert not first.has_attr("open") and len(folded("h3")) == 2, "a heading is the summary, not repeated"
+    assert not folded.find("h2", string="Learnt").find_parent("details") and "The end." not in second.get_text()
+    assert [link.get_text() for link in folded.select(".contents a")] == ["Details", "First", "Second", "Learnt"]
+
+
+def test_links_between_notebooks_lead_to_their_pages(folded):
+    links = {link.get_text(): link["href"] for link in folded.select(".prose a")}
+    assert links["4"] == "04_train-dice-seed-1.html" and links["5"] == "05_evaluate.html"
+    assert "7" not in links and "7" in folded.main.get_text(), "a notebook without a page is named, not linked"
+    assert links["far"] == "https://a.org/05_evaluate.ipynb"
+
+
 def test_no_figure_no_plotly(tmp_path):
     export_page(notebook(tmp_path / "a.ipynb", with_figure=False), tmp_path / "a.html", "A", [])
     assert (tmp_path / "a.html").stat().st_size < 40_000

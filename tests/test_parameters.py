@@ -124,6 +124,49 @@ def test_a_value_that_cannot_be_used_is_refused(name, values):
         assert "\n" not in str(caught.value)
 
 
+PART = {"config": "config/demo.yaml", "data": "", "centres": "", "losses": "", "seeds": ""}
+
+
+@pytest.fixture
+def listed_centres(tmp_path, monkeypatch) -> Path:
+    """The demonstration with its cohort's table somewhere else: Elm is for training alone."""
+    table = tmp_path / "reports" / "demo" / "tables" / "cohort.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("subject,centre,split,reason\n1,Elm,training,\n2,Alder,holdout,\n3,Dover/P15T,external,\n")
+    monkeypatch.setattr(parameters, "ROOT", tmp_path)
+    return table
+
+
+def test_a_part_of_a_study_is_taken(listed_centres):
+    parameters.check(**PART)
+    parameters.check(**PART | {"centres": "Dover/P15T , Alder", "losses": "dice,siamese", "seeds": "1"})
+    parameters.check(**PART | {"seeds": 1})  # what papermill makes of it
+    assert parameters.listed(" a, b ,") == ["a", "b"] and parameters.listed("") == [] and parameters.listed(2) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("losses", "dice, tverski", ("tverski", "tversky")),
+        ("seeds", "1,7", ("7",)),
+        ("seeds", "one", ("seeds", "one")),
+        ("seeds", [1], ("seeds", "[1]")),
+        ("centres", "Elm", ("Elm", "Alder", "cohort.csv")),
+        ("centres", 3, ("centres", "-r")),
+    ],
+)
+def test_a_part_that_a_study_does_not_have_is_refused(listed_centres, name, value, words):
+    with pytest.raises(parameters.Refused, match=naming(*words)) as caught:
+        parameters.check(**PART | {name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_centres_are_chosen_once_they_are_listed(listed_centres):
+    listed_centres.unlink()
+    with pytest.raises(parameters.Refused, match=naming("cohort.csv", "01_explore_data")):
+        parameters.check(**PART | {"centres": "Alder"})
+
+
 def test_the_losses_of_a_configuration_with_a_base_are_known(tmp_path):
     shutil.copy(ROOT / "config" / "demo.yaml", tmp_path)
     path = tmp_path / "mine.yaml"

@@ -5,14 +5,18 @@ import io
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import small_scan, write_subject
+from conftest import scores, small_scan, write_subject
 from PIL import Image
 
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.names import colour
+from wmhlib.evaluation.scoring import NO_SEED
 from wmhlib.intake.nifti import save_image
-from wmhlib.report.pictures import montage, outlined, png_uri, sample
+from wmhlib.report import viewers
+from wmhlib.report.pictures import augmented_row, middle_and_worst, montage, outlined, png_uri, round_trip_row, sample
+from wmhlib.slices import PAPER
 from wmhlib.study import open_study
 
 
@@ -86,3 +90,48 @@ def test_a_scan_without_lesions_can_be_a_sample(study):
     nibabel.save(nibabel.Nifti1Image(0 * np.asarray(reference.dataobj), reference.affine), path)
     shown = sample(study, subjects, "e", ["dice"], 1)
     assert not shown["masks"]["reference"].any() and shown["grey"].max() > 0.5
+
+
+def uris(figure) -> list[str]:
+    return [trace.source for trace in figure.data]
+
+
+def test_changes_are_drawn_with_image_and_mask_together():
+    image, mask = np.random.default_rng(0).random((16, 16)), np.zeros((16, 16), bool)
+    mask[2:5, 2:5] = True
+
+    def flipped(image, mask, random):
+        return image[::-1], mask[::-1]
+
+    plain, *draws = uris(augmented_row(image, mask, [flipped], draws=2))
+    assert draws == [png_uri(outlined(image[::-1], {"reference": mask[::-1]}))] * 2 and plain not in draws
+    assert (
+        set(uris(augmented_row(image, mask, [flipped, flipped])))
+        == set(uris(augmented_row(image, mask, [])))
+        == {plain}
+    )
+
+
+def test_a_round_trip_is_shown_in_four_pictures(study):
+    row = next(load_cohort(study).itertuples())
+    pictures = uris(round_trip_row(row, 32, PAPER))
+    assert len(set(pictures)) == 4
+    assert round_trip_row(row, 32, PAPER).layout.annotations[0].text.startswith(f"{row.centre}, {row.subject}")
+
+
+def test_the_middle_and_the_worst_scan_of_each_split_are_the_examples():
+    table = scores(dice=[0.1, 0.9, 0.5], siamese=[0.3, 0.8, 0.5])
+    assert middle_and_worst(table) == [("external", "middle", "2"), ("external", "worst", "0")]
+    alone = table[table.subject == "1"].assign(split="holdout")
+    assert middle_and_worst(alone) == [("holdout", "worst", "1")]
+    assert [split for split, *_ in middle_and_worst(pd.concat([table, alone]))] == ["external", "external", "holdout"]
+
+
+def test_results_are_looked_at_with_the_masks_and_metrics_of_the_seed(study):
+    subjects = load_cohort(study).query("subject == 'e'")
+    table = scores(dice=[0.25], global_threshold=[0.1]).assign(subject="e")
+    table.loc[1, "seed"] = NO_SEED
+    viewer = viewers.results_viewer(study, subjects, table, ["e"], ["dice"])
+    assert list(viewer.subjects) == ["external e, seed 1"] and viewer.exported == ["external e, seed 1"]
+    assert [mask["name"] for mask in viewer.scan["masks"]] == ["reference", "dice"]
+    assert viewer.scan["figures"]["rows"][0]["cells"][1] == "0.25"

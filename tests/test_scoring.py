@@ -67,6 +67,21 @@ def test_tables_come_back_as_they_were_saved(study):
         pd.testing.assert_frame_equal(loaded[name], tables[name].reset_index(drop=True), check_dtype=False)
 
 
+def test_a_part_of_a_study_has_the_same_rows_as_the_whole(study):
+    everyone, whole = unseen(study), scoring.score(study, unseen(study))
+    same, rows, part = scoring.choose(study, everyone)
+    assert same is study and len(rows) == len(everyone) and not part
+    assert not scoring.choose(study, everyone, set(everyone.centre), ["siamese", "dice"], ["1"])[2], "all, by name"
+    half, rows, part = scoring.choose(study, everyone, ["C"], ["dice"])
+    assert list(half.recipes) == ["dice"] and set(rows.centre) == {"C"} and half.folder == study.folder
+    assert "C" in part and "dice" in part and "seeds" not in part
+    scored = scoring.of_scans(scoring.score(half, everyone), rows)
+    expected = whole["per_subject"].query("loss != 'siamese' and centre == 'C'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(scored["per_subject"], expected)
+    assert set(scored["operating_points"].centre) == {"C"} and set(scored["operating_points"].loss) == {"dice"}
+    assert set(scoring.summarise(scored, half.kinds)["summary"].split) == {"external"}
+
+
 def test_missing_masks_and_tables_say_what_to_run(study):
     with pytest.raises(FileNotFoundError, match="per_subject.csv.*05_evaluate"):
         scoring.load_tables(study)

@@ -4,6 +4,7 @@ row per (loss, seed, subject), one row per lesion, and summaries of both.
 """
 
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -188,6 +189,41 @@ def score(study: Study, unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
         points.insert(0, "study", study.name)
         scored[name] = points
     return scored
+
+
+def choose(
+    study: Study,
+    unseen: pd.DataFrame,
+    centres: Collection[str] = (),
+    losses: Collection[str] = (),
+    seeds: Collection[str] = (),
+) -> tuple[Study, pd.DataFrame, str]:
+    """A part of a study: these centres of the unseen scans, losses and seeds; all where none is named.
+
+    Returns
+    -------
+    tuple
+        The study with these losses and seeds alone, the rows of `unseen` of these centres, and what was chosen in words,
+        which is empty where that is everything: only then may the study's tables be written.
+    """
+    every = {"centres": list(unseen.centre.unique()), "losses": list(study.recipes), "seeds": study.config.seeds}
+    kept = {
+        what: [name for name in names if not wanted or str(name) in wanted]
+        for (what, names), wanted in zip(every.items(), (centres, losses, seeds), strict=True)
+    }
+    parts = [f"{what} {', '.join(map(str, kept[what]))}" for what in every if len(kept[what]) < len(every[what])]
+    if parts:
+        entries = dict.fromkeys(set(study.recipes) - set(kept["losses"]))
+        study = study.changed(losses=entries, seeds=kept["seeds"])
+    return study, unseen[unseen.centre.isin(kept["centres"])], "; ".join(parts)
+
+
+def of_scans(scored: dict[str, pd.DataFrame], unseen: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What `score` gives, of these scans alone. Validation subjects stay: they choose thresholds, and are not scored."""
+    return {
+        name: table if name == "validation_points" else table[table.subject.isin(unseen.subject)].reset_index(drop=True)
+        for name, table in scored.items()
+    }
 
 
 SUMMARIES = {

@@ -159,8 +159,8 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     -------
     dict
         `columns`, pairs of title and whether higher is better; `rows`, each with `label`, `colour` and `cells`; `split`
-        and `note` in words. A cell has `text`, `best`, and `at`, `low` and `high`: mean and interval in per cent of the
-        column's range, None where undefined.
+        and `note` in words. A cell has `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent
+        of the column's range, None where undefined.
     """
     split = unseen_split(tables["summary"])
     summary = _own(tables["summary"], split).set_index("loss")
@@ -185,6 +185,17 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     return {"columns": columns, "rows": rows, "split": UNSEEN[split], "note": NOTE.format(*map(str, RATES))}
 
 
+def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
+    """The scoreboard for a notebook: one row per metric, one column per loss; means with 95 % intervals, ★ the best."""
+    board = scoreboard(tables, losses)
+    metrics = [f"{name} {'↑' if higher else '↓'}" for name, higher in board["columns"]]
+    columns = {
+        row["label"]: [cell["text"] + cell["interval"] + " ★" * cell["best"] for cell in row["cells"]]
+        for row in board["rows"]
+    }
+    return pd.DataFrame(columns, index=pd.Index(metrics, name="Metric"))
+
+
 def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> None:
     """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a
     mean."""
@@ -196,11 +207,12 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
     shown_best = text(best) if np.isfinite(best) else ""
     for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
         if not np.isfinite(mean):
-            cells[name].append({"text": "—", "best": False, "at": None, "low": None, "high": None})
+            cells[name].append({"text": "—", "interval": "", "best": False, "at": None, "low": None, "high": None})
             continue
         ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
         cells[name].append(
             {"text": text(mean), "best": text(mean) == shown_best, "at": ends[0], "low": ends[1], "high": ends[2]}
+            | {"interval": f" [{text(lowest)}, {text(highest)}]" if np.isfinite(lowest) else ""}
         )
 
 

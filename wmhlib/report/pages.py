@@ -33,8 +33,12 @@ PLOTLY = "application/vnd.plotly.v1+json"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d%\||\d\w+ \[\d+:\d\d|━━")
+NOTEBOOK = re.compile(r"^\d\w*\.ipynb$")
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*([eE][-+]?\d+)?\s*%?(\s*[±(\[].*)?|nan|NaN|<NA>|—|–|-?inf|")
 LABELS = {"parameters": "Parameters", "injected-parameters": "Parameters of this run"}
+
+DETAILS = "details"
+"""The tag of a markdown cell whose section is folded on the page: down to the next heading of its level or a higher one."""
 
 KEPT_TAGS = set(
     "a b blockquote br caption code col colgroup dd del div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
@@ -77,6 +81,8 @@ def export_page(
         A warning at the top, for example that random features were used.
     about
         The scans and trainings behind the page, shown above the text.
+
+    A link to a notebook, `05_evaluate.ipynb`, leads to its page. If the study has no such page, its words have no link.
     """
     source, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, as_version=4), {})
     headings: list[tuple[int, str, str]] = []
@@ -84,7 +90,11 @@ def export_page(
     for cell in source.cells:
         if cell.cell_type == "markdown":
             text = markdown(cell.source, Path(notebook).parent, cell.get("attachments"))
-            cells.append({"kind": "prose", "html": with_headings(text, headings)})
+            known = len(headings)
+            html = with_headings(between_pages(text, pages), headings)
+            level = headings[known][0] if len(headings) > known else None
+            folds = level is not None and DETAILS in cell.metadata.get("tags", [])
+            cells.append({"kind": "prose", "html": html, "level": level, "folds": folds})
         elif cell.cell_type == "code" and cell.source.strip():
             label = next((LABELS[tag] for tag in cell.metadata.get("tags", []) if tag in LABELS), "Code")
             code = Markup(highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True)))
@@ -93,7 +103,8 @@ def export_page(
             lines = cell.source.strip().count("\n") + 1
             cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
     kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
-    content = {"title": title, "pages": pages, "banner": banner, "about": about, "cells": cells, "headings": headings}
+    content = {"title": title, "pages": pages, "banner": banner, "about": about, "headings": headings}
+    content |= {"sections": sections(cells)}
     write("page.html.j2", page, "figure" in kinds, viewers="viewer" in kinds, **content)
 
 
@@ -249,6 +260,35 @@ def with_headings(text: Markup, headings: list[tuple[int, str, str]]) -> Markup:
         heading["id"] = f"{len(headings) + 1}-" + re.sub(r"\W+", "-", name.lower()).strip("-")
         headings.append((int(heading.name[1]), heading["id"], name))
     return Markup(str(soup))
+
+
+def between_pages(text: Markup, pages: Sequence[tuple[str, str]]) -> Markup:
+    """Links to notebooks as links to their pages, (file name, title) each; a notebook run many times has its first page linked."""
+    soup = BeautifulSoup(text, "html.parser")
+    for link in soup("a", href=NOTEBOOK):
+        name = link["href"].removesuffix(".ipynb")
+        page = next((file for file, _ in pages if re.match(re.escape(name) + r"[-.]", file)), None)
+        if page:
+            link["href"] = page
+        else:
+            link.unwrap()
+    return Markup(str(soup))
+
+
+def sections(cells: list[dict]) -> list[dict]:
+    """Cells in runs for the template: `heading`, the summary of a folded run (empty where the run is open), and `cells`."""
+    runs: list[dict] = [{"heading": "", "level": 0, "cells": []}]
+    for cell in cells:
+        level = cell.get("level")
+        if cell.get("folds"):
+            soup = BeautifulSoup(cell["html"], "html.parser")
+            heading = Markup(str(soup.find(re.compile("h[1-4]")).extract()))
+            runs.append({"heading": heading, "level": level, "cells": []})
+            cell = cell | {"html": Markup(str(soup))}
+        elif runs[-1]["heading"] and level is not None and level <= runs[-1]["level"]:
+            runs.append({"heading": "", "level": 0, "cells": []})
+        runs[-1]["cells"].append(cell)
+    return [run for run in runs if run["heading"] or run["cells"]]
 
 
 def drawing(figure: dict, section: str) -> dict:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Callable, Sequence
 
 import nibabel
 import numpy as np
@@ -16,7 +17,7 @@ from skimage.transform import resize
 from wmhlib.evaluation.names import colour, title
 from wmhlib.intake.grids import laid_over
 from wmhlib.intake.scans import read_pair
-from wmhlib.slices import TISSUE, box_of, cut_out
+from wmhlib.slices import TISSUE, Preparation, axial_slices, box_of, cut_out, round_trip
 from wmhlib.study import Study
 
 
@@ -75,6 +76,48 @@ def prediction_samples(rows: list[dict]) -> go.Figure:
 def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
     """Pictures (rows, columns, 3) uint8 side by side, each under its name."""
     return _pictures([list(pictures.values())], 340, column_titles=[html.escape(name) for name in pictures])
+
+
+def augmented_row(image: np.ndarray, reference: np.ndarray, changes: Sequence[Callable], draws: int = 3) -> go.Figure:
+    """A slice (size, size) in 0-1 with its mask as it is, and `draws` times as augmentations, functions of (image, reference,
+    random), change both one after another."""
+    pictures = {"as it is": outlined(image, {"reference": reference})}
+    for seed in range(1, draws + 1):
+        random, changed, mask = np.random.default_rng(seed), image, reference
+        for change in changes:
+            changed, mask = change(changed, mask, random)
+        pictures[f"draw {seed}"] = outlined(changed, {"reference": mask})
+    return picture_row(pictures)
+
+
+def round_trip_row(row, size: int, preparation: Preparation) -> go.Figure:
+    """A row of the cohort table: its reference on the scan, on the network's slices, back on the scan, and what that loses (the
+    colour of missed lesions) and adds (of false positives), at the slice with the largest reference area."""
+    flair, image = read_pair(row.flair, row.reference, preparation.intensity)
+    reference, back = np.asarray(image.dataobj, dtype=bool), round_trip(flair, image, size, preparation.view)
+    k = int(reference.sum(axis=(0, 1)).argmax())
+    small = axial_slices(cut_out(reference[..., [k]], box_of(flair, preparation.view)), size)[0]
+    head = box_of(flair, "head")
+    grey, before, after = (cut_out(volume[..., k], head) for volume in (flair.get_fdata(), reference, back))
+    return picture_row(
+        {
+            f"{row.centre}, {row.subject}: original": outlined(grey, {"reference": before}),
+            f"on the network's {size} × {size}": outlined(small.astype(np.float32), {}),
+            "back on the scan": outlined(grey, {"found": after}),
+            "lost and added": outlined(grey, {"missed": before & ~after, "false": after & ~before}),
+        }
+    )
+
+
+def middle_and_worst(per_subject: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """The subject of each split whose mean Dice over the losses is the middle one, and the worst, as (split, `middle` or
+    `worst`, subject), external subjects first; one subject alone is the worst."""
+    chosen = []
+    for split, scores in sorted(per_subject.groupby("split"), key=lambda part: part[0] != "external"):
+        order = scores.groupby("subject").dice.mean().sort_values().index
+        names = {order[(len(order) - 1) // 2]: "middle", order[0]: "worst"}
+        chosen += [(split, which, name) for name, which in names.items()]
+    return chosen
 
 
 def montage(rows: list[dict], side: int = 200) -> Image.Image:

@@ -6,7 +6,9 @@ packed volumes, which are part of the output under `MIME` (D-022). The pictures 
 no metric is measured on them.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anywidget
@@ -19,12 +21,14 @@ from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
 from wmhlib.evaluation.names import colour, shown, title
+from wmhlib.evaluation.scoring import NO_SEED
 from wmhlib.intake.grids import laid_over
 from wmhlib.intake.masks import box_around
 from wmhlib.intake.scans import read_pair
 from wmhlib.metrics import METRICS
 from wmhlib.report.pictures import png_uri
 from wmhlib.running.files import PathLike
+from wmhlib.study import Study
 
 MIME = "application/vnd.wmhlib.viewer+json"
 """Type of the output that an exported page draws: `{"kind": "slices" or "lesions", …}`. JupyterLab shows the widget
@@ -271,6 +275,25 @@ class SliceViewer(_Packed):
     def packed(self) -> dict:
         scans = [self.scan if name == self.scan["title"] else self.of(name) for name in self.exported]
         return {"kind": "slices", "scans": scans}
+
+
+def results_viewer(
+    study: Study, unseen: pd.DataFrame, per_subject: pd.DataFrame, first: Sequence[str], losses: Sequence[str]
+) -> SliceViewer:
+    """The unseen scans under every seed, with the masks and metrics of these losses, at most seven.
+
+    The subjects in `first`, under the study's first seed, are on top, and in an exported page.
+    """
+    seeds, rows = study.config.seeds, unseen.set_index("subject", drop=False)
+
+    def packed(name: str, seed: int) -> dict:
+        own = per_subject[(per_subject.subject == name) & per_subject.seed.isin([seed, NO_SEED])]
+        masks: dict[str, PathLike] = {loss: study.mask(loss, seed, name) for loss in losses}
+        return pack_subject(rows.loc[name], masks, own.set_index("loss").loc[list(losses)])
+
+    every = [(name, seeds[0]) for name in first] + list(itertools.product(unseen.subject, seeds))
+    shown_as = {(name, seed): f"{rows.split[name]} {name}, seed {seed}" for name, seed in every}
+    return SliceViewer({label: partial(packed, *which) for which, label in shown_as.items()}, exported=len(first))
 
 
 class LesionExplorer(_Packed):

@@ -4,12 +4,13 @@ papermill adds a cell with its parameters unchecked, and converts text that look
 """
 
 import ast
+import csv
 import difflib
 import os
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def check(**values: Any) -> None:
     Parameters
     ----------
     values
-        All parameters of the notebook by name: `config`, `data`, `beside`, `loss`, `seed`, `your_own` of a study's
-        notebooks; `scans`, `model`, `out`, `bids`, `threshold`, `smallest_mm3` of notebook 07.
+        All parameters of the notebook by name: `config`, `data`, `beside`, `loss`, `seed`, `your_own`, `centres`, `losses`,
+        `seeds` of a study's notebooks; `scans`, `model`, `out`, `bids`, `threshold`, `smallest_mm3` of notebook 07.
 
     Raises
     ------
@@ -61,11 +62,17 @@ def check(**values: Any) -> None:
                     f"Scans are in {values['out']}, where their results would be written: set out to another folder."
                 )
         if "config" in values:
-            _check_study(**{name: values[name] for name in ("config", "data", "loss") if name in values})
+            names = ("config", "data", "loss", "centres", "losses", "seeds")
+            _check_study(**{name: values[name] for name in names if name in values})
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from None
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         start_keras()
+
+
+def listed(text: str | int) -> list[str]:
+    """The names in a text with commas between; none in an empty one. A single seed may be a number."""
+    return [name.strip() for name in str(text).split(",") if name.strip()]
 
 
 def _assigned(known: dict) -> list[str]:
@@ -136,23 +143,55 @@ def _check_folder(folder: PathLike) -> None:
         raise ValueError(f"Results cannot be written to {folder}, because {existing} {reason}: give another folder.")
 
 
-def _check_study(config: PathLike, data: PathLike = "", loss: str | None = None) -> None:
+def _check_seeds(seeds: Any) -> None:
+    if type(seeds) not in (str, int) or not all(seed.isdecimal() for seed in listed(seeds)):
+        raise ValueError(f"seeds is {seeds!r}: give whole numbers with commas between, such as '1,2', or '' for all.")
+
+
+def _check_study(
+    config: PathLike,
+    data: PathLike = "",
+    loss: str | None = None,
+    centres: str = "",
+    losses: str = "",
+    seeds: str | int = "",
+) -> None:
     path, settings = read_settings(config)
-    losses, study, root = settings.get("losses"), settings.get("study"), settings.get("data")
-    if loss is not None and isinstance(losses, dict):
-        names = [name for name, entry in losses.items() if entry is not None]
-        if loss not in names:
-            raise ValueError(f"{path} has no loss {loss!r}: choose from {', '.join(map(str, names))}.")
+    entries, study, root = settings.get("losses"), settings.get("study"), settings.get("data")
+    if isinstance(entries, dict):
+        names = [name for name, entry in entries.items() if entry is not None]
+        _check_names("loss", listed(losses) if loss is None else [loss], names, path)
+    if isinstance(settings.get("seeds"), list):
+        _check_names("seed", listed(seeds), settings["seeds"], path)
+    if centres and isinstance(study, str):
+        table = ROOT / "reports" / study / "tables" / "cohort.csv"
+        _check_names("centre with unseen scans", listed(centres), _unseen_centres(table), table)
     folder: Any = find(data, "data folder") if str(data) else root.get("root") if isinstance(root, dict) else None
     if isinstance(study, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", study) and isinstance(folder, str | Path):
         claim(ROOT / "reports" / study, path, ROOT / Path(folder).expanduser())
 
 
-TEXTS = {"config", "data", "beside", "loss", "scans", "model", "out", "bids"}
-"""Parameters that must be text."""
+def _check_names(what: str, wanted: list[str], known: Iterable[Any], path: PathLike) -> None:
+    """Refuse names, such as those of losses, that a file does not have."""
+    names = [str(name) for name in known]
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(f"{path} has no {what} {unknown[0]!r}; it has {', '.join(names)}.")
+
+
+def _unseen_centres(table: Path) -> list[str]:
+    """The centres of the holdout and external scans in `cohort.csv`."""
+    if not table.is_file():
+        raise ValueError(f"No centre can be chosen before {table} lists them: run notebook 01_explore_data first.")
+    with table.open(encoding="utf-8", newline="") as file:
+        return sorted({row["centre"] for row in csv.DictReader(file) if row["split"] in ("holdout", "external")})
+
+
+TEXTS = {"config", "data", "beside", "loss", "centres", "losses", "scans", "model", "out", "bids"}
+"""Parameters that are text."""
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "seed": _check_seed,
+    "seeds": _check_seeds,
     "your_own": _check_switch,
     "beside": _check_beside,
     "scans": find_scans,

@@ -23,8 +23,15 @@
   function fitted(layout, width) {
     const fit = { margin: { l: 60, r: 20, t: layout.title ? 60 : 20, b: 50 }, ...layout, paper_bgcolor: "rgba(0,0,0,0)" };
     delete fit.width;
-    if (width < 560) fit.legend = { ...layout.legend, orientation: "h", x: 0, y: -0.25, yanchor: "top" };
+    if (width < 560) fit.legend = { ...layout.legend, orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" };
     return fit;
+  }
+
+  // Panels next to each other stay readable on a phone: the figure is then wider than the page, and scrolls.
+  function narrowest(layout) {
+    const axes = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key));
+    const columns = new Set(axes.map((key) => ((layout[key].domain || [0])[0]).toFixed(3))).size;
+    return columns > 1 ? Math.min(260 * columns, 900) : 0;
   }
 
   async function draw(figure) {
@@ -37,8 +44,10 @@
     wish.axes = [];
     wishes.set(figure, wish);
     const place = document.createElement("div");
+    const width = Math.max(figure.clientWidth, narrowest(layout));
+    if (width > figure.clientWidth) place.style.width = `${width}px`;
     figure.append(place);
-    await Plotly.newPlot(place, { data, layout: fitted(layout, figure.clientWidth), frames,
+    await Plotly.newPlot(place, { data, layout: fitted(layout, width), frames,
                                   config: { displaylogo: false, responsive: true } });
     wish.axes = Object.keys(place._fullLayout).filter((key) => /^[xy]axis\d*$/.test(key));
     await Plotly.relayout(place, colours(wish));
@@ -67,7 +76,12 @@
     }, { rootMargin: "800px" });
     places.forEach((place) => near.observe(place));
   }
-  addEventListener("beforeprint", () => { figures.forEach(draw); places.forEach(look); });
+  const folded = [...document.querySelectorAll("details.section")];
+  addEventListener("beforeprint", () => {
+    folded.forEach((part) => { part.open = true; });
+    figures.forEach(draw);
+    places.forEach(look);
+  });
 
   if (figures.length) {
     const near = new IntersectionObserver((entries) => {
@@ -90,6 +104,14 @@
       button.textContent = show ? "Hide all code" : "Show all code";
     });
   }
+  // A link to the heading of a folded section opens it.
+  function unfold() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const part = target && target.closest("details.section");
+    if (part) { part.open = true; target.scrollIntoView(); }
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
   const contents = document.querySelector(".contents details");
   if (contents) contents.open = matchMedia("(min-width: 72rem)").matches;
 })();
