@@ -1,4 +1,4 @@
-"""Bring every notebook in step with its script, the one people edit; with --check, say which one is not.
+"""Update every notebook from its script, which is the file to edit; with --check, list those that differ.
 
 Only cells and the metadata that jupytext.toml keeps are compared: no outputs, no timestamps.
 """
@@ -13,7 +13,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def made_from(script: Path) -> nbformat.NotebookNode:
-    """The notebook a script stands for, with cell ids that follow from their place, so that making it is repeatable."""
+    """The notebook of a script, with cell ids derived from their position, so that the result is reproducible."""
     notebook = jupytext.read(script)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):
@@ -31,10 +31,10 @@ def main() -> None:
                 target.write_text(text, encoding="utf-8")
     orphans = [path.name for path in NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").is_file()]
     if orphans:
-        sys.exit(f"No script beside {', '.join(orphans)}: remove it, or make its script with jupytext.")
+        sys.exit(f"No script next to {', '.join(orphans)}: remove it, or make its script with jupytext.")
     if drifted and "--check" in sys.argv:
-        sys.exit(f"Not in step with its script: {', '.join(drifted)}. Edit the .py and run `make sync`.")
-    print(f"{len(drifted)} notebook(s) made anew" if drifted else "Every notebook is in step with its script.")
+        sys.exit(f"These notebooks differ from their scripts: {', '.join(drifted)}. Edit the .py and run `make sync`.")
+    print(f"{len(drifted)} notebook(s) updated" if drifted else "All notebooks match their scripts.")
 
 
 if __name__ == "__main__":
