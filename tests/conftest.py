@@ -1,4 +1,4 @@
-"""What several tests need: a miniature cohort on disk, and a study over it."""
+"""Fixtures shared by several tests: a miniature cohort on disk, and a study of it."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-"""Real files that may lie beside the project; tests that want them skip where they are absent."""
+"""Real files that may be next to the project; tests that need them are skipped if they are absent."""
 
 
 LONGEST = ("test_notebooks.py", "test_training.py")
-"""Files that take minutes: they come first, so that two workers end together."""
+"""Test files that take minutes. They run first, so that two workers end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def naming(*words) -> str:
-    """A pattern for the message of an error that must hold all of these: a file, a key, a name."""
+    """A pattern for error messages that contain all of these words, such as a file, a key or a name, in any order."""
     return "(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words)
 
 
@@ -71,7 +71,7 @@ def small_scan(random: np.random.Generator, shape=(17, 18, 9)) -> tuple[np.ndarr
 
 
 def scores(**dice: list[float]) -> pd.DataFrame:
-    """A per-subject table: loss to the Dice of subjects 0, 1, 2 …, external; the other figures constant."""
+    """A per-subject table with the Dice of external subjects 0, 1, 2 … by loss; other metrics are constant."""
     rows = [
         {
             "study": "s",
@@ -91,7 +91,7 @@ def scores(**dice: list[float]) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def full_disk(room: int = 100_000) -> Iterator[None]:
-    """No file can grow beyond `room` bytes: what a full disk looks like from within, but for the number of the error."""
+    """Limit files to `room` bytes, which simulates a full disk except for the error number."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
@@ -102,7 +102,7 @@ def full_disk(room: int = 100_000) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may read and write everything: for a while, be a user who may not."""
+    """Become an unprivileged user in the block, because root can read and write everything."""
     if os.geteuid():
         yield
         return

@@ -1,4 +1,4 @@
-"""Say whether requirements.lock answers pyproject.toml, and can be installed by its hashes on every Python of the project.
+"""Check that requirements.lock matches pyproject.toml and can be installed by hash on every supported Python.
 
 Resolves again, preferring what is pinned, and compares; then asks for every pin, without fetching it.
 """
@@ -34,7 +34,7 @@ def main() -> None:
         ]
     if pins[0] != pins[1] or not pins[0]:
         changed = sorted(set(pins[0]) ^ set(pins[1]))
-        sys.exit(f"requirements.lock is not in step with pyproject.toml ({', '.join(changed[:6])}): run `make lock`.")
+        sys.exit(f"requirements.lock does not match pyproject.toml ({', '.join(changed[:6])}): run `make lock`.")
     for python in PYTHONS:
         options = f"--quiet --dry-run --python-version {python} --require-hashes -r requirements.lock --target"
         command = [UV, "pip", "install", *options.split(), tempfile.gettempdir()]
@@ -45,7 +45,7 @@ def main() -> None:
     conda = (ROOT / "environment.yml").read_text(encoding="utf-8")
     if "- -r requirements.lock" not in conda or not any(f"python={python}\n" in conda for python in PYTHONS):
         sys.exit(f"environment.yml does not install requirements.lock on one of Python {', '.join(PYTHONS)}.")
-    print(f"requirements.lock is in step with pyproject.toml: {len(pins[0])} pins, for Python {', '.join(PYTHONS)}.")
+    print(f"requirements.lock matches pyproject.toml: {len(pins[0])} pins, for Python {', '.join(PYTHONS)}.")
 
 
 if __name__ == "__main__":

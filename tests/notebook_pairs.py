@@ -1,4 +1,4 @@
-"""Make every notebook from its script, the file that people edit; with --check, name those that differ from it.
+"""Update every notebook from its script, which is the file to edit; with --check, list those that differ.
 
 Only cells and their tags are compared: no outputs, no timestamps.
 """
@@ -29,10 +29,10 @@ def main() -> None:
                 target.write_text(text, encoding="utf-8")
     orphans = [path.name for path in NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").is_file()]
     if orphans:
-        sys.exit(f"No script beside {', '.join(orphans)}: remove it, or make its script with jupytext.")
+        sys.exit(f"No script next to {', '.join(orphans)}: remove it, or make its script with jupytext.")
     if drifted and "--check" in sys.argv:
-        sys.exit(f"Not in step with its script: {', '.join(drifted)}. Edit the .py and run `make sync`.")
-    print(f"{len(drifted)} notebook(s) made anew" if drifted else "Every notebook is in step with its script.")
+        sys.exit(f"These notebooks differ from their scripts: {', '.join(drifted)}. Edit the .py and run `make sync`.")
+    print(f"{len(drifted)} notebook(s) updated" if drifted else "All notebooks match their scripts.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, this machine, for the test of the cluster profile.
+"""A real Slurm with this machine as its only node, to test the cluster profile.
 
     python tests/slurm_node.py /some/folder      # starts it, prints `sinfo`, and stops it on Ctrl-C
 
@@ -60,7 +60,7 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def one_node(folder: Path) -> Iterator[None]:
-    """Slurm while the block lasts.
+    """Run Slurm during the block.
 
     Raises
     ------

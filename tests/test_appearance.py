@@ -48,12 +48,12 @@ def test_the_contrast_of_lesions_is_that_to_the_tissue_around_them(brain):
     lesion[40:50, 40:50, 8:12] = 1
     lesion[60:63, 60:63, 15] = 1
     brain[lesion == 1] = 1.4
-    brain[50:53, 40:50] = 0  # fluid beside a lesion does not count
+    brain[50:53, 40:50] = 0  # fluid next to a lesion does not count
     assert appearance.lesion_contrast(scan(brain), lesion) == pytest.approx(1.4)
     assert np.isnan(appearance.lesion_contrast(scan(brain), 2 * lesion))  # other pathology is no lesion
 
 
-@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans beside the project")
+@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans next to the project")
 def test_real_scans_have_the_appearance_that_notebook_01_names():
     for flair in (SHARED / "real/test").glob("*/*/pre/FLAIR.nii.gz"):
         image, mask = read_pair(flair, flair.parents[1] / "wmh.nii.gz")

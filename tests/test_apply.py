@@ -1,4 +1,4 @@
-"""Scans that a network has never seen: results that overlay them, a row for each, and a word on what is unlike."""
+"""Segmentation of unseen scans: results on their grids, one row per scan, and warnings about unsuitable scans."""
 
 import gzip
 import hashlib
@@ -725,7 +725,7 @@ def test_a_threshold_of_the_network_or_of_the_caller_cuts_the_probability(bright
     assert volumes["network"] > volumes["half"] > volumes["caller"] and volumes["large"] == 0
 
 
-@pytest.mark.skipif(not (SHARED / "real" / "unlabelled").is_dir(), reason="no real scans lie beside the project")
+@pytest.mark.skipif(not (SHARED / "real" / "unlabelled").is_dir(), reason="no real scans next to the project")
 def test_a_real_scan_comes_back_on_its_own_grid(untrained, tmp_path):
     path = sorted((SHARED / "real" / "unlabelled").glob("*.nii.gz"))[0]
     table = segment.segment_scans(untrained, [path], tmp_path, {})

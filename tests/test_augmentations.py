@@ -1,4 +1,4 @@
-"""Each augmentation keeps shapes and ranges, and follows from its random numbers alone."""
+"""Each augmentation keeps shapes and ranges, and depends only on its random numbers."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ MOST = {
     "bias_field_pct": 40,
 }
 BOTH = ("rotation_deg", "flip_probability", "zoom_pct")
-"""Those that move voxels; the others leave the mask alone."""
+"""Augmentations that move voxels; the others do not change the mask."""
 
 
 def one_slice(side=24):

@@ -1,4 +1,4 @@
-"""TensorFlow and JAX compute the same: every loss's value and first gradient, from the same weights and the same batch."""
+"""TensorFlow and JAX give the same value and first gradient of every loss, for the same weights and batch."""
 
 import importlib.util
 import os

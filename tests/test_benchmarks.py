@@ -1,4 +1,4 @@
-"""What the benchmarks count, and that they run."""
+"""The benchmarks run, and their results are correct."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""BIDS in and out: the table that a data set gives, and derivatives that the official validator accepts."""
+"""Reading BIDS data sets as tables, and writing derivatives that the official validator accepts."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Captions: which losses, subjects and numbers they name, also where there is little to name."""
+"""Captions name the right losses, subjects and numbers, also for sparse data."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Which change of code repeats a training: one of meaning, in what this training uses, and no other."""
+"""A training is repeated only if the meaning of code that it uses changes."""
 
 import ast
 import contextlib
@@ -76,7 +76,7 @@ def append(path: Path, text: str) -> None:
 
 
 def test_words_about_the_code_change_no_digest(package, digests):
-    """Every docstring reworded, every comment gone, every annotation of a function another, every line laid out anew."""
+    """Changed docstrings, comments, function annotations and layout do not change a digest."""
     before = dict(UNTOUCHED)
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def test_a_closed_folder_beside_the_scans_is_no_obstacle(open_folder):
         assert len(read_challenge(open_folder)) == 1
 
 
-@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans beside the project")
+@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans next to the project")
 def test_real_scans_read_as_three_training_subjects_and_external_ones():
     cohort = read_challenge(SHARED / "real")
     assert cohort[cohort.split == ""].subject.tolist() == ["19", "26", "7"]

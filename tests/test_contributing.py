@@ -1,4 +1,4 @@
-"""The code of CONTRIBUTING.md runs, block by block, as a reader would run it."""
+"""The code blocks of CONTRIBUTING.md run in order."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The downloads, against a Dataverse, a GitHub and proxies of our own on 127.0.0.1 that can be told to misbehave."""
+"""Downloads from simulated servers (Dataverse, GitHub, proxies) on 127.0.0.1 with simulated faults."""
 
 import collections
 import contextlib
@@ -83,7 +83,7 @@ class Dataverse:
         return ({"directoryLabel": folder} if folder else {}) | {"label": name, "restricted": False, "dataFile": data}
 
     def find(self, address: str) -> tuple[str, bytes]:
-        """The path, or `listing`, that an address stands for, and its content."""
+        """The path of an address, or `listing`, and its content."""
         if address == "/api/datasets/:persistentId/":
             version = {"versionNumber": 1, "versionMinorNumber": 0, "files": self.files}
             return "listing", json.dumps({"status": "OK", "data": {"latestVersion": version}}).encode()
@@ -684,7 +684,7 @@ def test_a_name_that_is_looked_up_without_end_counts_as_no_answer(monkeypatch, c
         web.reach("http://nowhere.invalid/x")
     assert time.monotonic() - began < 1.4
     time.sleep(2)
-    assert capsys.readouterr().err == ""  # what comes of the question later is told to nobody
+    assert capsys.readouterr().err == ""  # the late outcome is not reported
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")

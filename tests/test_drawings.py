@@ -1,4 +1,4 @@
-"""Networks as drawings: every box stands for a layer, at the height of its picture, and every edge for what it sees."""
+"""Drawings of networks: one box per layer at the height of its resolution, and one edge per input."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Feature networks: VGG19, others of keras.applications by name, and one of your own; run on every backend."""
+"""Feature networks: VGG19, networks of keras.applications, and custom ones, on every backend."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Figures: which points are drawn where, in which colour, with which intervals; not how plotly draws them."""
+"""Figures have the right points, colours and intervals; their appearance in plotly is not tested."""
 
 import numpy as np
 import pandas as pd

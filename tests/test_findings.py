@@ -1,4 +1,4 @@
-"""What the report says in sentences: which losses it names, with which numbers, and what it leaves unsaid."""
+"""Findings of the report name the right losses and numbers, and make no unsupported claims."""
 
 import re
 
@@ -11,7 +11,7 @@ from wmhlib.evaluation import game, statistics, tables
 from wmhlib.report import findings
 
 PLAYED = {"loss": "siamese_minmax", "seed": 1}
-"""Which training a row of `minmax.csv` is about."""
+"""The training of a row of `minmax.csv`."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Curves and scores at equal false detections, by hand."""
+"""Curves and scores at equal false positives, worked out by hand."""
 
 import re
 
@@ -67,7 +67,7 @@ def test_no_lesions_no_score():
 
 
 def test_a_loss_that_only_marks_more_is_not_better():
-    """One curve, two places of the cut at one half: the same score, however much recall at one half differs."""
+    """Two losses with the same curve, but at different points for the threshold 0.5, have the same score."""
     bold, shy = [(10, [8, 8, 6], [4, 4, 1])] * 4, [(10, [8, 6, 3], [4, 1, 0.5])] * 4
     table = points(siamese=bold, dice=shy)
     at_half = froc.curves(table).query("threshold == 0.5 and lesions == 'all'").set_index("loss")
@@ -77,7 +77,7 @@ def test_a_loss_that_only_marks_more_is_not_better():
 
 
 def test_seeds_are_scored_apart_however_they_are_calibrated():
-    """Two trainings with one and the same curve, one of them a cut further: averaged at equal cuts it would bend."""
+    """Two trainings with the same curve at shifted thresholds: averaging at equal thresholds would distort it."""
     one = points(dice=[(10, [8, 8, 6], [4, 4, 1])] * 4)
     two = points(dice=[(10, [8, 6, 3], [4, 1, 0.5])] * 4).assign(seed=2)
     both = pd.concat([one, two])

@@ -1,4 +1,4 @@
-"""The min-max game in numbers, from the step log of a training, by hand."""
+"""Metrics of the min-max game from a step log, worked out by hand."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The golden pairs that travel with the repository: `tests/golden/README.md` has the calculation of every number."""
+"""The golden pairs in the repository; `tests/golden/README.md` shows the calculation of every number."""
 
 import runpy
 from pathlib import Path

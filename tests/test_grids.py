@@ -1,4 +1,4 @@
-"""Two volumes of one place whose files store their axes differently give the same slices, numbers and pictures."""
+"""Volumes that store the same voxels with different axes give the same slices, numbers and pictures."""
 
 import itertools
 
@@ -247,7 +247,7 @@ REAL = SHARED / "real" / "test"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real scans beside the project")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real scans next to the project")
 @pytest.mark.parametrize("place", ["MSLesSeg/P14", "ISBI/01"])
 def test_a_real_mask_stored_otherwise_is_prepared_and_scored_alike(tmp_path, place):
     flair, reference = REAL / place / "pre" / "FLAIR.nii.gz", REAL / place / "wmh.nii.gz"

@@ -1,4 +1,4 @@
-"""Small volumes with answers worked out by hand, and the challenge's own figures where they are at hand."""
+"""Metrics of small volumes, worked out by hand, and values of the challenge's scorer if available."""
 
 from pathlib import Path
 
@@ -47,10 +47,10 @@ def records(reference, result) -> pd.DataFrame:
     return lesion_records(MaskPair(reference, result))
 
 
-# the challenge's own figures
+# values of the challenge's scorer
 
 
-@pytest.mark.skipif(not PAIRS, reason="no golden pairs beside the project")
+@pytest.mark.skipif(not PAIRS, reason="no golden pairs next to the project")
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("pair", PAIRS)
 def test_agrees_with_the_challenges_own_scorer(pair, in_memory):
@@ -63,7 +63,7 @@ def test_agrees_with_the_challenges_own_scorer(pair, in_memory):
     assert got == pytest.approx(expected.to_dict(), rel=0, abs=1e-9, nan_ok=True)
 
 
-@pytest.mark.skipif(not PAIRS, reason="no golden pairs beside the project")
+@pytest.mark.skipif(not PAIRS, reason="no golden pairs next to the project")
 def test_records_tell_the_same_recall_as_the_figures():
     folder = GOLDEN / "pairs" / "ms-25-label2"
     masks = str(folder / "wmh.nii.gz"), str(folder / "result.nii.gz")
@@ -384,7 +384,7 @@ def test_volumes_are_those_without_other_pathology():
     assert volumes_ml(pair) == pytest.approx({"reference_ml": 2 * 4.5 / 1000, "predicted_ml": 3 * 4.5 / 1000})
 
 
-# other cuts than one half
+# thresholds other than 0.5
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -1,4 +1,4 @@
-"""The network that comes with the project: how its threshold is chosen, and what its card says of each centre."""
+"""The bundled network: the choice of its threshold, and the table of centres in its model card."""
 
 import nibabel
 import numpy as np

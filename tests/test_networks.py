@@ -1,4 +1,4 @@
-"""The generator, VGG19 and its weights, and the losses; run on every backend that Keras has here."""
+"""The generator, VGG19 and its weights, and the losses, on every available backend of Keras."""
 
 import http.server
 import socket
@@ -176,7 +176,7 @@ def test_pooled_dice_counts_all_slices_together():
     assert float(metric.result()) == pytest.approx(0.5)
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights beside the project")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights next to the project")
 def test_named_weights_are_used_and_reported(monkeypatch):
     monkeypatch.setenv("WMH_VGG19_WEIGHTS", str(WEIGHTS))
     network, origin = features.load(32)
@@ -257,7 +257,7 @@ def test_a_silent_network_is_noticed_within_seconds(monkeypatch, empty_cache):
         assert time.monotonic() - started < 6
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights beside the project")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no VGG19 weights next to the project")
 def test_weights_are_downloaded_once(monkeypatch, empty_cache):
     import hashlib
 

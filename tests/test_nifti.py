@@ -1,4 +1,4 @@
-"""One image file as strangers have it: sound though its header or its end is at fault, or not a NIfTI file at all."""
+"""Image files with faults in header or end that can be corrected, and files that are not NIfTI."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Every notebook, run headlessly in its order by the same command as `make report`, and what comes out of it."""
+"""All notebooks run headlessly, with the command of `make report`, and their output."""
 
 import contextlib
 import json

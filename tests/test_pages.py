@@ -1,4 +1,4 @@
-"""Exported pages: whole, escaped, folded, and asking the network for nothing, in a real browser too."""
+"""Exported pages are complete, escaped and folded, and request nothing from the network, also in a browser."""
 
 import os
 import re
@@ -75,7 +75,7 @@ def soup(page):
 
 
 def assert_asks_for_nothing(soup):
-    """No resource has an address outside the page, and the browser is told to allow none."""
+    """No resource is outside the page, and the content security policy allows none."""
     sources = [element["src"] for element in soup.select("[src]")]
     assert all(source.startswith("data:image/") for source in sources), sources
     assert not soup.select("link, iframe, object, embed, base")

@@ -1,4 +1,4 @@
-"""Parameters of notebooks: what a notebook does not have, or could not use, is refused before anything else happens."""
+"""Unknown and invalid parameters of notebooks are refused before anything else happens."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""Paths as text and as `Path`: every public function of the package that takes one takes both."""
+"""All public functions accept paths as text and as `Path`."""
 
 import ast
 import importlib

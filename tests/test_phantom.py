@@ -57,7 +57,7 @@ def test_one_centre_is_stripped_two_are_defaced_two_are_oblique(whole):
 
 @pytest.mark.slow
 def test_tissue_is_where_the_maximum_is_not_where_there_is_a_skull(whole):
-    """Tissue's median as a share of the brightest: 0.19 to 0.22 in real scans with a bright scalp, 0.4 to 0.6 stripped."""
+    """Median of tissue / maximum: 0.19 to 0.22 in real scans with a bright scalp, 0.4 to 0.6 in stripped ones."""
 
     def share(name: str) -> float:
         values = np.asarray(whole[name][0].dataobj, dtype=float)
@@ -244,7 +244,7 @@ def test_other_voxels_need_another_recipe_number():
     assert phantom.RECIPE == 3 and figures == (pytest.approx(0.38646, rel=1e-3), pytest.approx(49, abs=1))
 
 
-@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts beside the project")
+@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts next to the project")
 def test_the_bounds_above_are_those_of_the_facts():
     import pandas as pd
 

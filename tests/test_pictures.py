@@ -1,4 +1,4 @@
-"""Raster pictures: which way a slice lies, what an outline covers, what a sample shows."""
+"""Raster pictures: orientation of slices, outlines, samples."""
 
 import base64
 import io

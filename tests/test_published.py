@@ -1,4 +1,4 @@
-"""Table 1 and Table 2 beside the paper, the leaderboard and human observers."""
+"""Tables 1 and 2 with the results of the paper, the leaderboard and human observers."""
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def test_a_metric_of_your_own_is_shown_and_does_not_change_the_rank_score(regist
     assert published.rank_score(published.leaderboard()).equals(before)
 
 
-@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts beside the project")
+@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason="no facts next to the project")
 @pytest.mark.parametrize(
     ("ours", "theirs", "suffix"),
     [

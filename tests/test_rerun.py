@@ -1,4 +1,4 @@
-"""What tells whether a study made again is the same; that it can be made again is tested in test_notebooks.py."""
+"""Comparison of a repeated study with the original; repeating one is tested in test_notebooks.py."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From masks on disk to tables: who is scored, what every row says, and what comes back from the files."""
+"""From masks on disk to tables: scored subjects, rows, and reading tables back."""
 
 import re
 
@@ -117,7 +117,7 @@ def test_observers_are_scored_where_the_data_has_them(study, challenge):
     assert list(observed.subject) == [row.subject] and observed.dice.iloc[0] == 1 and observed.seed.iloc[0] == 0
 
 
-@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden pairs beside the project")
+@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="no golden pairs next to the project")
 def test_every_figure_of_a_real_pair_has_a_lesion_to_show_for_it():
     for pair in sorted((SHARED / "golden" / "pairs").iterdir()):
         reference, result = pair / "wmh.nii.gz", pair / "result.nii.gz"

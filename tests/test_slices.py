@@ -145,7 +145,7 @@ def test_a_maximum_out_of_proportion_is_warned_of_by_file(times, outside):
     assert all("x/FLAIR.nii.gz" in str(one.message) for one in caught)
 
 
-@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans lie beside the project")
+@pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="no real scans next to the project")
 def test_real_scans_are_in_proportion_but_for_those_with_skull():
     levels = {}
     for path in sorted((SHARED / "real").glob("t*/*/*/pre/FLAIR.nii.gz")):

@@ -1,4 +1,4 @@
-"""Means, intervals and tests, by hand and against SciPy."""
+"""Means, intervals and tests, compared with values worked out by hand and with SciPy."""
 
 import numpy as np
 import pandas as pd

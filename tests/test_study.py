@@ -1,4 +1,4 @@
-"""Configurations, the places of a study, files written whole or not at all, and the command that runs a study."""
+"""Configurations, the paths of a study, safe file writing, and the command that runs a study."""
 
 import errno
 import fcntl

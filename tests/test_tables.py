@@ -1,4 +1,4 @@
-"""The tables that figures and sentences read, worked out by hand."""
+"""The tables for figures and sentences, worked out by hand."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Thresholds of each training's own: chosen on validation subjects alone, and what they and probabilities are worth."""
+"""Each training's own threshold, chosen only on validation subjects, its effect, and calibration."""
 
 import numpy as np
 import pandas as pd
