@@ -152,7 +152,7 @@ training_figures.intensity_histograms(histograms)
 measured = subjects.groupby("centre").head(3)
 if beside:
     others = cohort.read_folder(find(beside, "folder of scans")).groupby("centre").head(3)
-    measured = pd.concat([measured, others.assign(centre=others.centre + ", beside")])
+    measured = pd.concat([measured, others.assign(centre=others.centre + ", compared")])
 rows, spectra = [], {}
 for row in measured.itertuples():
     flair, reference = read_pair(row.flair, row.reference)

@@ -176,4 +176,4 @@ picture_row(
 Markdown(findings.preparation(ceilings, index, size))
 
 # %% [markdown]
-# Next: [3 · The networks and the losses](03_build_networks.ipynb).
+# Next: [3 · The two networks and the losses](03_build_networks.ipynb).

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 3 · The two networks and the losses
 #
-# **Question:** how are the generator and the discriminator built, where does the content loss come from, and which masks does
+# **Question.** How are the generator and the discriminator built, where does the content loss come from, and which masks does
 # each loss reward?
 #
 # The **generator** predicts the mask. It is a 2D U-Net of dense blocks (paper 2.1). The **discriminator** compares two masks: the
 # image times the reference and the image times the prediction both go through the first layers of VGG19, and the squared
 # distance of their features is the loss (paper 2.2, Equation 1).
 #
-# **Needs:** notebook 02. **Takes** about half a minute; nothing is trained.
+# **Before.** Notebook [2](02_preprocess.ipynb). **Time.** Half a minute on two cores; nothing is trained.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -307,5 +307,5 @@ pd.DataFrame({"lesion fraction f": fraction, "everything": everything, "perfect"
 # %%
 Markdown(
     summaries.networks(judged / judged.loc["nothing"], generator.count_params(), origins, median_fraction)
-    + "\n\nNext: [4 · Train one loss](04_train.ipynb)."
+    + "\n\nNext: [4 · Training with one loss](04_train.ipynb)."
 )

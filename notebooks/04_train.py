@@ -1,14 +1,15 @@
 # %% [markdown]
 # # 4 · Training with one loss
 #
-# **Question:** how does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
+# **Question.** How does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
 #
 # All losses of a seed start from the same weights and see the same slices with the same augmentation. Only the loss and its
 # labels differ, and what the entry of a variant says. The epoch with the highest validation Dice is kept, by the same rule for
 # every loss; without validation subjects it is the last epoch. An interrupted training resumes from its last whole epoch, and a
 # finished one is not repeated. At the end the network segments the scans it has never seen.
 #
-# **Needs:** notebook 03. **Takes** minutes with the demonstration's settings on two cores, and hours with the paper's.
+# **Before.** Notebook [3](03_build_networks.ipynb). **Time.** Minutes with the demonstration's settings on two cores, a day with the
+# paper's; a minute or two with the paper's on a GPU.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -202,4 +203,6 @@ if your_own:
 # ## What was learnt
 
 # %%
-Markdown(summaries.training(history, title(loss)) + "\n\nNext: [5 · Evaluation](05_evaluate.ipynb).")
+Markdown(
+    summaries.training(history, title(loss)) + "\n\nNext: [5 · Losses compared on unseen scans](05_evaluate.ipynb)."
+)

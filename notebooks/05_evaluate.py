@@ -383,5 +383,5 @@ learnt = findings.leaders(tables["summary"], split) + findings.floor(tables["sum
 Markdown(" ".join([*learnt, *findings.gaps(tables["generalisation_gap"])]))
 
 # %% [markdown]
-# Next: [6 · The min-max game](06_diagnose_minmax.ipynb), where the study has one, or
-# [7 · Scans of your own](07_segment_scan.ipynb).
+# Next: [6 · The min-max game and why it fails](06_diagnose_minmax.ipynb), where the study has one, or
+# [7 · Scans of your own, segmented](07_segment_scan.ipynb).

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · The min-max game and why it fails
 #
-# **Question:** what happens when VGG19 is trained against the generator?
+# **Question.** What happens when VGG19 is trained against the generator?
 #
 # The paper's second experiment (section 5, Table 2) unfreezes VGG19. The generator lowers the distance of the features, and the
 # discriminator raises it with a learning rate of 0.00001. In the paper it scores far worse, and possible reasons are named: too
@@ -9,7 +9,7 @@
 # Here the log of the game is compared with that of the frozen network, on the same seeds and batches. It can show vanishing
 # gradients and what the adversary does to the features; it cannot show whether more data would help.
 #
-# **Needs:** notebook 05 and a study with both `siamese` and `siamese_minmax`. **Takes** less than a minute on two cores.
+# **Before.** Notebook [5](05_evaluate.ipynb) of a study with `siamese` and `siamese_minmax`. **Time.** Less than a minute on two cores.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -139,4 +139,4 @@ games.assign(loss=games.loss.map(title)).set_index(["loss", "seed"]).round(3)
 Markdown("\n".join(f"- {sentence}" for sentence in findings.minmax(games, tables["summary"], reference_pct)))
 
 # %% [markdown]
-# Next: [7 · Segmenting scans of your own](07_segment_scan.ipynb).
+# Next: [7 · Scans of your own, segmented](07_segment_scan.ipynb).

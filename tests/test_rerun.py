@@ -5,8 +5,10 @@ import re
 import sys
 
 import pytest
+import yaml
 
 from wmhlib.running import rerun
+from wmhlib.running.files import ROOT
 
 TABLE = "study,loss,seed,dice\ns{},dice,1,0.5\ns{},siamese,1,{}\n"
 
@@ -61,3 +63,12 @@ def test_what_is_no_finished_study_is_refused_in_one_sentence(tmp_path, monkeypa
     with pytest.raises(SystemExit, match=said) as raised:
         rerun.main()
     assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
+
+
+def test_profiles_name_rules_of_the_workflow():
+    text = (ROOT / "workflow" / "Snakefile").read_text(encoding="utf-8")
+    rules = set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)", text, re.MULTILINE))
+    for path in (ROOT / "workflow" / "profiles").glob("*/config.yaml"):
+        profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = {rule for key in ("set-threads", "set-resources", "groups") for rule in profile.get(key, {})}
+        assert named <= rules, f"{path} names {named - rules}"

@@ -122,7 +122,7 @@ def power_spectra(frequencies: np.ndarray, spectra: dict[str, np.ndarray]) -> go
     logarithmic."""
     figure = go.Figure()
     for name, power in spectra.items():
-        dash = "dot" if name.endswith(", beside") else "solid"
+        dash = "dot" if name.endswith(", compared") else "solid"
         figure.add_scatter(x=frequencies, y=power, name=html.escape(name), mode="lines", line_dash=dash)
     figure.update_xaxes(title="spatial frequency (cycles/mm)", type="log")
     figure.update_yaxes(title="power (mm², tissue = 1)", type="log", exponentformat="power")
