@@ -150,12 +150,13 @@ def test_of_many_lesions_those_are_listed_on_which_losses_disagree(lesions, monk
     assert lesions["all"] == 1
     rows = [
         ("large, found by both", 900.0, 1.0, 1.0),
+        ("medium, missed by one", 60.0, 0.0, 1.0),
         ("small, missed by one", 30.0, 1.0, 0.0),
-        ("middling", 90.0, 0, 0),
+        ("middling, missed by both", 90.0, 0, 0),
     ]
     table = pd.DataFrame(rows, columns=["name", "volume_mm3", "dice", "siamese"])
-    monkeypatch.setattr(viewers, "LISTED_LESIONS", 2)
-    assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[1][0], rows[0][0]]
+    monkeypatch.setattr(viewers, "LISTED_LESIONS", 3)
+    assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[n][0] for n in (2, 1, 0)]
 
 
 def test_the_lesion_is_in_the_middle_of_its_picture(lesions):

@@ -115,13 +115,14 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
         mean, sd, low, high = (row[f"{metric}_{part}"] for part in ("mean", "sd", "low", "high"))
         text = shown(metric, mean) if np.isfinite(mean) else "—"
         if np.isfinite(sd):
-            text += f" ± {shown(metric, sd)}"
-        if np.isfinite(low):
-            text += f" [{shown(metric, low)}, {shown(metric, high)}]"
+            text += f"\u00a0±\u00a0{shown(metric, sd)}"
+        if row.name in best[metric]:
+            text += "\u00a0★"
+        if np.isfinite(low):  # a narrow table breaks before the bracket, not in it
+            text += f" [{shown(metric, low)},\u00a0{shown(metric, high)}]"
         if row[f"{metric}_undefined"] > 0:
             text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
-        text = text.replace(" ± ", "\u00a0±\u00a0").replace(", ", ",\u00a0")  # a narrow table breaks before the bracket
-        return text + (" ★" if row.name in best[metric] else "")
+        return text
 
     rows = table.drop(index=table.index[table.source == "leaderboard"][teams:])
     lines = [

@@ -212,7 +212,7 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
         ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
         cells[name].append(
             {"text": text(mean), "best": text(mean) == shown_best, "at": ends[0], "low": ends[1], "high": ends[2]}
-            | {"interval": f" [{text(lowest)}, {text(highest)}]" if np.isfinite(lowest) else ""}
+            | {"interval": f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(lowest) else ""}
         )
 
 

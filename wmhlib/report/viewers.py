@@ -45,8 +45,7 @@ SIDE_MM, SIDE_PX = 64, 80
 """Width of the explorer's pictures in mm and in pixels."""
 
 LISTED_LESIONS = 400
-"""Most lesions that the explorer lists (about 2 MB of pictures): those on which losses differ most first, then the
-largest."""
+"""Most lesions that the explorer lists (about 2 MB of pictures)."""
 
 
 def sheet(volume: np.ndarray, columns: int) -> np.ndarray:
@@ -334,11 +333,11 @@ def pack_lesions(
         The seed whose masks the pictures show.
     """
     table = _shares_found(per_lesion, losses)
-    listed = most_telling(table, losses)
-    rows = []
+    listed, rows = most_telling(table, losses), {}
     for subject in subjects[subjects.subject.isin(listed.subject)].itertuples():
         lesions = listed[listed.subject == subject.subject]
-        rows += _lesion_rows(subject, lesions, {loss: masks(loss, subject.subject) for loss in losses})
+        packed = _lesion_rows(subject, lesions, {loss: masks(loss, subject.subject) for loss in losses})
+        rows |= dict(zip(lesions.index, packed, strict=True))
     return {
         "losses": [{"label": _label(loss), "colour": colour(loss)} for loss in losses],
         "errors": ERRORS,
@@ -347,7 +346,7 @@ def pack_lesions(
         "side_mm": SIDE_MM,
         "side_px": SIDE_PX,
         "all": len(table),
-        "rows": rows,
+        "rows": [rows[lesion] for lesion in listed.index if lesion in rows],
     }
 
 
@@ -385,11 +384,12 @@ def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> 
 
 
 def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
-    """At most `LISTED_LESIONS` rows, ordered by how much the fraction detected (one column per loss) differs between
-    losses, then by volume."""
+    """At most `LISTED_LESIONS` rows: those first whose fraction detected (one column per loss) differs most between losses, of
+    these the smallest; then the largest of those on which all losses agree."""
     fractions = lesions[list(losses)]
-    order = lesions.assign(apart=fractions.max(axis=1) - fractions.min(axis=1))
-    order = order.sort_values(["apart", "volume_mm3"], ascending=False).index[:LISTED_LESIONS]
+    apart = fractions.max(axis=1) - fractions.min(axis=1)
+    order = lesions.assign(apart=-apart, volume=lesions.volume_mm3 * np.where(apart > 0, 1, -1))
+    order = order.sort_values(["apart", "volume"]).index[:LISTED_LESIONS]
     return lesions.loc[order]
 
 

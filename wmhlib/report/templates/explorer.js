@@ -6,7 +6,7 @@ function mountExplorer(root, data) {
     ["volume (mm³)", (row) => row.volume], ["z (mm)", (row) => row.mm[2]],
     ...data.losses.map((loss, n) => [`${loss.label}`, (row) => row.found[n]]),
   ];
-  const state = { by: 3, down: true, chosen: null };
+  const state = { by: null, down: true, chosen: null }; // by no column: as packed, the most telling lesions first
   const choice = (title, entries) => element("select", { title }, ...entries.map(([value, text]) => element("option", { value, textContent: text })));
   const unique = (key) => [["", "any"], ...[...new Set(data.rows.map((row) => row[key]))].sort().map((value) => [value, value])];
   const losses = [["", "—"], ...data.losses.map((loss, n) => [String(n), loss.label])];
@@ -28,6 +28,7 @@ function mountExplorer(root, data) {
       (!split.value || row.split === split.value) && (!centre.value || row.centre === centre.value) &&
       (!smallest.value || row.volume >= Number(smallest.value)) && (!largest.value || row.volume <= Number(largest.value)) &&
       (!missed.value || row.found[missed.value] < 0.5) && (!found.value || row.found[found.value] > 0.5));
+    if (state.by === null) return kept;
     const value = columns[state.by][1];
     kept.sort((a, b) => (value(a) > value(b)) - (value(a) < value(b)));
     return state.down ? kept.reverse() : kept;
