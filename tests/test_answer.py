@@ -89,7 +89,10 @@ def test_the_headline_table_has_a_column_per_loss_with_intervals_and_the_best_ma
     table = answer.headline_table(study(**APART), ["dice", "siamese"])
     assert list(table.columns) == ["Dice", "Siamese"] and len(table) == 7
     assert table.loc["Dice ↑", "Siamese"].startswith("0.63 [") and table.loc["Dice ↑", "Siamese"].endswith("★")
-    assert "★" not in table.loc["Dice ↑", "Dice"] and table.loc["Detected at equal FP ↑", "Dice"] == "50% [40%,\u00a060%] ★"
+    assert (
+        "★" not in table.loc["Dice ↑", "Dice"]
+        and table.loc["Detected at equal FP ↑", "Dice"] == "50% [40%,\u00a060%] ★"
+    )
 
 
 def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate():

@@ -11,23 +11,27 @@ import yaml
 from wmhlib.running.files import ROOT, PathLike, find, read_json, replacing, write_json
 
 
-def read_settings(config: PathLike, above: tuple[Path, ...] = ()) -> tuple[Path, dict]:
+def read_settings(config: PathLike) -> tuple[Path, dict]:
     """The path of a configuration and its settings. With a key `base`, they are merged over those of that file next to
-    it, which may have a base itself. `above` are the files that build on this one.
+    it, which may have a base itself.
 
     Raises
     ------
     FileNotFoundError, OSError, ValueError
         The file or its base does not exist, cannot be read, has no settings, or builds on itself.
     """
-    path = find(config, "configuration to build on" if above else "configuration")
+    return _read_over(find(config, "configuration"), ())
+
+
+def _read_over(path: Path, above: tuple[Path, ...]) -> tuple[Path, dict]:
+    """As `read_settings`, for a file that the files `above` build on."""
     if path in above:
         raise ValueError(f"{path} builds on itself by its key base: name another file there, or remove the key.")
     settings = read_yaml(path)
     path = Path(settings.pop("copy_of", path))
     if "base" in settings:
-        _, below = read_settings(path.parent / str(settings.pop("base")), (*above, path))
-        settings = merged(below, settings)
+        base = find(path.parent / str(settings.pop("base")), "base configuration")
+        settings = merged(_read_over(base, (*above, path))[1], settings)
     return path, settings
 
 
