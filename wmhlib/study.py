@@ -51,7 +51,7 @@ class Study:
 
     def is_synthetic(self, flair: PathLike) -> bool:
         """Whether a scan of the cohort is synthetic."""
-        return self.config.data.phantom is not None and Path(flair).is_relative_to(self.data)
+        return self.config.data.phantom is not None and Path(flair).resolve().is_relative_to(self.data.resolve())
 
     @property
     def kinds(self) -> dict[str, str]:

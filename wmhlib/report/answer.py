@@ -252,8 +252,9 @@ def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> 
         f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
         "tested, and the intervals resample only these."
     )
-    sentences.append(
-        "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "
-        "only."
-    )
+    if _own(tables["summary"], split).loss.nunique() > 2:
+        sentences.append(
+            "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "
+            "only."
+        )
     return sentences

@@ -45,11 +45,11 @@ def study_page(study: Study) -> str:
         verdicts=answer.verdicts(tables),
         cannot_say=answer.cannot_say(tables, seeds, bool(synthetic[subjects.split == split].all())),
         split=split,
-        parts=[
-            ("Metrics", metrics(tables["summary"], split)),
-            ("Dice by centre", by_centre(tables["centres"], split)),
-            ("Lesions detected by size", by_size(tables["detection_by_size"], split)),
-        ],
+        parts={
+            "Metrics": _rows(metrics(tables["summary"], split)),
+            "Dice by centre": _rows(by_centre(tables["centres"], split)),
+            "Lesions detected by size (%)": _rows(by_size(tables["detection_by_size"], split)),
+        },
     )  # fmt: skip
 
 
@@ -66,8 +66,10 @@ def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def by_centre(centres: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The mean Dice of every loss at every centre, and the mean of the centres."""
+    """The mean Dice of every loss at every centre, and the mean of the centres; no rows if there is one centre."""
     dice = _of_split(centres, split).pivot_table("dice_mean", "loss", "centre", sort=False)
+    if len(dice.columns) < 2:
+        return pd.DataFrame()
     dice["mean of the centres"] = dice.mean(axis=1)
     return dice.round(2).rename(index=title).reset_index()
 
@@ -78,6 +80,12 @@ def by_size(detection: pd.DataFrame, split: str) -> pd.DataFrame:
     rows = rows.assign(size=rows["size"] + " (" + rows.lesions.astype(str) + ")")
     table = (100 * rows.pivot_table("detected", "loss", "size", sort=False)).round(0).astype("Int64")
     return table.rename(index=title).reset_index()
+
+
+def _rows(table: pd.DataFrame) -> list[list[str]]:
+    """The header and rows of a table as text for Markdown."""
+    cells = [list(table.columns), *table.astype(object).where(table.notna(), "—").values.tolist()]
+    return [[str(cell).replace("|", "\\|") for cell in row] for row in cells]
 
 
 def _of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
