@@ -60,7 +60,7 @@ Markdown(f"**{answer.headline(tables, len(study.config.seeds))}**")
 
 # %% [markdown]
 # Means over the scans of the unseen centre (the held-out scans, where there is none) with 95 % intervals; ★ marks the best
-# mean, which may be chance. Metrics are at the threshold 0.5 unless the row says otherwise. *Found at equal FP* is the
+# mean, which may be chance. Metrics are at the threshold 0.5 unless the row says otherwise. *Detected at equal FP* is the
 # fraction of lesions detected at the same number of false positives per scan.
 
 # %%
