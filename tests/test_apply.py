@@ -771,3 +771,19 @@ def test_the_network_that_comes_with_the_project_is_small_and_says_what_it_is():
     card = path.with_name("README.md").read_text(encoding="utf-8")
     assert sha256(path) in card and f"{network.count_params():,} weights" in card
     assert inference.load_generator().name == network.name, "the same without a path"
+
+
+def test_nothing_is_marked_in_the_face_and_neck():
+    image = keras.Input((16, 16, 3), name="head_tissue")
+    marks_everything = keras.layers.Conv2D(
+        1, 1, activation="sigmoid", kernel_initializer="zeros", bias_initializer="ones"
+    )
+    network = keras.Model(image, marks_everything(image))
+    head = np.zeros((20, 22, 120), np.float32)
+    head[2:18, 2:20, :110] = np.random.default_rng(1).uniform(0.4, 0.5, (16, 18, 110))
+    scan = nibabel.Nifti1Image(head[:, :, ::-1], np.diag([1.0, 1.0, -2.0, 1.0]))  # stored from the top down
+    mean, (look, mirrored) = inference.two_looks(network, scan)
+    marked = np.asarray(mean.dataobj)[10, 10, ::-1] > 0.5
+    top, lowest = 109, 109 - inference.BRAIN_MM // 2
+    assert not marked[:lowest].any() and marked[lowest : top + 1].all()
+    assert not look[10, 10, ::-1][:lowest].any() and not mirrored[10, 10, ::-1][:lowest].any()

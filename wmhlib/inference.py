@@ -16,10 +16,13 @@ from wmhlib.generator import network_input
 from wmhlib.intake.nifti import automatic, open_scan
 from wmhlib.intake.scans import check_proportion, read_flair
 from wmhlib.running.files import PathLike
-from wmhlib.slices import Box, Preparation, axial_slices, box_of, cut_out, volume_of
+from wmhlib.slices import TISSUE, Box, Preparation, axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
 """Voxels with at least this probability are WMH."""
+
+BRAIN_MM = 150
+"""No brain lies farther below the top of the head: what a network marks there are teeth, mucosa and neck (D-055)."""
 
 Flair = str | Path | nibabel.Nifti1Image
 
@@ -69,14 +72,21 @@ def prepared(model: keras.Model, flair: Flair) -> Prepared:
     )
 
 
+def slices_below_brain(flair: nibabel.Nifti1Image) -> int:
+    """How many of the lowest axial slices of a canonical FLAIR in 0-1 lie more than `BRAIN_MM` below the top of the head."""
+    tissue_fraction = (np.asarray(flair.dataobj) > TISSUE).mean(axis=(0, 1))
+    top = int(np.flatnonzero(tissue_fraction > 0.02)[-1]) if (tissue_fraction > 0.02).any() else 0
+    return max(0, top - int(BRAIN_MM / nibabel.affines.voxel_sizes(flair.affine)[2]))
+
+
 def probability(
-    model: keras.Model, flair: Flair | Prepared, batch_size: int = 8, mirrored: bool = False
+    model: keras.Model, flair: Flair | Prepared, batch_size: int = 8, mirrored: bool = False, lowest: int = 0
 ) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
     The probability is 0 outside the part that is the network's input, and where a diverged network predicts NaN. With
     `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
-    both give similar results. `flair` may be the output of `prepared`.
+    both give similar results. Axial slices below the number `lowest` are 0. `flair` may be the output of `prepared`.
 
     Raises
     ------
@@ -89,13 +99,18 @@ def probability(
     batches = (seen[start : start + batch_size] for start in range(0, len(seen), batch_size))
     slices = np.concatenate([model.predict_on_batch(network_input(batch))[..., 0] for batch in batches])
     slices = np.nan_to_num(slices[:, ::-1] if mirrored else slices)
+    slices[:lowest] = 0
     return nibabel.Nifti1Image(volume_of(slices, scan, box), scan.affine)
 
 
 def two_looks(model: keras.Model, flair: Flair | Prepared) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
-    """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`."""
+    """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`. All are 0
+    in the face and neck, more than `BRAIN_MM` below the top of the head (D-055)."""
     seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
-    looks = [np.asarray(probability(model, seen, mirrored=mirrored).dataobj) for mirrored in (False, True)]
+    lowest = slices_below_brain(seen.flair)
+    looks = [
+        np.asarray(probability(model, seen, mirrored=mirrored, lowest=lowest).dataobj) for mirrored in (False, True)
+    ]
     return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), seen.scan.affine), looks
 
 
