@@ -96,7 +96,7 @@ def write_site(study: Study) -> Path:
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     drawn = [
         figures.froc(own, split).update_layout(
-            title=f"Lesions detected by false positives per scan, {split} subjects; large markers: threshold 0.5"
+            title=f"Lesions detected by false positives per scan, {split} subjects<br>large markers: threshold 0.5"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
