@@ -56,7 +56,8 @@ else:
     print(f"All centres, losses and seeds: {len(per_subject)} masks scored, {len(tables)} tables written.")
 
 # %%
-Markdown(f"**{answer.headline(tables, len(study.config.seeds))}**")
+synthetic = bool(unseen[unseen.split == answer.unseen_split(tables["summary"])].flair.map(study.is_synthetic).all())
+Markdown(f"**{answer.headline(tables, len(study.config.seeds), synthetic)}**")
 
 # %% [markdown]
 # Means over the scans of the unseen centre (the held-out scans, where there is none) with 95 % intervals; ★ marks the best

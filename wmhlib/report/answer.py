@@ -94,7 +94,7 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
     return sentences
 
 
-def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
+def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = False) -> str:
     """The answer in two or three sentences, with the number of scans and trainings behind it."""
     differences, open_questions, against = [], [], ""
     for key, values, pairs in _asked(tables):
@@ -111,7 +111,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int) -> str:
         if not better and not worse:
             open_questions.append(QUESTIONS[key][0])
     split = unseen_split(tables["summary"])
-    where = f"On {UNSEEN[split]}"
+    where = f"On {'synthetic ' if synthetic else ''}{UNSEEN[split]}"
     if not against:
         best = next(iter(_asked(tables)), None)
         lead = (
@@ -205,13 +205,20 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
     means = values[:, 0]
     best = (np.nanmax(means) if higher_is_better else np.nanmin(means)) if np.isfinite(means).any() else np.nan
     shown_best = text(best) if np.isfinite(best) else ""
+    alone = sum(text(mean) == shown_best for mean in means if np.isfinite(mean)) == 1  # a tie is no lead
     for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
         if not np.isfinite(mean):
             cells[name].append({"text": "—", "interval": "", "best": False, "at": None, "low": None, "high": None})
             continue
         ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
         cells[name].append(
-            {"text": text(mean), "best": text(mean) == shown_best, "at": ends[0], "low": ends[1], "high": ends[2]}
+            {
+                "text": text(mean),
+                "best": alone and text(mean) == shown_best,
+                "at": ends[0],
+                "low": ends[1],
+                "high": ends[2],
+            }
             | {"interval": f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(lowest) else ""}
         )
 

@@ -72,7 +72,13 @@ def slopes_caption(table: pd.DataFrame, comparison: pd.DataFrame, split: str) ->
 
 
 def detection_caption(detection: pd.DataFrame, split: str) -> str:
-    """Caption of detection by size: the lesion size at which the losses differ most."""
+    """Caption of detection by size."""
+    legend = " Bars: 95 % intervals; n: number of lesions." if (detection.split == split).any() else ""
+    return widest_gap(detection, split) + legend
+
+
+def widest_gap(detection: pd.DataFrame, split: str) -> str:
+    """The lesion size at which the losses differ most in the fraction detected, in one sentence."""
     trained = detection[(detection.split == split) & ~detection.loss.isin(UNTRAINED)]
     if not len(trained):
         return "The references have no lesions."
@@ -82,12 +88,10 @@ def detection_caption(detection: pd.DataFrame, split: str) -> str:
     widest = gaps_by_size.idxmax()
     row = by_size.loc[widest]
     if not gaps_by_size[widest] > 0:
-        return (
-            "All losses detect the same fraction of lesions at every size. Bars: 95 % intervals; n: number of lesions."
-        )
+        return "All losses detect the same fraction of lesions at every size."
     return (
         f"The losses differ most for lesions {_of_size(widest[1])}: {title(row.idxmax())} detects {row.max():.0%}, "
-        f"{title(row.idxmin())} {row.min():.0%}. Bars: 95 % intervals; n: number of lesions."
+        f"{title(row.idxmin())} {row.min():.0%}."
     )
 
 

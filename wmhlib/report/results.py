@@ -34,6 +34,7 @@ def study_page(study: Study) -> str:
         )
     subjects, seeds = load_cohort(study), len(study.config.seeds)
     split, synthetic = answer.unseen_split(tables["summary"]), subjects.flair.map(study.is_synthetic)
+    only_synthetic = bool(synthetic[subjects.split == split].all())
     return templates.get_template("results.md.j2").render(
         study=study,
         command=f"make report CONFIG=config/{study.path.name}",
@@ -41,9 +42,9 @@ def study_page(study: Study) -> str:
         hours=sum(training["seconds"] for training in record["trainings"]) / 3600,
         finished=datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime).isoformat(),
         about=answer.about(subjects, synthetic, seeds),
-        headline=answer.headline(tables, seeds),
+        headline=answer.headline(tables, seeds, only_synthetic),
         verdicts=answer.verdicts(tables),
-        cannot_say=answer.cannot_say(tables, seeds, bool(synthetic[subjects.split == split].all())),
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
         split=split,
         parts={
             "Metrics": _rows(metrics(tables["summary"], split)),

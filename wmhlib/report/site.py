@@ -15,7 +15,7 @@ from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
 from wmhlib.evaluation.names import UNTRAINED, title
 from wmhlib.report import answer, figures, pages
-from wmhlib.report.captions import table1_caption
+from wmhlib.report.captions import table1_caption, widest_gap
 from wmhlib.report.findings import findings
 from wmhlib.report.pictures import looks, montage, sample
 from wmhlib.running.files import write_json
@@ -91,6 +91,7 @@ def write_site(study: Study) -> Path:
     tables = scoring.load_tables(study)
     per_subject = tables["per_subject"]
     split = answer.unseen_split(tables["summary"])
+    only_synthetic = bool(synthetic[subjects.split == split].all())
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
@@ -113,11 +114,14 @@ def write_site(study: Study) -> Path:
         banner,
         table1_caption(study, tables),
         about=about,
-        headline=answer.headline(tables, seeds),
+        headline=answer.headline(tables, seeds, only_synthetic),
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=answer.scoreboard(tables, losses),
-        verdicts=answer.verdicts(tables),
-        cannot_say=answer.cannot_say(tables, seeds, bool(synthetic[subjects.split == split].all())),
+        verdicts=[
+            *answer.verdicts(tables),
+            f"At the threshold 0.5, by size: {widest_gap(tables['detection_by_size'], split)}",
+        ],
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
     )
     return study.folder / "index.html"
 
