@@ -34,7 +34,7 @@ from wmhlib.evaluation.lesions import lesion_records
 from wmhlib.intake import download
 from wmhlib.intake.nifti import open_scan
 from wmhlib.intake.scans import read_flair, read_pair
-from wmhlib.report import captions, findings, training_figures, viewers
+from wmhlib.report import captions, summaries, training_figures, viewers
 from wmhlib.running.files import find, write_table
 from wmhlib.study import open_study
 
@@ -169,7 +169,7 @@ pd.DataFrame(rows).groupby("centre").median().round(2)
 # ## What was learnt
 
 # %%
-Markdown(findings.cohort(loads))
+Markdown(summaries.cohort(loads))
 
 # %% [markdown]
 # Next: [2 · From a scan to the network's input](02_preprocess.ipynb).

@@ -29,7 +29,7 @@ from IPython.display import Markdown
 from wmhlib import batches, cohort, slices
 from wmhlib.generator import IMAGENET_MEANS, network_input
 from wmhlib.intake.scans import read_pair
-from wmhlib.report import findings
+from wmhlib.report import summaries
 from wmhlib.report.pictures import augmented_row, outlined, picture_row, round_trip_row
 from wmhlib.running.files import write_table
 from wmhlib.study import open_study
@@ -173,7 +173,7 @@ picture_row(
 # ## What was learnt
 
 # %%
-Markdown(findings.preparation(ceilings, index, size))
+Markdown(summaries.preparation(ceilings, index, size))
 
 # %% [markdown]
 # Next: [3 · The two networks and the losses](03_build_networks.ipynb).

@@ -56,7 +56,7 @@ else:
     print(f"All centres, losses and seeds: {len(per_subject)} masks scored, {len(tables)} tables written.")
 
 # %%
-synthetic = bool(unseen[unseen.split == answer.unseen_split(tables["summary"])].flair.map(study.is_synthetic).all())
+synthetic = answer.unseen_is_synthetic(study, unseen, tables["summary"])
 Markdown(f"**{answer.headline(tables, len(study.config.seeds), synthetic)}**")
 
 # %% [markdown]

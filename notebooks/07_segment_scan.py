@@ -33,7 +33,7 @@ from IPython.display import Image, Markdown, display
 
 from wmhlib.apply import find, pictures, segment, suitability
 from wmhlib.inference import BUNDLED
-from wmhlib.report import findings
+from wmhlib.report import summaries
 from wmhlib.slices import Preparation
 
 # %% [markdown]
@@ -122,7 +122,7 @@ else:
 # ## What was learnt
 
 # %%
-Markdown(findings.segmented(table))
+Markdown(summaries.segmented(table))
 
 # %% [markdown]
 # `volumes.csv` and the masks are ready for an analysis of your own. To compare losses on your scans, start with

@@ -33,6 +33,12 @@ def naming(*words) -> str:
     return "(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words)
 
 
+def says(sentences: str | list[str], *parts: str) -> bool:
+    """Whether one sentence has all of these words and numbers, each whole, in this order."""
+    pattern = ".*".join(rf"(?<![\w.]){re.escape(part)}(?!\w|\.\d)" for part in parts)
+    return any(re.search(pattern, one) for one in ([sentences] if isinstance(sentences, str) else sentences))
+
+
 def gradient(function, at: np.ndarray) -> np.ndarray:
     """Gradient of a scalar function by the backend's own differentiation."""
     import keras

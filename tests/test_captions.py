@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import scores
+from conftest import says, scores
 
 from wmhlib.evaluation import statistics, tables
 from wmhlib.report import captions
@@ -18,11 +18,6 @@ def quick_statistics(monkeypatch):
     """A tenth of the study's resamples, and no full garbage collection, which statsmodels does for every correction."""
     monkeypatch.setattr(statistics, "RESAMPLES", 999)
     monkeypatch.setattr("gc.collect", lambda: 0)
-
-
-def says(text: str, *parts: str) -> bool:
-    """Whether a text has all of these words and numbers, each whole, in this order."""
-    return bool(re.search(".*".join(rf"(?<![\w.]){re.escape(part)}(?!\w|\.\d)" for part in parts), text))
 
 
 def test_slopes_say_on_how_many_subjects_a_loss_lies_above():

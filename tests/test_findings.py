@@ -1,11 +1,9 @@
 """Findings of the report name the right losses and numbers, and make no unsupported claims."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import scores
+from conftest import says, scores
 
 from wmhlib.evaluation import game, statistics, tables
 from wmhlib.report import findings
@@ -36,12 +34,6 @@ def found(per_subject: pd.DataFrame) -> list[str]:
             "froc_comparisons": none.assign(against=None),
         }
     )
-
-
-def says(sentences: str | list[str], *parts: str) -> bool:
-    """Whether one sentence has all of these words and numbers, each whole, in this order."""
-    pattern = ".*".join(rf"(?<![\w.]){re.escape(part)}(?!\w|\.\d)" for part in parts)
-    return any(re.search(pattern, one) for one in ([sentences] if isinstance(sentences, str) else sentences))
 
 
 CLOSE = {"dice": [0.2, 0.6, 0.4, 0.5, 0.3, 0.4, 0.5], "siamese": [0.5, 0.3, 0.5, 0.41, 0.4, 0.3, 0.52]}
@@ -174,31 +166,3 @@ def test_what_a_played_game_leaves_can_be_told():
     games = pd.DataFrame([PLAYED | game.game(steps), {"loss": "siamese", "seed": 1} | game.game(steps)])
     table = tables.summary(scores(siamese=[0.5, 0.5, 0.5], siamese_minmax=[0.1, 0.2, 0.3]))
     assert says(findings.minmax(games, table, 3.0)[1], "2.00", "0.50")
-
-
-def test_a_cohort_is_told_by_its_centres_and_loads():
-    loads = pd.DataFrame(
-        [("a", "training", 2, 4.0, 20.0, 0.1), ("a", "holdout", 2, 6.0, 30.0, 0.3), ("<b", "external", 1, 12.4, 610.0, 0.2)],
-        columns=["centre", "split", "lesions", "volume_ml", "median_lesion_mm3", "positive_class_density_pct"],
-    )  # fmt: skip
-    said = findings.cohort(loads)
-    assert says(said, "3", "1", "training", "1", "external", "0.2", "99.80", "5 ml at a", "12 ml at &lt;b", "30 mm³")
-    none = findings.cohort(loads.assign(lesions=0, volume_ml=0.0, median_lesion_mm3=np.nan, split="training"))
-    assert "nan" not in none and "external" not in none and "median load" not in none
-
-
-def test_what_slices_cost_is_told_by_the_centres():
-    ceilings = pd.DataFrame({"centre": ["a", "a", "b", "b"], "dice": [0.9, 0.8, 0.75, np.nan]})
-    index = pd.DataFrame({"lesion_density_pct": [0.0, 0.0, 0.4, 0.6]})
-    assert says(findings.preparation(ceilings, index, 96), "96", "0.75", "b", "0.85", "a", "0.75", "4", "50%", "0.5 %")
-    said = findings.preparation(ceilings.assign(dice=np.nan), index * 0, 96)
-    assert says(said, "4", "0%") and "nan" not in said
-
-
-def test_segmented_scans_are_told_with_those_to_doubt():
-    table = pd.DataFrame(
-        [("done", 3, 2.0, ""), ("done", 5, 14.2, "dark"), ("done", 0, 0.0, ""), ("failed", pd.NA, np.nan, np.nan)],
-        columns=["status", "lesions", "volume_ml", "warnings"],
-    ).astype({"lesions": "Int64"})
-    assert says(findings.segmented(table), "3 of 4", "2 ml", "3 lesions", "0 to 14 ml", "Empty masks: 1", "warning: 1")
-    assert "none" in findings.segmented(table[:1]) and findings.segmented(table[3:]) == "0 of 1 scans have a mask."

@@ -296,8 +296,8 @@ ODD = "ünïcode 'single' \"double\" {braces} $(touch ran) #hash & 脳 "
 
 
 def test_a_study_made_again_from_its_run_json_at_an_odd_place_has_the_same_tables(study, weights, tmp_path):
-    """Names of 200 characters, scans that may only be read, a home that is none: together, since each costs a whole
-    run."""
+    """Names of 200 characters, scans that may only be read, a home directory that does not exist: together, since each
+    costs a whole run."""
     project, data = tmp_path / ODD.ljust(200, "x"), tmp_path / f"data: {ODD}".ljust(200, "x")
     for part in ("wmhlib", "workflow", "notebooks", "config"):
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,6 +5,7 @@ are titled by their names (`siamese_1_tap` becomes "Siamese 1 tap").
 
 import colorsys
 import zlib
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -50,6 +51,16 @@ def present(table: pd.DataFrame) -> list[str]:
     """The values of a table's column `loss` in order: losses, threshold and observers, variants."""
     order = [*LOSSES, *OTHERS]
     return sorted(table.loss.unique(), key=lambda loss: order.index(loss) if loss in order else len(order))
+
+
+def of_losses(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The rows of trained losses in a split."""
+    return table[(table.split == split) & ~table.loss.isin(UNTRAINED)]
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names as a reader lists them: `A`, `A and B`, `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def measured_in(table: pd.DataFrame) -> dict[str, Metric]:

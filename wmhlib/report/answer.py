@@ -11,9 +11,10 @@ import pandas as pd
 
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import UNTRAINED, colour, shown, title
+from wmhlib.evaluation.names import colour, in_words, of_losses, shown, title
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds
+from wmhlib.study import Study
 
 UNSEEN = {"external": "scans from centres not used in training", "holdout": "held-out scans of the training centres"}
 
@@ -41,8 +42,9 @@ def unseen_split(summary: pd.DataFrame) -> str:
     return "external" if (summary.split == "external").any() else "holdout"
 
 
-def _own(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    return table[(table.split == split) & ~table.loss.isin(UNTRAINED)]
+def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
+    """Whether all scans of the split that the front page reports are synthetic."""
+    return all(map(study.is_synthetic, cohort.flair[cohort.split == unseen_split(summary)]))
 
 
 def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd.DataFrame]]:
@@ -51,10 +53,10 @@ def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd
     split, scores = unseen_split(tables["summary"]), tables["froc_scores"]
     for key in QUESTIONS:
         if key == "dice":
-            values = _own(tables["summary"], split).set_index("loss").dice_mean
+            values = of_losses(tables["summary"], split).set_index("loss").dice_mean
             pairs = tables["comparisons"][tables["comparisons"].metric == "dice"]
         else:
-            values = _own(scores[scores.lesions == key], split).set_index("loss").score
+            values = of_losses(scores[scores.lesions == key], split).set_index("loss").score
             pairs = tables["froc_comparisons"][tables["froc_comparisons"].lesions == key]
         pairs = pairs[pairs.split == split]
         compared = {*pairs.loss, *pairs.against} or set(values.index)
@@ -64,9 +66,7 @@ def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd
 
 
 def _listed(losses: Sequence[str]) -> str:
-    names = [title(loss) for loss in losses]
-    words = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    return f"the {words} loss{'es' * (len(names) > 1)}"
+    return f"the {in_words([title(loss) for loss in losses])} loss{'es' * (len(losses) > 1)}"
 
 
 def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -133,7 +133,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
     trainings = (
         "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
     )
-    return f"{text} This rests on {int(_own(tables['summary'], split).subjects.max())} scans and {trainings}."
+    return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
 
 
 def _singular(does: str) -> str:
@@ -163,7 +163,7 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         of the column's range, None where undefined.
     """
     split = unseen_split(tables["summary"])
-    summary = _own(tables["summary"], split).set_index("loss")
+    summary = of_losses(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
     columns, cells = [], {name: [] for name in names}
     for metric in COLUMNS:
@@ -178,7 +178,9 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         _add_cells(cells, parts.astype(float), "{:.2f}".format, True)
     for kind in ("all", "small"):
         scores = tables["froc_scores"]
-        own = _own(scores[scores.lesions == kind], split).set_index("loss").reindex(names)[["score", "low", "high"]]
+        own = (
+            of_losses(scores[scores.lesions == kind], split).set_index("loss").reindex(names)[["score", "low", "high"]]
+        )
         columns.append(("Detected at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
         _add_cells(cells, own, "{:.0%}".format, True)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
@@ -203,24 +205,17 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
     finite = values[np.isfinite(values)]
     low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
     means = values[:, 0]
-    best = (np.nanmax(means) if higher_is_better else np.nanmin(means)) if np.isfinite(means).any() else np.nan
-    shown_best = text(best) if np.isfinite(best) else ""
-    alone = sum(text(mean) == shown_best for mean in means if np.isfinite(mean)) == 1  # a tie is no lead
-    for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
-        if not np.isfinite(mean):
-            cells[name].append({"text": "—", "interval": "", "best": False, "at": None, "low": None, "high": None})
-            continue
-        ends = [100 * (end - low) / span if np.isfinite(end) else None for end in (mean, lowest, highest)]
-        cells[name].append(
-            {
-                "text": text(mean),
-                "best": alone and text(mean) == shown_best,
-                "at": ends[0],
-                "low": ends[1],
-                "high": ends[2],
-            }
-            | {"interval": f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(lowest) else ""}
+    texts = [text(mean) if np.isfinite(mean) else "—" for mean in means]
+    best = text(np.nanmax(means) if higher_is_better else np.nanmin(means)) if np.isfinite(means).any() else ""
+    leads = texts.count(best) == 1  # a tie is no lead
+    for name, shown_mean, (mean, lowest, highest) in zip(parts.index, texts, values, strict=True):
+        at, left, right = (
+            100 * (end - low) / span if np.isfinite(mean) and np.isfinite(end) else None
+            for end in (mean, lowest, highest)
         )
+        interval = f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(mean) and np.isfinite(lowest) else ""
+        cell = {"text": shown_mean, "interval": interval, "best": leads and shown_mean == best}
+        cells[name].append(cell | {"at": at, "low": left, "high": right})
 
 
 def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
@@ -233,22 +228,20 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
         return ", ".join(f"{counts[split]} {split}" for split in splits if split in counts)
 
     drawn, real = cohort[synthetic], cohort[~synthetic]
-    trainings = f"{seeds} training run{'s' if seeds > 1 else ''} per loss"
-    if not len(real):
-        text = f"Synthetic scans ({counted(drawn)}), {trainings}."
-        return f"{text} They show how the study works, not how it performs in patients."
-    scans = f"cans from {real.centre.nunique()} centre{'s' if real.centre.nunique() > 1 else ''} ({counted(real)})"
-    return (
-        f"Synthetic scans ({counted(drawn)}) and real s{scans}, {trainings}."
-        if len(drawn)
-        else f"S{scans}, {trainings}."
-    )
+    scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []
+    if len(real):
+        centres = real.centre.nunique()
+        kind = "real scans" if len(drawn) else "scans"
+        scans.append(f"{kind} from {centres} centre{'s' if centres > 1 else ''} ({counted(real)})")
+    text = f"{' and '.join(scans)}, {seeds} training run{'s' if seeds > 1 else ''} per loss."
+    text = text[0].upper() + text[1:]
+    return text if len(real) else f"{text} They show how the study works, not how it performs in patients."
 
 
 def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> list[str]:
     """Conclusions that the study does not support, one sentence each."""
     split = unseen_split(tables["summary"])
-    subjects, centres = int(_own(tables["summary"], split).subjects.max()), tables["centres"]
+    subjects, centres = int(of_losses(tables["summary"], split).subjects.max()), tables["centres"]
     own = centres[centres.split == split].centre.nunique()
     sentences = []
     if synthetic:
@@ -259,7 +252,7 @@ def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> 
         f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
         "tested, and the intervals resample only these."
     )
-    if _own(tables["summary"], split).loss.nunique() > 2:
+    if of_losses(tables["summary"], split).loss.nunique() > 2:
         sentences.append(
             "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "
             "only."

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.evaluation import records
-from wmhlib.evaluation.names import UNTRAINED, measured_in, present, title
+from wmhlib.evaluation.names import UNTRAINED, measured_in, of_losses, present, title
 from wmhlib.report.findings import WHERE
 from wmhlib.study import Study
 
@@ -79,7 +79,7 @@ def detection_caption(detection: pd.DataFrame, split: str) -> str:
 
 def widest_gap(detection: pd.DataFrame, split: str) -> str:
     """The lesion size at which the losses differ most in the fraction detected, in one sentence."""
-    trained = detection[(detection.split == split) & ~detection.loss.isin(UNTRAINED)]
+    trained = of_losses(detection, split)
     if not len(trained):
         return "The references have no lesions."
     by_size = trained.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
@@ -108,7 +108,7 @@ def _of_size(name: str) -> str:
 def agreement_caption(agreement: pd.DataFrame, split: str) -> str:
     """Caption of volume agreement: bias, limits of agreement and ICC of every loss."""
     parts = []
-    for row in agreement[(agreement.split == split) & ~agreement.loss.isin(UNTRAINED)].itertuples():
+    for row in of_losses(agreement, split).itertuples():
         details = []
         if np.isfinite(row.lower_limit_ml):
             details.append(f"limits {row.lower_limit_ml:+.1f} to {row.upper_limit_ml:+.1f}")
@@ -144,7 +144,7 @@ def gap_caption(gap: pd.DataFrame) -> str:
 
 def density_caption(per_subject: pd.DataFrame, split: str) -> str:
     """Caption of Figure 5: how many masks are empty or have an absolute volume difference of 100 % or more."""
-    trained = per_subject[(per_subject.split == split) & ~per_subject.loss.isin(UNTRAINED)]
+    trained = of_losses(per_subject, split)
     empty = trained[trained.predicted_density_pct == 0].groupby("loss").size()
     double = trained[trained.avd_pct >= 100].groupby("loss").size()
     parts = [

@@ -45,21 +45,9 @@ def network(model: keras.Model, title: str = "") -> go.Figure:
         y = y + lift * np.sin(np.linspace(0, np.pi, 20))
         line = {"color": "#999999", "width": 1.5 if across else 2.5}
         figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
-    for kind, (words, colour) in BOXES.items():
-        own = [n for n, node in enumerate(nodes) if type(node).__name__ == kind]
-        sizes = [8 + 4 * np.log2(nodes[n].output.shape[-1]) for n in own]
-        shapes = [" × ".join(map(str, nodes[n].output.shape[1:])) for n in own]
-        figure.add_scatter(
-            x=own,
-            y=level[own],
-            mode="markers+text",
-            marker={"symbol": "square", "size": sizes, "color": colour, "opacity": 1},
-            text=[str(nodes[n].output.shape[-1]) for n in own],
-            textfont={"color": "white", "size": 11},
-            customdata=shapes,
-            hovertemplate=words + ": %{customdata}<extra></extra>",
-            name=words,
-        )
+    sizes = [8 + 4 * np.log2(node.output.shape[-1]) for node in nodes]
+    hover = [f"{BOXES[type(node).__name__][0]}: {_shape(node)}" for node in nodes]
+    _add_boxes(figure, nodes, range(len(nodes)), level, sizes, hover)
     sides = sorted(set(level))
     ticks = [f"{round(full * 2**side)} px" for side in sides]
     figure.update_yaxes(tickvals=sides, ticktext=ticks, showgrid=False, zeroline=False, range=[min(sides) - 0.5, 0.75])
@@ -82,6 +70,7 @@ def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "
     layers = [layer for layer in features.layers if _drawn(layer) and type(layer).__name__ != "InputLayer"]
     taps = {tensor._keras_history.operation.name for tensor in features.outputs}
     steps, end = np.arange(1, len(layers) + 1), len(layers) + 1
+    hover = [f"{layer.name}: {_shape(layer)}" for layer in layers]
     figure = go.Figure()
     grey, orange = {"color": "#999999", "width": 2}, {"color": "#b8860b", "width": 2, "dash": "dot"}
     for number, column in enumerate([n for n, layer in zip(steps, layers, strict=True) if layer.name in taps], start=1):
@@ -95,31 +84,15 @@ def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "
         )
         difference = f"tap {number}: ‖ difference ‖² / N"
         figure.add_annotation(x=column, y=0.5, text=difference, showarrow=False, bgcolor="white")
-    for name, (height, picture) in zip(seen, zip((1, 0), seen.values(), strict=True), strict=True):
+    for height, (name, picture) in zip((1, 0), seen.items(), strict=True):
         figure.add_scatter(
             x=[0.4, steps[-1]], y=[height, height], mode="lines", line=grey, hoverinfo="skip", showlegend=False
         )
         place = {"x": 0, "y": height, "sizex": 0.8, "sizey": 0.8, "xanchor": "center", "yanchor": "middle"}
         figure.add_layout_image(source=png_uri(picture), xref="x", yref="y", **place)
         figure.add_annotation(x=0, y=height + 0.49, text=name, showarrow=False)
-        for kind, (words, colour) in BOXES.items():
-            columns = [column for column, layer in zip(steps, layers, strict=True) if type(layer).__name__ == kind]
-            if columns:
-                figure.add_scatter(
-                    x=columns,
-                    y=[height] * len(columns),
-                    mode="markers+text",
-                    marker={"symbol": "square", "size": 38, "color": colour, "opacity": 1},
-                    text=[str(layers[column - 1].output.shape[-1]) for column in columns],
-                    textfont={"color": "white", "size": 12},
-                    hovertext=[
-                        f"{layers[n - 1].name}: " + " × ".join(map(str, layers[n - 1].output.shape[1:]))
-                        for n in columns
-                    ],
-                    hoverinfo="text",
-                    name=words.removesuffix(", norm, leaky ReLU"),
-                    showlegend=bool(height),
-                )
+        heights, sizes = np.full(len(steps), height), np.full(len(steps), 38)
+        _add_boxes(figure, layers, steps, heights, sizes, hover, without=", norm, leaky ReLU", legend=bool(height))
     figure.add_annotation(x=end, y=0.5, text="<b>L</b>", showarrow=False, bgcolor="white", font={"size": 20})
     same = "the same weights in both paths"
     figure.add_annotation(x=(1 + steps[-1]) / 2, y=1.53, text=same, showarrow=False, font={"color": "#666666"})
@@ -127,6 +100,30 @@ def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "
     return figure.update_layout(
         height=430, title=title, legend={"orientation": "h"}, template="plotly_white", margin={"l": 10, "r": 10}
     )
+
+
+def _add_boxes(figure: go.Figure, layers, x, y, sizes, hover, without: str = "", legend: bool = True) -> None:
+    """A box per layer with its filters in it; `without` are words to leave out of the legend's names in `BOXES`."""
+    for kind, (words, colour) in BOXES.items():
+        own = [n for n, layer in enumerate(layers) if type(layer).__name__ == kind]
+        if not own:
+            continue
+        figure.add_scatter(
+            x=[x[n] for n in own],
+            y=[y[n] for n in own],
+            mode="markers+text",
+            marker={"symbol": "square", "size": [sizes[n] for n in own], "color": colour, "opacity": 1},
+            text=[str(layers[n].output.shape[-1]) for n in own],
+            textfont={"color": "white", "size": 11},
+            hovertext=[hover[n] for n in own],
+            hoverinfo="text",
+            name=words.removesuffix(without),
+            showlegend=legend,
+        )
+
+
+def _shape(layer: keras.layers.Layer) -> str:
+    return " × ".join(map(str, layer.output.shape[1:]))
 
 
 def _drawn(layer: keras.layers.Layer) -> bool:

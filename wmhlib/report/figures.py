@@ -15,7 +15,7 @@ import plotly.io
 from IPython.display import Markdown, display
 
 from wmhlib.evaluation.froc import LESIONS, RATES
-from wmhlib.evaluation.names import UNTRAINED, colour, measured_in, present, title
+from wmhlib.evaluation.names import UNTRAINED, colour, measured_in, of_losses, present, title
 from wmhlib.evaluation.tables import over_seeds
 from wmhlib.metrics import METRICS
 
@@ -180,7 +180,7 @@ def calibration(table: pd.DataFrame, split: str) -> go.Figure:
 def volume_agreement(volumes: pd.DataFrame, table: pd.DataFrame, split: str) -> go.Figure:
     """Bland-Altman plot: predicted minus reference volume against their mean, one panel per loss, with bias and
     limits."""
-    trained = volumes[(volumes.split == split) & ~volumes.loss.isin(UNTRAINED)]
+    trained = of_losses(volumes, split)
     means = trained.groupby(["loss", "subject"])[["reference_ml", "predicted_ml"]].mean().reset_index()
     means["mean_ml"] = (means.reference_ml + means.predicted_ml) / 2
     means["difference_ml"] = means.predicted_ml - means.reference_ml

@@ -4,15 +4,12 @@ significant if its 95 % interval excludes zero and the p value of the paired tes
 for the losses compared in that metric (D-019). If no difference is significant, the sentence says so.
 """
 
-import html
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
 from wmhlib.evaluation.froc import LESIONS, RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import UNTRAINED, shown, title
+from wmhlib.evaluation.names import UNTRAINED, of_losses, shown, title
 from wmhlib.metrics import METRICS
 
 WHERE = {"holdout": "the held-out subjects", "external": "the external subjects"}
@@ -46,7 +43,7 @@ def _p(value: float) -> str:
 def leaders(table: pd.DataFrame, split: str) -> list[str]:
     """The trained loss with the best mean Dice and lesion recall in a split; none is named if the metric is undefined
     for a mask."""
-    losses = table[(table.split == split) & ~table.loss.isin(UNTRAINED)].set_index("loss")
+    losses = of_losses(table, split).set_index("loss")
     sentences = []
     for metric in ("dice", "lesion_recall") if len(losses) else ():
         if count := int(losses[f"{metric}_undefined"].sum()):
@@ -103,7 +100,8 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
 
 def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> list[str]:
     """The losses that detect most and fewest small lesions, with their false positives per scan."""
-    small = detection[(detection.split == split) & (detection.from_mm3 < SMALL_MM3) & ~detection.loss.isin(UNTRAINED)]
+    small = of_losses(detection, split)
+    small = small[small.from_mm3 < SMALL_MM3]
     if not len(small):
         return []
     rate = small.groupby("loss").apply(lambda rows: np.average(rows.detected, weights=rows.lesions)).sort_values()
@@ -239,71 +237,6 @@ def gaps(gap: pd.DataFrame) -> list[str]:
         text = f"{title(row.loss)} {row.gap:+.2f}"
         parts.append(text + (f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""))
     return [f"Drop in mean Dice from the held-out to the external subjects, smallest first: {', '.join(parts)}."]
-
-
-def cohort(loads: pd.DataFrame) -> str:
-    """What notebook 01 shows, from `lesion_loads.csv`: who is unseen, how imbalanced the classes are, how much loads vary."""
-    unseen = loads[loads.split == "external"]
-    text = f"The cohort has {len(loads)} scans, {loads.split.eq('training').sum()} of them for training"
-    if len(unseen):
-        text += f" and {len(unseen)} external ones, of {_listed(sorted(unseen.centre.unique()))}"
-    density = loads.positive_class_density_pct.median()
-    text += (
-        f". Lesions fill a median of {density:.2g} % of a volume: a mask without any lesion is right in "
-        f"{100 - density:.2f} % of the voxels and detects nothing."
-    )
-    if not loads.lesions.any():
-        return text
-    centres = loads.groupby("centre").volume_ml.median().sort_values()
-    lowest, highest = (
-        f"{_short(centres[name])} ml at {_listed([name])}" for name in (centres.index[0], centres.index[-1])
-    )
-    return (
-        f"{text} The median load is {lowest} and {highest}; the largest is {_short(loads.volume_ml.max())} ml. In the median "
-        f"scan, half of the lesions are smaller than {_short(loads.median_lesion_mm3.median())} mm³."
-    )
-
-
-def preparation(ceilings: pd.DataFrame, index: pd.DataFrame, size: int) -> str:
-    """What notebook 02 shows, from `ceilings.csv` and the `index.csv` of the slices: what resampling costs, how few slices hold
-    lesions."""
-    measured, holding = ceilings.dropna(subset="dice"), index[index.lesion_density_pct > 0]
-    centres, text = measured.groupby("centre").dice.mean().sort_values(), ""
-    if len(measured):
-        text = (
-            f"On slices of {size} × {size} pixels, the ceiling of Dice is {centres.iloc[0]:.2f} on average at "
-            f"{_listed(centres.index[:1])} and {centres.iloc[-1]:.2f} at {_listed(centres.index[-1:])}; the lowest scan has "
-            f"{measured.dice.min():.2f}. "
-        )
-    text += f"Of {len(index)} slices for training and validation, {len(holding) / len(index):.0%} hold a lesion"
-    return text + (
-        f"; in these it fills a median of {holding.lesion_density_pct.median():.2g} % of the pixels."
-        if len(holding)
-        else "."
-    )
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names from data, such as those of centres, as Markdown shows them."""
-    return ", ".join(map(html.escape, names))
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def segmented(table: pd.DataFrame) -> str:
-    """What notebook 07 shows, from its table of scans: how many masks there are, how much lesion, and how many to doubt."""
-    done = table[table.status == "done"]
-    text = f"{len(done)} of {len(table)} scans {'has' if len(done) == 1 else 'have'} a mask."
-    if not len(done):
-        return text
-    empty, doubtful = int((done.lesions == 0).sum()), int((done.warnings.fillna("") != "").sum())
-    text += (
-        f" The median mask has {_short(done.volume_ml.median())} ml in {done.lesions.median():.0f} lesions; volumes are "
-        f"{_short(done.volume_ml.min())} to {_short(done.volume_ml.max())} ml. Empty masks: {empty}. Masks with a warning: "
-    )
-    return text + (f"{doubtful}, to be looked at first." if doubtful else "none, which does not make them right.")
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation import scoring
-from wmhlib.evaluation.names import UNTRAINED, shown, title
+from wmhlib.evaluation.names import of_losses, shown, title
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
 from wmhlib.report.pages import templates
@@ -34,7 +34,7 @@ def study_page(study: Study) -> str:
         )
     subjects, seeds = load_cohort(study), len(study.config.seeds)
     split, synthetic = answer.unseen_split(tables["summary"]), subjects.flair.map(study.is_synthetic)
-    only_synthetic = bool(synthetic[subjects.split == split].all())
+    only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
     return templates.get_template("results.md.j2").render(
         study=study,
         command=f"make report CONFIG=config/{study.path.name}",
@@ -56,7 +56,7 @@ def study_page(study: Study) -> str:
 
 def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
     """The mean of every metric with its 95 % interval, one row per loss."""
-    rows = _of_split(summary, split)
+    rows = of_losses(summary, split)
     cells = {"loss": rows.loss.map(title)}
     for name, metric in METRICS.items():
         cells[metric.title] = [
@@ -68,7 +68,7 @@ def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
 
 def by_centre(centres: pd.DataFrame, split: str) -> pd.DataFrame:
     """The mean Dice of every loss at every centre, and the mean of the centres; no rows if there is one centre."""
-    dice = _of_split(centres, split).pivot_table("dice_mean", "loss", "centre", sort=False)
+    dice = of_losses(centres, split).pivot_table("dice_mean", "loss", "centre", sort=False)
     if len(dice.columns) < 2:
         return pd.DataFrame()
     dice["mean of the centres"] = dice.mean(axis=1)
@@ -77,7 +77,7 @@ def by_centre(centres: pd.DataFrame, split: str) -> pd.DataFrame:
 
 def by_size(detection: pd.DataFrame, split: str) -> pd.DataFrame:
     """The per cent of lesions detected, one row per loss, one column per size with its number of lesions."""
-    rows = _of_split(detection, split).sort_values("from_mm3", kind="stable")
+    rows = of_losses(detection, split).sort_values("from_mm3", kind="stable")
     rows = rows.assign(size=rows["size"] + " (" + rows.lesions.astype(str) + ")")
     table = (100 * rows.pivot_table("detected", "loss", "size", sort=False)).round(0).astype("Int64")
     return table.rename(index=title).reset_index()
@@ -87,10 +87,6 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     """The header and rows of a table as text for Markdown."""
     cells = [list(table.columns), *table.astype(object).where(table.notna(), "—").values.tolist()]
     return [[str(cell).replace("|", "\\|") for cell in row] for row in cells]
-
-
-def _of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    return table[(table.split == split) & ~table.loss.isin(UNTRAINED)]
 
 
 def index(folder: PathLike = PAGES) -> str:

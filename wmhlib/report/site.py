@@ -91,7 +91,7 @@ def write_site(study: Study) -> Path:
     tables = scoring.load_tables(study)
     per_subject = tables["per_subject"]
     split = answer.unseen_split(tables["summary"])
-    only_synthetic = bool(synthetic[subjects.split == split].all())
+    only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)

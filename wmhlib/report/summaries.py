@@ -1,9 +1,56 @@
-"""What a notebook on networks and training has shown, in sentences computed from its own tables.
+"""What each notebook but 05 has shown, in sentences computed from its own tables.
 
-Input: tables and numbers of notebooks 03, 04 and 06. Output: Markdown.
+Input: tables and numbers of the notebook. Output: Markdown.
 """
 
+import html
+from collections.abc import Iterable
+
 import pandas as pd
+
+from wmhlib.evaluation.names import in_words
+
+
+def cohort(loads: pd.DataFrame) -> str:
+    """What notebook 01 shows, from `lesion_loads.csv`: who is unseen, how imbalanced the classes are, how much loads vary."""
+    unseen = loads[loads.split == "external"]
+    text = f"The cohort has {len(loads)} scans, {loads.split.eq('training').sum()} of them for training"
+    if len(unseen):
+        text += f" and {len(unseen)} external ones, of {_escaped(sorted(unseen.centre.unique()))}"
+    density = loads.positive_class_density_pct.median()
+    text += (
+        f". Lesions fill a median of {density:.2g} % of a volume: a mask without any lesion is right in "
+        f"{100 - density:.2f} % of the voxels and detects nothing."
+    )
+    if not loads.lesions.any():
+        return text
+    centres = loads.groupby("centre").volume_ml.median().sort_values()
+    lowest, highest = (
+        f"{_short(centres[name])} ml at {_escaped([name])}" for name in (centres.index[0], centres.index[-1])
+    )
+    return (
+        f"{text} The median load is {lowest} and {highest}; the largest is {_short(loads.volume_ml.max())} ml. In the median "
+        f"scan, half of the lesions are smaller than {_short(loads.median_lesion_mm3.median())} mm³."
+    )
+
+
+def preparation(ceilings: pd.DataFrame, index: pd.DataFrame, size: int) -> str:
+    """What notebook 02 shows, from `ceilings.csv` and the `index.csv` of the slices: what resampling costs, how few slices hold
+    lesions."""
+    measured, holding = ceilings.dropna(subset="dice"), index[index.lesion_density_pct > 0]
+    centres, text = measured.groupby("centre").dice.mean().sort_values(), ""
+    if len(measured):
+        text = (
+            f"On slices of {size} × {size} pixels, the ceiling of Dice is {centres.iloc[0]:.2f} on average at "
+            f"{_escaped(centres.index[:1])} and {centres.iloc[-1]:.2f} at {_escaped(centres.index[-1:])}; the lowest scan has "
+            f"{measured.dice.min():.2f}. "
+        )
+    text += f"Of {len(index)} slices for training and validation, {len(holding) / len(index):.0%} hold a lesion"
+    return text + (
+        f"; in these it fills a median of {holding.lesion_density_pct.median():.2g} % of the pixels."
+        if len(holding)
+        else "."
+    )
 
 
 def changed_costs(costs: pd.DataFrame, remark: str = "") -> str:
@@ -50,7 +97,7 @@ def networks(judged: pd.DataFrame, weights: int, origins: dict[str, dict], lesio
     everything = judged.loc["everything"]
     worse = list(everything[everything > 1].index)
     sentences.append(
-        f"A mask that marks everything costs more than an empty one under {_listed(worse)}."
+        f"A mask that marks everything costs more than an empty one under {in_words(worse)}."
         if worse
         else "Under no loss does a mask that marks everything cost more than an empty one."
     )
@@ -58,7 +105,7 @@ def networks(judged: pd.DataFrame, weights: int, origins: dict[str, dict], lesio
     lenient = list(judged.columns[wide < thin])
     if lenient:
         sentences.append(
-            f"{_listed(lenient)} {'prefers' if len(lenient) == 1 else 'prefer'} a mask that is too wide to one that is too thin."
+            f"{in_words(lenient)} {'prefers' if len(lenient) == 1 else 'prefer'} a mask that is too wide to one that is too thin."
         )
     everything_wins = 2 * (0.1 + 0.8 * lesion_fraction) / (1.1 + 0.8 * lesion_fraction)
     perfect = 1.8 * lesion_fraction / (0.1 + 1.8 * lesion_fraction)
@@ -111,5 +158,24 @@ def moves(table: pd.DataFrame) -> str:
     )
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+def segmented(table: pd.DataFrame) -> str:
+    """What notebook 07 shows, from its table of scans: how many masks there are, how much lesion, and how many to doubt."""
+    done = table[table.status == "done"]
+    text = f"{len(done)} of {len(table)} scans {'has' if len(done) == 1 else 'have'} a mask."
+    if not len(done):
+        return text
+    empty, doubtful = int((done.lesions == 0).sum()), int((done.warnings.fillna("") != "").sum())
+    text += (
+        f" The median mask has {_short(done.volume_ml.median())} ml in {done.lesions.median():.0f} lesions; volumes are "
+        f"{_short(done.volume_ml.min())} to {_short(done.volume_ml.max())} ml. Empty masks: {empty}. Masks with a warning: "
+    )
+    return text + (f"{doubtful}, to be looked at first." if doubtful else "none, which does not make them right.")
+
+
+def _escaped(names: Iterable[str]) -> str:
+    """Names from data, such as those of centres, as Markdown shows them."""
+    return ", ".join(map(html.escape, names))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
