@@ -50,6 +50,8 @@ FREESURFER = {
 }
 GONE = "remove it from the folder"
 
+NUCLEI = Tissue.THALAMUS, Tissue.STRIATUM, Tissue.PALLIDUM
+
 IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBELLAR_WHITE, Tissue.VESSEL)])
 """For each number of `Tissue`, whether it belongs to the brain, including the ventricles."""
 
@@ -58,8 +60,7 @@ class Head(NamedTuple):
     """A head at 1 mm with axes to right, anterior, superior."""
 
     tissue: np.ndarray  # uint8, numbers of `Tissue`
-    white: np.ndarray  # uint8, fraction of white matter in a voxel; 255 is 1
-    fluid: np.ndarray  # the same for everything outside the brain, including fluid in the sulci
+    parts: np.ndarray  # uint8, 255 is 1: fractions of white matter, of all outside the brain, of ventricle in a voxel
     outward: np.ndarray  # on every fourth voxel: displacement (x, y, z) of tissue if the ventricles widen by 1 mm
     centre: np.ndarray  # the voxel at the centre of the brain
 
@@ -83,7 +84,7 @@ def heads(folder: PathLike | None) -> list[Path | None]:
     return [None, *maps]
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=24)
 def head(path: Path | None) -> Head:
     """The template (None) or a label map.
 
@@ -114,7 +115,7 @@ def _template() -> Head:
     _draw_face(tissue[:, 125:236, :80], ~brain[:, 125:236, :80], x, y[:, 125:236], z[:, :, :80])
     inner = (slice(46, 167), slice(30, 191), slice(30, 137))
     _name_parts(tissue[inner], brain[inner], x[46:167], y[:, 30:191], z[:, :, 30:137])
-    return _finished(tissue, white * (tissue == Tissue.WHITE), fluid)
+    return _finished(tissue, white * ~np.isin(tissue, NUCLEI), fluid)
 
 
 def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
@@ -137,7 +138,7 @@ def _name_parts(tissue: np.ndarray, brain: np.ndarray, x, y, z) -> None:
 def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
     """Add CSF, skull, fat and skin around the template's brain, in place, by distance from it in steps of 0.5 mm."""
     full = ndimage.binary_closing(brain[1::3, 1::3, 1::3], iterations=4)
-    away = 3 * ndimage.distance_transform_edt(~full).astype(np.float32)
+    away = 3 * ndimage.gaussian_filter(ndimage.distance_transform_edt(~full).astype(np.float32), 1)
     axes = [np.arange(count) for count in tissue.shape]
     away = along(away, [interpolation(axis, axis[1::3]) for axis in axes]) - 2 + 2 * np.maximum(0, -z / 40 - 0.6)
     shells = ("CSF", 5), ("BONE", 4), ("MARROW", 3), ("BONE", 3), ("FAT", 7), ("SKIN", 4), (None, 500)
@@ -179,16 +180,26 @@ def _label_map(path: Path) -> Head:
     tissue = tissue[:, :, max(0, brain[0] - 50) :]
     occupied = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in occupied)], 2)
-    coarse = tissue[::2, ::2, ::2]
-    fat = 2 * ndimage.distance_transform_edt(coarse != 0) < 8
-    fat |= ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
-    pieces, _ = ndimage.label(coarse)
-    stray = (pieces > 0) & (pieces != np.bincount(pieces[pieces > 0]).argmax())
-    fat, stray = (part.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(map(slice, tissue.shape))] for part in (fat, stray))
-    tissue[fat & (tissue == Tissue.MUSCLE)] = Tissue.FAT
-    tissue[stray & (tissue > Tissue.CHOROID)] = 0
+    _name_scalp(tissue)
     masks = tissue == Tissue.WHITE, ~IN_BRAIN[tissue]
     return _finished(tissue, *(255 * ndimage.gaussian_filter(mask.astype(np.float32), 0.8) for mask in masks))
+
+
+def _name_scalp(tissue: np.ndarray) -> None:
+    """Label skin, fat and marrow of a label map by their depth, and remove stray pieces, in place."""
+    coarse = tissue[::2, ::2, ::2]
+    pieces, _ = ndimage.label(coarse)
+    main = pieces == np.bincount(pieces[pieces > 0]).argmax()
+    eyes = ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
+    depth = ndimage.gaussian_filter(2 * ndimage.distance_transform_edt(main).astype(np.float32), 0.7)
+    back = [interpolation(np.arange(count), np.arange(0, count, 2)) for count in tissue.shape]
+    depth, orbit, inside = (along(part.astype(np.float32), back) for part in (depth, eyes, main))
+    scalp = np.isin(tissue, (Tissue.MUSCLE, Tissue.SKIN))
+    tissue[scalp & ((depth < 8) | (orbit > 0.5))] = Tissue.FAT
+    tissue[scalp & (depth < 2.5)] = Tissue.SKIN
+    tissue[(inside < 0.5) & (tissue > Tissue.CHOROID)] = 0
+    inner = ndimage.binary_erosion(np.isin(tissue, (Tissue.BONE, Tissue.MARROW)), iterations=2)
+    tissue[inner] = Tissue.MARROW
 
 
 def _finished(tissue: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> Head:
@@ -197,5 +208,6 @@ def _finished(tissue: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> Head:
     outward = np.stack(np.gradient(distance, 4.0)) * np.exp(-distance / 14)
     brain = IN_BRAIN[tissue]
     middle = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]
-    parts = (np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (white, fluid))
-    return Head(np.ascontiguousarray(tissue), *parts, outward.astype(np.float32), np.array(middle))
+    ventricle = 255 * ndimage.gaussian_filter((tissue == Tissue.VENTRICLE).astype(np.float32), 0.8)
+    parts = np.stack([np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (white, fluid, ventricle)])
+    return Head(np.ascontiguousarray(tissue), parts, outward.astype(np.float32), np.array(middle))

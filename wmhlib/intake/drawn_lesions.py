@@ -18,6 +18,7 @@ def lesions(
     random: np.random.Generator,
     axes: Axes,
     white: np.ndarray,
+    below: np.ndarray,
     away: np.ndarray,
     place: np.ndarray,
     rough: np.ndarray,
@@ -27,7 +28,8 @@ def lesions(
 ) -> np.ndarray:
     """The height of lesions, 0 to 1, of about `load_ml`, of which the share `plaques` is drawn as plaques.
 
-    `away` are mm from the ventricles, `place` is as in `Bent`; `rough` and `patches` are fields of 5 and 11 mm.
+    `white` is the fraction of white matter, `below` the mask of brainstem and cerebellar white matter, where plaques may
+    also lie. `away` are mm from the ventricles, `place` is as in `Bent`; `rough` and `patches` are fields of 5 and 11 mm.
     """
     voxel_mm3 = float(np.prod([axis[1] - axis[0] for axis in axes]))
     allowed = (white > 0.5) & (place[2] > -26)
@@ -47,13 +49,17 @@ def lesions(
     number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160) * min(1, load_ml / 2.5))
     size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / max(number, 1), 24, 70))
     volumes_mm3 = size_mm3 * random.lognormal(-0.3, 0.8, number)
-    height = np.maximum(height, _ovals(random, axes, allowed & (away > 2), volumes_mm3, longest_mm=7, edge=3))
+    height = np.maximum(height, _ovals(random, axes, allowed & (away > 2), volumes_mm3, 7, 3, rough))
     if plaques_mm3:  # half of them touch or lie near the ventricles
         volumes_mm3 = random.lognormal(np.log(250), 1, 400)
         volumes_mm3 = volumes_mm3[: np.searchsorted(volumes_mm3.cumsum(), plaques_mm3) + 1]
         for where, some in ((allowed & (away < 10), volumes_mm3[::2]), (allowed, volumes_mm3[1::2])):
-            height = np.maximum(height, _ovals(random, axes, where, some, longest_mm=12, edge=5))
-    return np.clip(height * (1 + 0.12 * rough), 0, 1) * np.clip((white - 0.2) / 0.3, 0, 1) * (place[2] > -30)
+            height = np.maximum(height, _ovals(random, axes, where, some, 12, 5, rough))
+    height *= np.clip((white - 0.2) / 0.3, 0, 1) * (place[2] > -30)
+    if plaques_mm3:
+        volumes_mm3 = random.lognormal(np.log(120), 0.8, random.integers(0, 4))
+        height = np.maximum(height, _ovals(random, axes, below, volumes_mm3, 6, 4, rough))
+    return np.clip(height * (1 + 0.12 * rough), 0, 1)
 
 
 def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: float) -> np.ndarray:
@@ -64,11 +70,12 @@ def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: floa
 
 
 def _ovals(
-    random, axes: Axes, allowed: np.ndarray, volumes_mm3: np.ndarray, longest_mm: float, edge: float
+    random, axes: Axes, allowed: np.ndarray, volumes_mm3, longest_mm: float, edge: float, rough: np.ndarray
 ) -> np.ndarray:
     """Ovals at random places of a mask, of these volumes at half their height: the highest at each voxel.
 
-    Radii are 1.1 mm to `longest_mm` before they are stretched; the larger `edge`, the steeper the border.
+    Radii are 1.1 mm to `longest_mm` before they are stretched; the larger `edge`, the steeper the border, which the
+    field `rough` makes irregular.
     """
     height = np.zeros(allowed.shape, np.float32)
     places = np.flatnonzero(allowed)
@@ -83,6 +90,7 @@ def _ovals(
             near = np.flatnonzero(np.abs(axis - axis[index]) < 2.2 * size)
             box.append(slice(near[0], near[-1] + 1))
             squares.append(((axis[box[-1]] - axis[index]) / size) ** 2)
-        profile = np.exp2(-((squares[0][:, None, None] + squares[1][:, None] + squares[2]) ** (edge / 2)))
-        height[tuple(box)] = np.maximum(height[tuple(box)], profile * random.uniform(0.8, 1.1))
+        where = tuple(box)
+        away = (squares[0][:, None, None] + squares[1][:, None] + squares[2]) * np.exp(-0.45 * rough[where])
+        height[where] = np.maximum(height[where], np.exp2(-(away ** (edge / 2))) * random.uniform(0.8, 1.1))
     return height

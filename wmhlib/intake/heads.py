@@ -16,12 +16,12 @@ from wmhlib.intake.scanner import Centre
 
 
 class Bent(NamedTuple):
-    """A head on a subject's grid: `tissue`, `white` and `fluid` as in `Head`, and each voxel's position in it (`place`,
-    mm)."""
+    """A head on a subject's grid: its `tissue`, the `box` around its brain, and in this box, as fractions from 0 to 1,
+    the `parts` of `Head` and each voxel's position in the head (`place`, mm)."""
 
     tissue: np.ndarray
-    white: np.ndarray
-    fluid: np.ndarray
+    box: tuple[slice, ...]
+    parts: np.ndarray
     place: np.ndarray
 
 
@@ -54,40 +54,66 @@ def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float
     for part, middle, count in zip(place, head.centre, head.tissue.shape, strict=True):
         flat *= count
         flat += np.clip(part + np.float32(middle + 0.5), 0, count - 1).astype(np.int32)
-    return Bent(head.tissue.ravel()[flat], head.white.ravel()[flat], head.fluid.ravel()[flat], place)
+    tissue = head.tissue.ravel()[flat]
+    brain = IN_BRAIN[tissue]
+    ends = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+    box = tuple(slice(first, last + 1) for first, last in ends)
+    parts = np.stack([part.ravel()[flat[box]] for part in head.parts]) / np.float32(255)
+    for part in parts:  # the value of the nearest voxel has steps, and borders would have teeth
+        ndimage.gaussian_filter(part, 0.35, truncate=3, output=part)
+    return Bent(tissue, box, parts, place[:, *box])
 
 
 def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, load_ml: float) -> Painted:
     """A head with the contrast of a centre and about `load_ml` of lesions."""
     age = random.normal(0, 1)
-    tissue, white, fluid, place = bent(random, head, axes, widening_mm=float(np.clip(1.2 + 1.2 * age, -1, 5)))
-    sulci = 80 - 24 * float(np.clip(age, -1.5, 2))
+    head_tissue, box, parts, place = bent(random, head, axes, float(np.clip(1.2 + 1.2 * age, -1, 5)))
+    sulci = np.float32(0.52 - 0.1 * np.clip(age, -1.5, 2))  # from this fraction on, a voxel of the cortex is fluid
+    white, fluid, ventricle = parts
+    tissue = head_tissue[box]  # a view: changes are those of the head
     tissue[(tissue == Tissue.CORTEX) & (fluid > sulci)] = Tissue.CSF
     tissue[(tissue == Tissue.CSF) & (fluid < sulci)] = Tissue.CORTEX
+    tissue[(tissue == Tissue.VENTRICLE) & (ventricle < 0.5)] = Tissue.WHITE
     fine, broad = smooth_field(random, axes, 2.4), smooth_field(random, axes, 22)
-    image = _levels(random, site)[tissue] * _texture(tissue, fine * random.uniform(0.8, 1.7), broad)
+    levels, width = _levels(random, site), random.uniform(0.03, 0.08)
+    image = levels[head_tissue]
+    fractions = step(white - 0.5, width), step(fluid - sulci, 1.5 * width), step(ventricle - 0.5, 2 * width)
+    ndimage.gaussian_filter(image, 0.6, truncate=2, output=image)  # of the skull and what is outside of it
+    image[box] = _mixed(image[box], levels, tissue, *fractions)
+    image *= _texture(head_tissue, fine * random.uniform(0.8, 1.7), broad)
     if site.stripped:
-        image[tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is dim
-    brain = IN_BRAIN[tissue]
-    kept = _soft(brain, axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
-    lesion, pathology = np.zeros_like(image), np.zeros(tissue.shape, bool)
+        image[head_tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is dim
+    kept = _soft(IN_BRAIN[head_tissue], axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
+    lesion, pathology = np.zeros_like(image), np.zeros(image.shape, bool)
 
     # what lies inside the brain is drawn in the box around it
-    found = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    box = tuple(slice(first, last + 1) for first, last in found)
     axes = [axis[part] for axis, part in zip(axes, box, strict=True)]
-    tissue, image_in, broad, place = tissue[box], image[box], broad[box], place[:, *box]
+    image_in, broad = image[box], broad[box]
     away, rough, patches = _away(tissue, axes), smooth_field(random, axes, 5), smooth_field(random, axes, 11)
-    matter = (tissue == Tissue.WHITE) * (white[box] / np.float32(255))
-    height = lesions(random, axes, matter, away, place, rough, patches, load_ml, site.plaques)
+    matter = (tissue == Tissue.WHITE) * white
+    below = (tissue == Tissue.STEM) | (tissue == Tissue.CEREBELLAR_WHITE)
+    height = lesions(random, axes, matter, below, away, place, rough, patches, load_ml, site.plaques)
     bright = site.lesion * random.uniform(0.85, 1.15)
     paired = smooth_field(random, [np.abs(axes[0]), axes[1], axes[2]], 16)  # symmetric, like tracts and gyri
-    _add_bright(random, site, image_in, tissue, away, place, (rough, patches, broad, paired), bright, height)
+    _add_bright(random, site, image_in, tissue, away, place, (fine[box], rough, patches, broad, paired), bright, height)
     image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
         pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
     lesion[box] = height
     return Painted(image, lesion, kept, pathology)
+
+
+def _mixed(image: np.ndarray, levels: np.ndarray, tissue: np.ndarray, white, fluid, ventricle) -> np.ndarray:
+    """An image with the brain's tissues by partial volume: cortex with white matter, nuclei with it, all with fluid."""
+    matter = levels[Tissue.CORTEX] + white * (levels[Tissue.WHITE] - levels[Tissue.CORTEX])
+    mantle = np.isin(tissue, (Tissue.WHITE, Tissue.CORTEX, Tissue.CSF))
+    matter = np.where(mantle, matter, levels[Tissue.WHITE])
+    deep = levels - levels[Tissue.WHITE]
+    deep[~IN_BRAIN[: len(deep)]] = deep[[Tissue.CORTEX, Tissue.VENTRICLE]] = 0
+    matter += ndimage.gaussian_filter(deep[tissue], 0.8, truncate=3)
+    matter += fluid * (levels[Tissue.CSF] - matter)
+    matter += ventricle * (levels[Tissue.VENTRICLE] - matter)
+    return np.where((tissue > 0) & (tissue < Tissue.VESSEL), matter, image)
 
 
 def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
@@ -136,7 +162,7 @@ def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndar
 def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
     """Add bright structures that are not lesions, in place: dirty white matter, rims, septum, tracts, cortex, choroid
     plexus, flow."""
-    rough, patches, broad, paired = fields
+    fine, rough, patches, broad, paired = fields
     patchy = np.clip(0.6 + 0.5 * patches, 0, 1.5)
     amount = random.uniform(0, 0.35) * patchy * np.exp(away / np.float32(-9))
     amount += random.uniform(0, 0.3) * patchy * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
@@ -149,11 +175,15 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
     )
     amount += np.float32(random.uniform(0.1, 1.1)) * septum
     image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
-    image[(tissue == Tissue.VENTRICLE) & (rough > 1.1) & (place[1] < 0)] = random.uniform(site.csf, 125)
+    speckled = np.clip(0.7 + 0.4 * fine, 0, 1.3)
+    flow = step(rough - np.float32(1.1), 0.15) * (place[1] < 0) + 0.25 * step(patches - random.uniform(0.5, 2), 0.4)
+    image += flow * speckled * random.uniform(0, 125 - site.csf) * (tissue == Tissue.VENTRICLE)
+    image[tissue == Tissue.CHOROID] *= speckled[tissue == Tissue.CHOROID]
     inner = np.exp(away / np.float32(-18))  # limbic cortex and insula are deep and bright on FLAIR
-    cortex = random.uniform(0, 30) * inner + random.uniform(0, 6) * paired + random.uniform(0, 6) * broad
+    cortex = random.uniform(0, 30) * inner + random.uniform(0, 6) * paired + random.uniform(2, 10) * broad
     image += cortex * (tissue == Tissue.CORTEX)
-    image += random.uniform(0, 4) * paired * (tissue == Tissue.WHITE)
+    tracts = random.uniform(1, 6) * paired + random.uniform(-6, 6) * inner + random.uniform(0, 3) * patches
+    image += tracts * (tissue == Tissue.WHITE)
     fluid = (tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE)
     image += np.clip(patches - 0.8, 0, 1) * random.uniform(0, 70) * (fluid & (place[2] < -12))
 

@@ -25,7 +25,7 @@ from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
-RECIPE = 3
+RECIPE = 4
 """Version of the simulation. It is incremented when the same seed gives other voxels, so that cohorts are never
 mixed."""
 

@@ -36,7 +36,8 @@ class Centre:
     tilt_deg: float = 0.0  # rotation of the scanner's axes about the left-right axis
     gamma: float = 1.0  # exponent of the contrast
     blur: float = 0.35  # SD of a voxel's profile, in voxels
-    sharpened: float = 0.5  # within slices, like scanners' filters
+    sharpened: float = 0.9  # within slices, like scanners' filters
+    masked: bool = False  # whether the air around the head is set to 0
     ghost: float = 0.0  # fraction of the signal that is repeated half a field of view away
     dtype: type = np.float32
     gain: float = 1.0  # stored value of intensity 1
@@ -72,8 +73,9 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         other_pathology=0.1,
         gamma=random.uniform(0.85, 1.2),
         blur=random.uniform(0.28, 0.5),
-        sharpened=random.uniform(0, 0.8),
+        sharpened=random.uniform(0.2, 1.4),
         ghost=random.choice([0, random.uniform(0, 0.02)]),
+        masked=random.random() < 0.5,
         gain=float(10 ** random.uniform(-2, 1.5)),
     )
 
@@ -101,4 +103,8 @@ def acquired(random: np.random.Generator, site: Centre, axes: Axes, fine: Axes, 
     for part in parts:
         ndimage.gaussian_filter1d(part, smooth, axis=0, output=part)
         part *= np.float32(site.noise / max(part[::4, ::4].std(), 1e-6))
-    return np.hypot(scan + parts[0], parts[1])
+    noisy = np.hypot(scan + parts[0], parts[1])
+    if site.masked:
+        head = ndimage.gaussian_filter((image > 15).astype(np.float32), 4)
+        noisy[measured(site, axes, fine, head) < 0.1] = 0
+    return noisy
