@@ -84,6 +84,8 @@ def test_the_scoreboard_marks_the_best_and_keeps_intervals_on_one_scale():
         cell["high"] for cell in first
     ) == pytest.approx(100)
     assert all(cell["low"] <= cell["at"] <= cell["high"] for cell in first)
+    assert len(board["scales"]) == 7 and board["scales"][-1].endswith("%") and board["scales"][0].count(" to ") == 1
+    assert [line.split(":")[0] for line in board["measures"]] == ["Dice", "Siamese"]
 
 
 def test_the_headline_table_has_a_column_per_loss_with_intervals_and_the_best_marked():

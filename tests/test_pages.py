@@ -237,7 +237,9 @@ def index(tmp_path_factory):
         board={
             "split": "unseen scans",
             "note": f"Means {HOSTILE}",
+            "measures": [f"{HOSTILE}: anything"],
             "columns": [("Dice", True)],
+            "scales": ["0.5 to 0.7"],
             "rows": [
                 {
                     "label": HOSTILE,
@@ -270,7 +272,9 @@ def test_index_reads_like_a_front_page(index):
         soup.select_one(".headline").get_text() == f"Use {HOSTILE}." and HOSTILE in soup.select_one(".about").get_text()
     )
     board = soup.select_one(".board")
-    assert [cell.get_text().strip() for cell in board("td")] == ["0.6", "—"] and len(board.select(".whisker")) == 1
+    assert [cell.get_text().strip() for cell in board("td")] == ["0.6", "—", "0.5 to 0.7"] and len(
+        board.select(".whisker")
+    ) == 1
     assert soup.select_one(".looks img")["alt"] == HOSTILE
     assert len(soup.select("td.number")) == 2
     assert soup.select_one(".entries a")["href"] == "05_evaluate.html"

@@ -24,9 +24,11 @@ STUDY_KEYS = {"loss", "labels", "view", "intensity", "without", "augmentation", 
 class Loss(keras.losses.Loss):
     """Base class of all losses.
 
-    A subclass defines its name, its title and colour for figures, and the labels that it is trained on:
+    A subclass defines its name, its title and colour for figures, the labels that it is trained on, and optionally
+    what it measures, in plain words for the front page:
 
         class FocalLoss(Loss, name="focal", title="Focal", colour="#882255", labels="hard"):
+            measures = "every pixel, and hard ones most"
             def __init__(self, gamma: float = 2.0): ...
             def call(self, y_true, y_pred): ...
 
@@ -35,7 +37,7 @@ class Loss(keras.losses.Loss):
     masks, (batch, size, size, 3).
     """
 
-    key = title = colour = ""
+    key = title = colour = measures = ""
     labels = "hard"
     features: keras.Model | None = None
     image = None
@@ -74,6 +76,8 @@ class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
     After Milletari et al. 2016, doi:10.1109/3DV.2016.79.
     """
 
+    measures = "the overlap of the two masks"
+
     def __init__(self, epsilon: PositiveFloat = 1.0):
         super().__init__()
         self.epsilon = epsilon
@@ -89,6 +93,8 @@ class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cr
     Cross-entropy gives better calibrated probabilities, and a gradient for slices without lesions (after Isensee et al.
     2021, doi:10.1038/s41592-020-01008-z).
     """
+
+    measures = "the overlap, and the cross-entropy of every pixel"
 
     def __init__(self, epsilon: PositiveFloat = 1.0, cross_entropy: NonNegativeFloat = 1.0):
         super().__init__(epsilon)
@@ -106,6 +112,8 @@ class TverskyLoss(Loss, name="tversky", title="Tversky", colour="#56b4e9"):
     TP, FP and FN are the soft counts sum(p g), sum(p (1 - g)), sum((1 - p) g). The paper sets alpha 0.3 and beta 0.7
     (3.2.4): a missed lesion costs more than a false positive.
     """
+
+    measures = "the overlap, where a missed lesion costs more than a false positive"
 
     def __init__(self, alpha: NonNegativeFloat = 0.3, beta: NonNegativeFloat = 0.7, epsilon: PositiveFloat = 1.0):
         super().__init__()
@@ -126,6 +134,8 @@ class GeneralizedDiceLoss(Loss, name="generalized_dice", title="Generalized Dice
     w_c = 1 / (sum g_c)^2 makes the weight of a class independent of its volume. A class that is absent from the batch
     counts as one pixel, which keeps its weight finite.
     """
+
+    measures = "the overlap of lesion and of background, with equal weight whatever their volumes"
 
     def call(self, y_true, y_pred):
         reference = ops.concatenate([y_true, 1 - y_true], axis=-1)  # (batch, size, size, class)

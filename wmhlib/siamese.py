@@ -35,6 +35,8 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         Weight of an additional generalized Dice loss; 0 for the content loss alone.
     """
 
+    measures = "the difference between a pretrained network's features of the image under the one and the other mask"
+
     features: keras.Model
 
     def __init__(
@@ -102,6 +104,8 @@ class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-m
         Largest distance of a weight from its start, as a fraction of its initial length; None: no limit. A
         stabilisation of the game (D-030).
     """
+
+    measures = "the same, while an adversary trains the pretrained network to increase it"
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import pandas as pd
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import colour, in_words, of_losses, shown, title
+from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds
 from wmhlib.study import Study
@@ -144,7 +145,7 @@ def _singular(does: str) -> str:
 
 NOTE = (
     "Means over scans. The best mean of a column is bold; this lead may be chance. Each bar is the 95 % interval of "
-    "its mean, and all bars of a column share one scale. The columns Dice to AVD use the threshold 0.5, at which "
+    "its mean; the last row has the range of a column's bars. The columns Dice to AVD use the threshold 0.5, at which "
     "some losses mark more voxels than others. HD95 is the 95th percentile of the distance between the outlines, AVD "
     "the absolute volume difference. A loss's own threshold is the one with the highest mean Dice on the validation "
     "scans. Detected at equal FP: fraction of lesions detected, averaged over {}, {}, {}, {} and {} false positives "
@@ -158,33 +159,37 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     Returns
     -------
     dict
-        `columns`, pairs of title and whether higher is better; `rows`, each with `label`, `colour` and `cells`; `split`
-        and `note` in words. A cell has `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent
+        `columns`, pairs of title and whether higher is better; `scales`, the range of each column's bars; `rows`, each
+        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures) and `note` in words. A cell has `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent
         of the column's range, None where undefined.
     """
     split = unseen_split(tables["summary"])
     summary = of_losses(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
-    columns, cells = [], {name: [] for name in names}
+    columns, scales, cells = [], [], {name: [] for name in names}
     for metric in COLUMNS:
         entry = METRICS[metric]
         columns.append((entry.title, entry.higher_is_better))
         parts = summary.loc[names, [f"{metric}_{end}" for end in ("mean", "low", "high")]]
-        _add_cells(cells, parts, lambda value, metric=metric: shown(metric, value), entry.higher_is_better)
+        scales.append(
+            _add_cells(cells, parts, lambda value, metric=metric: shown(metric, value), entry.higher_is_better)
+        )
     own = tables["own_thresholds"]
     if (own.split == split).any():
         columns.append(("Dice at own threshold", True))
         parts = own[own.split == split].set_index("loss").reindex(names)[["dice_own", "low", "high"]]
-        _add_cells(cells, parts.astype(float), "{:.2f}".format, True)
+        scales.append(_add_cells(cells, parts.astype(float), "{:.2f}".format, True))
     for kind in ("all", "small"):
         scores = tables["froc_scores"]
         own = (
             of_losses(scores[scores.lesions == kind], split).set_index("loss").reindex(names)[["score", "low", "high"]]
         )
         columns.append(("Detected at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
-        _add_cells(cells, own, "{:.0%}".format, True)
+        scales.append(_add_cells(cells, own, "{:.0%}".format, True))
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
-    return {"columns": columns, "rows": rows, "split": UNSEEN[split], "note": NOTE.format(*map(str, RATES))}
+    measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
+    words = {"split": UNSEEN[split], "measures": measured, "note": NOTE.format(*map(str, RATES))}
+    return {"columns": columns, "scales": scales, "rows": rows} | words
 
 
 def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
@@ -198,9 +203,9 @@ def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.Dat
     return pd.DataFrame(columns, index=pd.Index(metrics, name="Metric"))
 
 
-def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> None:
-    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a
-    mean."""
+def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> str:
+    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a mean.
+    Returns the range of the column's bars."""
     values = parts.to_numpy(float)
     finite = values[np.isfinite(values)]
     low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
@@ -216,6 +221,7 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_bett
         interval = f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(mean) and np.isfinite(lowest) else ""
         cell = {"text": shown_mean, "interval": interval, "best": leads and shown_mean == best}
         cells[name].append(cell | {"at": at, "low": left, "high": right})
+    return f"{text(finite.min())} to {text(finite.max())}" if len(finite) else ""
 
 
 def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:

@@ -15,7 +15,7 @@ from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
 from wmhlib.evaluation.names import UNTRAINED, title
 from wmhlib.report import answer, figures, pages
-from wmhlib.report.captions import table1_caption, widest_gap
+from wmhlib.report.captions import ceiling, table1_caption, widest_gap
 from wmhlib.report.findings import findings
 from wmhlib.report.pictures import looks, montage, sample
 from wmhlib.running.files import write_json
@@ -97,10 +97,12 @@ def write_site(study: Study) -> Path:
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     drawn = [
         figures.froc(own, split).update_layout(
-            title=f"Lesions detected by false positives per scan, {split} subjects<br>large markers: threshold 0.5"
+            title=f"Lesions detected by false positives per scan, {split} subjects (large: threshold 0.5)"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
+    board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)
+    board["note"] += f" {ceiling(ceilings[ceilings.split == split])}"
     pages.write_index(
         study.folder / "index.html",
         f"WMH segmentation study: {study.name}",
@@ -116,7 +118,7 @@ def write_site(study: Study) -> Path:
         about=about,
         headline=answer.headline(tables, seeds, only_synthetic),
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
-        board=answer.scoreboard(tables, losses),
+        board=board,
         verdicts=[
             *answer.verdicts(tables),
             f"At the threshold 0.5, by size: {widest_gap(tables['detection_by_size'], split)}",
