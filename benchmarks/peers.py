@@ -1,0 +1,148 @@
+"""What you would otherwise use: other networks, trained on the same slices for the same time on the same cores.
+
+Every network gets the same augmented batches, as many steps as fit in the time, and a learning rate that decays to 0 along a
+half cosine; then all segment the study's unseen scans on the scans' grids and are scored with the same metrics. MONAI's
+BasicUNet and DiceCELoss keep their defaults. Run one network at a time, on a machine that does nothing else:
+
+    .venv/bin/pip install torch monai
+    .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15
+
+Input: a study of which notebooks 01 and 02 are finished. Output: a Markdown table of mean Dice per centre, and with `--out` a
+CSV with a row per network, duration and scan.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
+from wmhlib.cohort import load_cohort
+from wmhlib.inference import mask_of, probability
+from wmhlib.intake.masks import in_memory
+from wmhlib.learner import precision
+from wmhlib.metrics import MaskPair, measured
+from wmhlib.slices import open_slices
+from wmhlib.study import Study, open_study
+from wmhlib.training import choose_slices, make_features, make_learner
+
+WARM_UP, TIMED = 5, 15
+"""Steps before the training that are not timed, and those that are."""
+
+
+class Ours:
+    """A network of `wmhlib.generator`, trained as a study trains it."""
+
+    def __init__(self, study: Study, loss: str, network: str, steps: int):
+        changed = study.changed(generator={"network": network}, training={"epochs": 1, "steps_per_epoch": steps})
+        recipe = changed.recipe(loss)
+        learner = make_learner(recipe, study.config.preprocessing.size_px, 1, make_features(study, recipe))
+        self.step, self.model, self.weights = learner.step, learner.generator, learner.generator.count_params()
+
+
+class Monai:
+    """MONAI's BasicUNet with its Dice and cross-entropy loss, with the parts of a Keras model that `probability` uses."""
+
+    def __init__(self, study: Study, steps: int):
+        import torch
+        from monai.losses import DiceCELoss
+        from monai.networks.nets import BasicUNet
+
+        torch.manual_seed(1)
+        self.torch, recipe = torch, next(iter(study.recipes.values()))
+        self.network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(memory_format=torch.channels_last)
+        self.loss = DiceCELoss(sigmoid=True)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), recipe.training.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+        self.model, self.weights = self, sum(part.numel() for part in self.network.parameters())
+        size = study.config.preprocessing.size_px
+        self.inputs, self.input_shape = [keras.Input((size, size, 3), name=recipe.preparation.name)], (None, size, size)
+
+    def _tensor(self, values: np.ndarray):
+        return self.torch.from_numpy(np.moveaxis(values, -1, 1)).contiguous(memory_format=self.torch.channels_last)
+
+    def step(self, image: np.ndarray, reference: np.ndarray) -> None:
+        """One training step on a batch."""
+        self.network.train()
+        self.optimizer.zero_grad()
+        self.loss(self.network(self._tensor(image) / 128), self._tensor(reference)).backward()  # to about -1 to 1
+        self.optimizer.step()
+        self.schedule.step()
+
+    def predict_on_batch(self, image: np.ndarray) -> np.ndarray:
+        """Probabilities (batch, size, size, 1)."""
+        self.network.eval()
+        with self.torch.no_grad():
+            return np.moveaxis(self.torch.sigmoid(self.network(self._tensor(image) / 128)).numpy(), 1, -1)
+
+
+def trained(make: Callable, batches: TrainingBatches, minutes: float, name: str):
+    """A network after as many steps as fit in the time; `make` builds it for a number of steps. Also steps and minutes."""
+    probe, seconds = make(WARM_UP + TIMED), []
+    with ReadAhead(batches) as ahead:
+        for number in range(WARM_UP + TIMED):
+            started = time.perf_counter()
+            probe.step(*ahead[number])
+            seconds.append(time.perf_counter() - started)
+        steps = max(1, round(60 * minutes / statistics.median(seconds[WARM_UP:])))
+        network, started = make(steps), time.perf_counter()
+        for number in tqdm(range(steps), name, unit="step"):
+            network.step(*ahead[number])
+    return network, steps, (time.perf_counter() - started) / 60
+
+
+def scored(model, unseen: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of each unseen scan."""
+    rows = []
+    for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
+        result = in_memory(mask_of(probability(model, row.flair)))
+        rows.append(
+            {"centre": row.centre, "subject": row.subject, **measured(MaskPair(in_memory(row.reference), result))}
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser.add_argument("config", nargs="?", default="config/transfer.yaml")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[15], help="of training, each its own training")
+    names = ["plain_unet", "dense_unet", "monai"]
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--out", type=Path, help="a CSV file, to which rows are added")
+    arguments = parser.parse_args()
+
+    study = open_study(arguments.config)
+    [loss, *_] = study.recipes
+    recipe, subjects = study.recipe(loss), load_cohort(study)
+    images, references, index = open_slices(study.slices / recipe.preparation.name)
+    rows, _ = choose_slices(index, recipe, loss)
+    chosen = chosen_augmentations(recipe.augmentation)
+    batches = TrainingBatches(images, references, rows, recipe.labels, recipe.training.batch_size, chosen, seed=1)
+    makers = {name: lambda steps, name=name: Ours(study, loss, name, steps) for name in names[:2]}
+    makers["monai"] = lambda steps: Monai(study, steps)
+    tables = []
+    with precision(recipe.training.precision) as policy:
+        for name in arguments.networks:
+            for wanted in arguments.minutes:
+                network, steps, took = trained(makers[name], batches, wanted, f"{name}, {wanted:g} minutes")
+                table = scored(network.model, subjects[subjects.split == "external"])
+                made_with = {"network": name, "weights": network.weights, "steps": steps, "minutes": round(took, 1)}
+                tables.append(table.assign(**made_with))
+                if arguments.out:
+                    tables[-1].to_csv(arguments.out, mode="a", header=not arguments.out.exists(), index=False)
+    table = pd.concat(tables)
+    keys = ["network", "weights", "steps", "minutes"]
+    dice = table.pivot_table("dice", keys, "centre", sort=False).assign(mean=lambda rows: rows.mean(axis=1))
+    print(f"\nMean Dice per centre; {policy}, batches of {recipe.training.batch_size}\n")
+    print(dice.reset_index().to_markdown(index=False, floatfmt=".2f", intfmt=","))
+
+
+if __name__ == "__main__":
+    main()
