@@ -338,3 +338,13 @@ def test_a_runs_copy_reads_as_the_original_while_that_is_edited(tmp_path):
     mine.write_text("study: [broken", encoding="utf-8")
     (tmp_path / "base.yaml").unlink()
     assert open_study(copy) == before and open_study(copy).path == mine
+
+
+def test_a_run_says_beforehand_what_it_downloads_simulates_and_trains(monkeypatch):
+    monkeypatch.delenv("WMH_VGG19_WEIGHTS", raising=False)
+    demo = command.work(open_study("config/demo.yaml"))
+    assert "VGG19's weights (80 MB)" in demo and "simulates 39 scans" in demo
+    assert demo.endswith("trains 5 networks for 390 steps of 8 slices of 96 x 96 pixels")
+    assert "head-label-maps (33 MB)" in command.work(open_study("config/transfer.yaml"))
+    paper = command.work(open_study("config/paper.yaml"))
+    assert "wmh-challenge" in paper and "simulates" not in paper and "25 networks for 10,000 steps" in paper

@@ -16,6 +16,8 @@ from pathlib import Path
 import yaml
 
 from wmhlib.evaluation import records
+from wmhlib.evaluation.names import in_words
+from wmhlib.intake.sources import SERVERS, SOURCES, read_table
 from wmhlib.running.configuration import claim, write_copy
 from wmhlib.running.files import ROOT, PathLike, find, writing
 from wmhlib.study import Study, open_study
@@ -49,6 +51,29 @@ def quoted(path: PathLike) -> str:
     return f" {text} "  # spaces, because Snakemake removes outer quotes
 
 
+def work(study: Study) -> str:
+    """What a whole run downloads, simulates and trains, in words."""
+    data, parts = study.config.data, []
+    for name in data.download:
+        table = SOURCES[name].table
+        files = read_table(SOURCES[name], SERVERS) if table else []
+        sizes = [file.size for file in files if file.size]
+        size = f" ({sum(sizes) / 1e6:,.0f} MB)" if sizes and len(sizes) == len(files) else ""
+        parts.append(f"downloads the data set {name}{size}")
+    if "vgg19" in study.pretrained_taps and not os.environ.get("WMH_VGG19_WEIGHTS"):
+        parts.append("downloads VGG19's weights (80 MB) if Keras has not done so before")
+    if data.phantom:
+        parts.append(f"simulates {sum(data.phantom.subjects.values())} scans (2 to 3 s per scan and core)")
+    trainings, size = len(study.trainings), study.config.preprocessing.size_px
+    steps = {recipe.training.epochs * recipe.training.steps_per_epoch for recipe in study.recipes.values()}
+    batches = {recipe.training.batch_size for recipe in study.recipes.values()}
+    of_steps, of_slices = (" or ".join(f"{count:,}" for count in sorted(counts)) for counts in (steps, batches))
+    parts.append(
+        f"trains {trainings} network{'s' * (trainings > 1)} for {of_steps} steps of {of_slices} slices of {size} x {size} pixels"
+    )
+    return in_words(parts)
+
+
 def main() -> None:
     """Run a whole study from its configuration to its report; the same command resumes it."""
     parser = argparse.ArgumentParser(prog="python -m wmhlib.running.command", description=main.__doc__)
@@ -78,7 +103,7 @@ def main() -> None:
         sys.exit(f"Cannot start the study. {error}")
     date_back(study.folder, study.slices)
     forget_other_weights(study)
-    print(f"Study {study.name}: {len(study.recipes)} losses x {len(study.config.seeds)} seed(s)", flush=True)
+    print(f"Study {study.name}: {work(study)}. What is done already is kept.", flush=True)
     if run_snakemake(study, profile, arguments, lock):
         hint = "" if arguments.loud else " If the reason is not shown above, use OPTIONS=--loud."
         sys.exit(f"The study did not finish: run the same command again to resume it.{hint}")
