@@ -221,7 +221,7 @@ assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefer
 # %% [markdown]
 # ## Other settings of the Siamese loss
 #
-# **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to `"before"`, or `normalise` to `True`.
+# **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to `"before"` or `"painted"`, or `normalise` to `True`.
 # **See that:** the sentence says which faults became cheaper or dearer than under the paper's settings.
 
 # %%

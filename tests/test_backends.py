@@ -24,11 +24,11 @@ reference = (random.random((2, 32, 32, 1)) > 0.95).astype(np.float32)
 network = features.build(32)
 for layer in network.layers:
     layer.set_weights([random.normal(0, 0.05, weight.shape) for weight in layer.get_weights()])
-kinds = {"dice": {}, "dice_cross_entropy": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True, "discriminator_rate": 1.0}}
-kinds |= {"siamese_before": {"mask": "before", "generalized_dice": 1.0}}
+kinds = {"dice": {}, "dice_cross_entropy": {}, "lesion_wise": {}, "tversky": {}, "generalized_dice": {}, "siamese": {}, "siamese_minmax": {"normalise": True, "discriminator_rate": 1.0}}
+kinds |= {"siamese_before": {"mask": "before", "generalized_dice": 1.0}, "siamese_painted": {"mask": "painted"}}
 found = {}
 for name, settings in kinds.items():
-    kind = "siamese" if name == "siamese_before" else name
+    kind = "siamese" if name in ("siamese_before", "siamese_painted") else name
     network.trainable = kind == "siamese_minmax"
     criterion = LOSSES[kind](*([network] if LOSSES[kind].looks_at_features() else []), **settings)
     generator = dense_unet(32, 4, 2, 2)

@@ -13,7 +13,7 @@ from conftest import SHARED, gradient, naming
 from keras import ops
 
 from wmhlib import features, losses, siamese
-from wmhlib.generator import Seeds, build, dense_unet, doubled, plain_unet
+from wmhlib.generator import IMAGENET_MEANS, Seeds, build, dense_unet, doubled, plain_unet
 from wmhlib.intake import web, weights
 from wmhlib.learner import PooledDice
 
@@ -92,6 +92,21 @@ def test_dice_with_cross_entropy_by_hand():
     assert np.isfinite(float(loss(column(1, 0), column(0, 1)))), "a certain error does not end a training"
 
 
+def test_a_lesion_counts_whatever_its_size():
+    reference = np.zeros((1, 64, 64, 1), np.float32)
+    reference[0, 10:14, 10:14] = reference[0, 50, 50] = 1  # 16 pixels and 1 pixel
+    alone = losses.LesionWiseLoss(cross_entropy=0.0)
+    usual = losses.DiceLoss()
+    by_hand = {}
+    for name, (large, small) in {"large": (0.5, 1.0), "small": (1.0, 0.5), "both": (0.5, 0.5)}.items():
+        drawn = reference.copy()
+        drawn[0, 10:14, 10:14], drawn[0, 50, 50] = large, small
+        by_hand[name] = float(alone(reference, drawn)) - float(usual(reference, drawn))
+    log2 = np.log(2)
+    assert by_hand == pytest.approx({"large": log2 / 2, "small": log2 / 2, "both": log2}, rel=1e-4)
+    assert float(alone(np.zeros_like(reference), np.zeros_like(reference))) == pytest.approx(0, abs=1e-5)
+
+
 def test_tversky_by_hand():
     # TP 0.5, FP 0.5, FN 0.5: 1 - 1.5 / (0.5 + 0.15 + 0.35 + 1)
     assert float(losses.TverskyLoss()(column(1, 0), column(0.5, 0.5))) == pytest.approx(0.25)
@@ -110,7 +125,9 @@ def test_generalized_dice_by_hand():
     assert float(losses.GeneralizedDiceLoss()(column(0, 0), column(0, 0))) == pytest.approx(0), "no lesion, none drawn"
 
 
-@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy", "tversky", "generalized_dice", "siamese"])
+@pytest.mark.parametrize(
+    "name", ["dice", "dice_cross_entropy", "lesion_wise", "tversky", "generalized_dice", "siamese"]
+)
 def test_every_loss_prefers_the_reference_and_has_finite_gradients(name):
     random = np.random.default_rng(0)
     reference = (random.random((2, 32, 32, 1)) > 0.97).astype(np.float32)
@@ -135,6 +152,19 @@ def test_siamese_is_equation_1_at_each_tap():
     assert distances == pytest.approx(by_hand, rel=1e-4) and float(loss(y, drawn)) == pytest.approx(
         sum(by_hand), rel=1e-4
     )
+
+
+def test_a_painted_mask_is_white_on_the_whole_image_and_grey_tissue_is_not_free():
+    grey = np.zeros((1, 32, 32, 3), np.float32)  # ImageNet's mean colour
+    lesion = np.zeros((1, 32, 32, 1), np.float32)
+    lesion[0, 8:16, 8:16] = 1
+    network = features.build(32)
+    painted = siamese.SiameseContentLoss(network, mask="painted").bound_to(grey)
+    seen = ops.convert_to_numpy(painted.masked(lesion)) + np.array(IMAGENET_MEANS, np.float32)
+    assert seen[0, 10, 10] == pytest.approx([255] * 3) and seen[0, 0, 0] == pytest.approx(IMAGENET_MEANS)
+    nothing = np.zeros_like(lesion)
+    assert float(painted(nothing, lesion)) > 0
+    assert float(siamese.SiameseContentLoss(network).bound_to(grey)(nothing, lesion)) == pytest.approx(0, abs=1e-6)
 
 
 def test_no_gradient_flows_along_the_reference_path():

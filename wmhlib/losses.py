@@ -9,7 +9,7 @@ from typing import Self
 
 import keras
 from keras import ops
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from wmhlib.running.registry import register
 
@@ -104,6 +104,35 @@ class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cr
         sure = ops.clip(y_pred, 1e-6, 1 - 1e-6)
         entropy = -ops.mean(y_true * ops.log(sure) + (1 - y_true) * ops.log(1 - sure))
         return super().call(y_true, y_pred) + self.cross_entropy * entropy
+
+
+class LesionWiseLoss(DiceCrossEntropyLoss, name="lesion_wise", title="Lesion-wise", colour="#882255"):
+    """The loss above plus `lesions` times sum(w (-log p)) / sum(w) with w = g / n, n the lesion pixels around a pixel.
+
+    n counts a window of `window_px`. The weights of a lesion that fits in it, with no other near, add up to 1, so the
+    sum is a mean over lesions, in which a small one counts as much as a large one (the aim of Kofler et al. 2022,
+    arXiv:2205.08209, without their connected components).
+    """
+
+    measures = "the overlap, the cross-entropy of every pixel, and that of every lesion, whatever its size"
+
+    def __init__(
+        self,
+        epsilon: PositiveFloat = 1.0,
+        cross_entropy: NonNegativeFloat = 1.0,
+        lesions: NonNegativeFloat = 1.0,
+        window_px: PositiveInt = 15,
+    ):
+        super().__init__(epsilon, cross_entropy)
+        self.lesions, self.window_px = lesions, window_px
+
+    def call(self, y_true, y_pred):
+        side, half = self.window_px, self.window_px // 2
+        padded = ops.pad(y_true, ((0, 0), (half, side - 1 - half), (half, side - 1 - half), (0, 0)))
+        around = ops.average_pool(padded, side, strides=1, padding="valid") * side**2
+        weight = y_true / ops.maximum(around, 1.0)
+        missed = -ops.sum(weight * ops.log(ops.clip(y_pred, 1e-6, 1.0))) / ops.maximum(ops.sum(weight), 1.0)
+        return super().call(y_true, y_pred) + self.lesions * missed
 
 
 class TverskyLoss(Loss, name="tversky", title="Tversky", colour="#56b4e9"):

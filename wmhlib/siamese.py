@@ -14,6 +14,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from wmhlib.generator import IMAGENET_MEANS
 from wmhlib.losses import GeneralizedDiceLoss, Loss
 
+Mask = Literal["after", "before", "painted"]
+
 
 class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00", labels="soft"):
     """Equation 1, summed over the taps: the mean squared difference of the features of x·y and x·y'.
@@ -26,8 +28,9 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
     features
         A model from an image (batch, size, size, 3) to a list of feature maps, such as from `wmhlib.features.load`.
     mask
-        Mask `after` preprocessing, or `before` it; the background of the masked image is then black instead of
-        ImageNet's mean colour (D-006).
+        Multiply the image by the mask `after` preprocessing (the paper's way), or `before` it; the background is then
+        black instead of ImageNet's mean colour (D-006). Or `painted`: leave the image as it is and paint the mask on it
+        in white, so that the network sees the surroundings of a lesion, and grey false positives cost as much as others.
     normalise
         Divide the features at every position by their length, so that a tap's distance is at most 4 / channels, however
         large the features are (after Zhang et al. 2018, doi:10.1109/CVPR.2018.00068).
@@ -42,7 +45,7 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
     def __init__(
         self,
         features: keras.Model,
-        mask: Literal["after", "before"] = "after",
+        mask: Mask = "after",
         normalise: bool = False,
         generalized_dice: NonNegativeFloat = 0.0,
     ):
@@ -55,14 +58,16 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         return self.copied(features=features)
 
     def masked(self, mask):
-        """The bound images multiplied by a mask (batch, size, size, 1); ValueError if no image is bound."""
+        """The bound images as a mask (batch, size, size, 1) shows them; ValueError if no image is bound."""
         if self.image is None:
             raise ValueError("The Siamese loss compares masked images: call loss.bound_to(image)(y_true, y_pred).")
         means = ops.convert_to_tensor(IMAGENET_MEANS, self.image.dtype)
+        if self.mask == "painted":
+            return self.image + (255 - means - self.image) * mask
         return self.image * mask if self.mask == "after" else (self.image + means) * mask - means
 
     def seen(self, mask) -> list:
-        """The features of the bound images multiplied by a mask, one array per tap."""
+        """The features of the bound images with a mask, one array per tap."""
         taps = self.features(self.masked(mask), training=False)
         return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras does not put a single output in a list
 
@@ -113,7 +118,7 @@ class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-m
         discriminator_rate: PositiveFloat,
         discriminator_every: PositiveInt = 1,
         most_drift: PositiveFloat | None = None,
-        mask: Literal["after", "before"] = "after",
+        mask: Mask = "after",
         normalise: bool = False,
         generalized_dice: NonNegativeFloat = 0.0,
     ):
