@@ -177,17 +177,16 @@ def challenge(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def settings(challenge) -> dict:
-    """A complete configuration of a study that takes seconds."""
+def miniature(root: Path) -> dict:
+    """A complete configuration of a study of these scans that takes seconds."""
     return {
         "study": "test-miniature",
         "question": "Does everything run?",
-        "data": {"root": str(challenge)},
+        "data": {"root": str(root)},
         "split": {"training": 4, "validation": 2, "holdout": 2, "seed": 1},
         "preprocessing": {"size_px": 32, "view": "whole"},
         "augmentation": {"rotation_deg": 30},
-        "generator": {"filters": 4, "depth": 2, "convolutions": 2, "output_prior": {"hard": 0.01, "soft": 0.1}},
+        "generator": {"filters": 4, "depth": 1, "convolutions": 1, "output_prior": {"hard": 0.01, "soft": 0.1}},
         "training": {
             "epochs": 2,
             "steps_per_epoch": 3,
@@ -204,6 +203,12 @@ def settings(challenge) -> dict:
         },
         "seeds": [1],
     }
+
+
+@pytest.fixture
+def settings(challenge) -> dict:
+    """A configuration that a test may change."""
+    return miniature(challenge)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from wmhlib.generator import network_input
 from wmhlib.siamese import SiameseContentLoss
 from wmhlib.study import open_study
 
+pytestmark = pytest.mark.jax
+
 TAPS = ["block_1_expand_relu", "block_3_expand_relu"]
 
 

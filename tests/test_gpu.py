@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from test_training import study  # noqa: F401 (a fixture)
+from test_training import prepared, study  # noqa: F401 (fixtures)
 
 from wmhlib import gpu, training
 from wmhlib.augmentations import turned
 from wmhlib.batches import TrainingBatches, chosen_augmentations
 
+pytestmark = pytest.mark.jax
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="slices stay on the device with JAX alone")
 
 

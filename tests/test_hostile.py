@@ -1,7 +1,7 @@
 """Files, names and configurations that someone made to do harm, or that a broken disk or program made.
 
 Whatever comes in is read, or refused in one sentence that names it; never a crash of another kind, a wait without end, or
-memory that the file's size does not justify. `WMH_FUZZ=20000` tries so many mutated files instead of a few hundred.
+memory that the file's size does not justify. `WMH_FUZZ=20000` tries so many mutated files instead of a hundred.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ def ways_in(path, sound, mask, out):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::wmhlib.intake.nifti.Mended")
-@fuzz(250)
+@fuzz(100)
 @given(file=files())
 def test_a_mutated_scan_is_read_or_refused_in_one_sentence(tmp_path_factory, file):
     ending, content = file

@@ -17,6 +17,8 @@ from wmhlib.generator import IMAGENET_MEANS, Seeds, build, dense_unet, doubled, 
 from wmhlib.intake import web, weights
 from wmhlib.learner import PooledDice
 
+pytestmark = pytest.mark.jax
+
 WEIGHTS = SHARED / "weights" / "vgg19_imagenet_blocks1-3_notop.h5"
 
 

@@ -140,12 +140,12 @@ def test_a_subject_that_the_network_has_seen_is_not_scored_as_unseen(study):
 
 def test_a_grid_search_is_read_by_its_dense_blocks(study):
     assert records.by_depth(study).empty, "nothing is trained yet"
-    study = study.changed(losses={"dice": None, "flat": {"loss": "siamese", "generator": {"depth": 1}}}, seeds=[1, 2])
-    for loss, seed, dice in (("siamese", 1, 0.6), ("siamese", 2, 0.7), ("flat", 1, 0.2), ("flat", 2, 0.4)):
+    study = study.changed(losses={"dice": None, "deep": {"loss": "siamese", "generator": {"depth": 3}}}, seeds=[1, 2])
+    for loss, seed, dice in (("siamese", 1, 0.6), ("siamese", 2, 0.7), ("deep", 1, 0.2), ("deep", 2, 0.4)):
         record = {"loss": loss, "recipe": study.recipe(loss).model_dump(), "validation_dice": dice}
         write_json(study.model(loss, seed) / "training.json", record)
     found = records.by_depth(study)
     depth = study.config.generator.depth
-    assert list(found.index) == sorted([1, depth]) and (found.trainings == 2).all()
-    assert found.loc[1, ["validation Dice", "lowest", "highest"]].tolist() == pytest.approx([0.3, 0.2, 0.4])
+    assert list(found.index) == [depth, 3] and (found.trainings == 2).all()
+    assert found.loc[3, ["validation Dice", "lowest", "highest"]].tolist() == pytest.approx([0.3, 0.2, 0.4])
     assert found["validation Dice"][depth] == pytest.approx(0.65)
