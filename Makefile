@@ -81,7 +81,7 @@ SCHEMA = $(BIN)/python -m wmhlib.running.schema
 schema: setup
 	$(SCHEMA) > config/schema.json
 
-LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
+LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --generate-hashes --no-strip-extras --python-version 3.11 --custom-compile-command "make lock"
 lock: setup
 	$(LOCK) -o requirements.lock
 
