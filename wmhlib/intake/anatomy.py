@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from wmhlib.intake.fields import along, interpolation
+from wmhlib.intake.fields import resampled
 from wmhlib.intake.folders import search
 from wmhlib.intake.nifti import read_scan
 from wmhlib.running.files import PathLike
@@ -140,7 +140,7 @@ def _draw_shells(tissue: np.ndarray, brain: np.ndarray, z: np.ndarray) -> None:
     full = ndimage.binary_closing(brain[1::3, 1::3, 1::3], iterations=4)
     away = 3 * ndimage.gaussian_filter(ndimage.distance_transform_edt(~full).astype(np.float32), 1)
     axes = [np.arange(count) for count in tissue.shape]
-    away = along(away, [interpolation(axis, axis[1::3]) for axis in axes]) - 2 + 2 * np.maximum(0, -z / 40 - 0.6)
+    away = resampled(away, axes, [axis[1::3] for axis in axes]) - 2 + 2 * np.maximum(0, -z / 40 - 0.6)
     shells = ("CSF", 5), ("BONE", 4), ("MARROW", 3), ("BONE", 3), ("FAT", 7), ("SKIN", 4), (None, 500)
     table = np.repeat([Tissue[name] if name else 0 for name, _ in shells], [count for _, count in shells])
     np.copyto(tissue, table.astype(np.uint8)[np.maximum(2 * away, 0).astype(np.int16)], where=~brain)
@@ -178,8 +178,8 @@ def _label_map(path: Path) -> Head:
             )
     brain = np.flatnonzero((tissue == Tissue.WHITE).any((0, 1)))
     tissue = tissue[:, :, max(0, brain[0] - 50) :]
-    occupied = [np.flatnonzero(tissue.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    tissue = np.pad(tissue[tuple(slice(where[0], where[-1] + 1) for where in occupied)], 2)
+    [occupied] = ndimage.find_objects((tissue > 0).astype(np.uint8))
+    tissue = np.pad(tissue[occupied], 2)
     _name_scalp(tissue)
     masks = tissue == Tissue.WHITE, ~IN_BRAIN[tissue]
     return _finished(tissue, *(255 * ndimage.gaussian_filter(mask.astype(np.float32), 0.8) for mask in masks))
@@ -192,8 +192,9 @@ def _name_scalp(tissue: np.ndarray) -> None:
     main = pieces == np.bincount(pieces[pieces > 0]).argmax()
     eyes = ndimage.binary_dilation(coarse == Tissue.EYE, iterations=7) & ~ndimage.binary_dilation(coarse == Tissue.EYE)
     depth = ndimage.gaussian_filter(2 * ndimage.distance_transform_edt(main).astype(np.float32), 0.7)
-    back = [interpolation(np.arange(count), np.arange(0, count, 2)) for count in tissue.shape]
-    depth, orbit, inside = (along(part.astype(np.float32), back) for part in (depth, eyes, main))
+    axes = [np.arange(count) for count in tissue.shape]
+    parts = (depth, eyes, main)
+    depth, orbit, inside = (resampled(p.astype(np.float32), axes, [axis[::2] for axis in axes]) for p in parts)
     scalp = np.isin(tissue, (Tissue.MUSCLE, Tissue.SKIN))
     tissue[scalp & ((depth < 8) | (orbit > 0.5))] = Tissue.FAT
     tissue[scalp & (depth < 2.5)] = Tissue.SKIN
@@ -206,8 +207,8 @@ def _finished(tissue: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> Head:
     distance = 4 * ndimage.distance_transform_edt(tissue[::4, ::4, ::4] != Tissue.VENTRICLE)
     distance = ndimage.gaussian_filter(distance, 0.7)
     outward = np.stack(np.gradient(distance, 4.0)) * np.exp(-distance / 14)
-    brain = IN_BRAIN[tissue]
-    middle = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]
+    [brain] = ndimage.find_objects(IN_BRAIN[tissue].astype(np.uint8))
+    middle = [(side.start + side.stop - 1) / 2 for side in brain]
     ventricle = 255 * ndimage.gaussian_filter((tissue == Tissue.VENTRICLE).astype(np.float32), 0.8)
     parts = np.stack([np.clip(np.rint(part), 0, 255).astype(np.uint8) for part in (white, fluid, ventricle)])
     return Head(np.ascontiguousarray(tissue), parts, outward.astype(np.float32), np.array(middle))

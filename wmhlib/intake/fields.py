@@ -35,6 +35,11 @@ def interpolation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(new[:, None] - old) / (old[1] - old[0])).astype(np.float32)
 
 
+def resampled(values: np.ndarray, new: Axes, old: Axes) -> np.ndarray:
+    """Values on the axes `old`, evenly spaced, interpolated linearly to the axes `new`."""
+    return along(values, [interpolation(*pair) for pair in zip(new, old, strict=True)])
+
+
 def profile(new: np.ndarray, old: np.ndarray, blur_mm: float, sharpened: float = 0) -> np.ndarray:
     """Matrix that samples an evenly spaced axis through a Gaussian with SD `blur_mm`; beyond its ends, values are 0.
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from wmhlib.intake.anatomy import IN_BRAIN, Head, Tissue
 from wmhlib.intake.drawn_lesions import lesions
-from wmhlib.intake.fields import Axes, along, interpolation, smooth_field, step
+from wmhlib.intake.fields import Axes, resampled, smooth_field, step
 from wmhlib.intake.scanner import Centre
 
 
@@ -48,16 +48,13 @@ def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float
         part += broad_mm * smooth_field(random, coarse, 40) + narrow_mm * smooth_field(random, coarse, 13)
     where = (place + head.centre.reshape(3, 1, 1, 1)) / 4
     place -= np.float32(widening_mm) * np.stack([ndimage.map_coordinates(o, where, order=1) for o in head.outward])
-    finer = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
-    place = np.stack([along(part, finer) for part in place])
+    place = np.stack([resampled(part, axes, coarse) for part in place])
     flat = np.zeros(place.shape[1:], np.int32)
     for part, middle, count in zip(place, head.centre, head.tissue.shape, strict=True):
         flat *= count
         flat += np.clip(part + np.float32(middle + 0.5), 0, count - 1).astype(np.int32)
     tissue = head.tissue.ravel()[flat]
-    brain = IN_BRAIN[tissue]
-    ends = [np.flatnonzero(brain.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    box = tuple(slice(first, last + 1) for first, last in ends)
+    [box] = ndimage.find_objects(IN_BRAIN[tissue].astype(np.uint8))
     parts = np.stack([part.ravel()[flat[box]] for part in head.parts]) / np.float32(255)
     for part in parts:  # the value of the nearest voxel has steps, and borders would have teeth
         ndimage.gaussian_filter(part, 0.35, truncate=3, output=part)
@@ -120,7 +117,7 @@ def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
     """A mask blurred on every second voxel and interpolated back."""
     coarse = [axis[::2] for axis in axes]
     soft = ndimage.gaussian_filter(mask[::2, ::2, ::2].astype(np.float32), sd_mm / (coarse[0][1] - coarse[0][0]))
-    return along(soft, [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)])
+    return resampled(soft, axes, coarse)
 
 
 def _away(tissue: np.ndarray, axes: Axes) -> np.ndarray:
@@ -129,8 +126,7 @@ def _away(tissue: np.ndarray, axes: Axes) -> np.ndarray:
     coarse = [axis[::every] for axis in axes]
     inside = (tissue == Tissue.VENTRICLE) | (tissue == Tissue.CHOROID)
     away = ndimage.distance_transform_edt(~inside[::every, ::every, ::every]) * (coarse[0][1] - coarse[0][0]) - 1
-    back = [interpolation(axis, old) for axis, old in zip(axes, coarse, strict=True)]
-    return along(np.maximum(away, 0).astype(np.float32), back)
+    return resampled(np.maximum(away, 0).astype(np.float32), axes, coarse)
 
 
 def _levels(random: np.random.Generator, site: Centre) -> np.ndarray:
