@@ -28,6 +28,7 @@ from wmhlib.inference import mask_of, probability
 from wmhlib.intake.masks import in_memory
 from wmhlib.learner import precision
 from wmhlib.metrics import MaskPair, measured
+from wmhlib.settings import Recipe
 from wmhlib.slices import open_slices
 from wmhlib.study import Study, open_study
 from wmhlib.training import choose_slices, make_features, make_learner
@@ -49,19 +50,18 @@ class Ours:
 class Monai:
     """MONAI's BasicUNet with its Dice and cross-entropy loss, with the parts of a Keras model that `probability` uses."""
 
-    def __init__(self, study: Study, steps: int):
+    def __init__(self, recipe: Recipe, size: int, steps: int):
         import torch
         from monai.losses import DiceCELoss
         from monai.networks.nets import BasicUNet
 
         torch.manual_seed(1)
-        self.torch, recipe = torch, next(iter(study.recipes.values()))
+        self.torch = torch
         self.network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(memory_format=torch.channels_last)
         self.loss = DiceCELoss(sigmoid=True)
         self.optimizer = torch.optim.Adam(self.network.parameters(), recipe.training.learning_rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
         self.model, self.weights = self, sum(part.numel() for part in self.network.parameters())
-        size = study.config.preprocessing.size_px
         self.inputs, self.input_shape = [keras.Input((size, size, 3), name=recipe.preparation.name)], (None, size, size)
 
     def _tensor(self, values: np.ndarray):
@@ -126,7 +126,7 @@ def main() -> None:
     chosen = chosen_augmentations(recipe.augmentation)
     batches = TrainingBatches(images, references, rows, recipe.labels, recipe.training.batch_size, chosen, seed=1)
     makers = {name: lambda steps, name=name: Ours(study, loss, name, steps) for name in names[:2]}
-    makers["monai"] = lambda steps: Monai(study, steps)
+    makers["monai"] = lambda steps: Monai(recipe, study.config.preprocessing.size_px, steps)
     tables = []
     with precision(recipe.training.precision) as policy:
         for name in arguments.networks:

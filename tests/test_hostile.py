@@ -355,6 +355,7 @@ def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatc
     odd.mkdir()
     (odd / "scans").mkdir()
     (odd / "study.yaml").write_text(yaml.safe_dump(settings | {"study": "test-hostile"}))
+    copy = ROOT / "reports" / "test-hostile" / "configuration.yaml"
     commands, run = [], subprocess.run
     ended = SimpleNamespace(wait=lambda: 0)
     start = lambda command, **_: commands.append(command) or contextlib.nullcontext(ended)  # noqa: E731
@@ -366,13 +367,13 @@ def test_every_path_reaches_the_shell_as_one_word(settings, tmp_path, monkeypatc
         words = [str(word) for word in commands[0] if word not in ("--quiet", "all")]
         shown = run([*words, "-n", "-p", "-F"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     finally:
-        shutil.rmtree(ROOT / "reports" / "test-hostile", ignore_errors=True)
+        shutil.rmtree(copy.parent, ignore_errors=True)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     found = re.findall(r"Shell command: (.*?)\n(?=\n|Job|\[|Reasons|Would)", shown.stdout, re.DOTALL)
     lines = [shlex.split(line) for line in found if line != "None"]
     assert len(lines) >= 8, shown.stdout
     for words in lines:
-        assert str(odd / "scans") in words, words
+        assert str(copy) in words and str(odd / "scans") in words, words
     assert not list(tmp_path.rglob("ran")) and not (ROOT / "ran").exists()
 
 

@@ -107,7 +107,7 @@ class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cr
 
 
 class LesionWiseLoss(DiceCrossEntropyLoss, name="lesion_wise", title="Lesion-wise", colour="#882255"):
-    """The loss above plus `lesions` times sum(w (-log p)) / sum(w) with w = g / n, n the lesion pixels around a pixel.
+    """`dice_cross_entropy` plus `lesions` times sum(w (-log p)) / sum(w) with w = g / n, n the lesion pixels around a pixel.
 
     n counts a window of `window_px`. The weights of a lesion that fits in it, with no other near, add up to 1, so the
     sum is a mean over lesions, in which a small one counts as much as a large one (the aim of Kofler et al. 2022,

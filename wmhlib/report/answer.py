@@ -4,7 +4,8 @@ Input: the tables of `wmhlib.evaluation`. Output: sentences, and the scoreboard 
 compared with the Siamese loss; a difference is significant by the rule of `wmhlib.report.findings` (D-019).
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -160,32 +161,30 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     -------
     dict
         `columns`, pairs of title and whether higher is better; `scales`, the range of each column's bars; `rows`, each
-        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures) and `note` in words. A cell has `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent
-        of the column's range, None where undefined.
+        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures) and `note` in words. A cell has
+        `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent of the column's range, None
+        where undefined.
     """
     split = unseen_split(tables["summary"])
     summary = of_losses(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
     columns, scales, cells = [], [], {name: [] for name in names}
+
+    def add(heading: str, parts: pd.DataFrame, text: Callable[[float], str], higher_is_better: bool = True) -> None:
+        columns.append((heading, higher_is_better))
+        scales.append(_add_cells(cells, parts, text, higher_is_better))
+
     for metric in COLUMNS:
-        entry = METRICS[metric]
-        columns.append((entry.title, entry.higher_is_better))
-        parts = summary.loc[names, [f"{metric}_{end}" for end in ("mean", "low", "high")]]
-        scales.append(
-            _add_cells(cells, parts, lambda value, metric=metric: shown(metric, value), entry.higher_is_better)
-        )
+        entry, ends = METRICS[metric], [f"{metric}_{end}" for end in ("mean", "low", "high")]
+        add(entry.title, summary.loc[names, ends], functools.partial(shown, metric), entry.higher_is_better)
     own = tables["own_thresholds"]
     if (own.split == split).any():
-        columns.append(("Dice at own threshold", True))
         parts = own[own.split == split].set_index("loss").reindex(names)[["dice_own", "low", "high"]]
-        scales.append(_add_cells(cells, parts.astype(float), "{:.2f}".format, True))
-    for kind in ("all", "small"):
-        scores = tables["froc_scores"]
-        own = (
-            of_losses(scores[scores.lesions == kind], split).set_index("loss").reindex(names)[["score", "low", "high"]]
-        )
-        columns.append(("Detected at equal FP" + (f", below {SMALL_MM3:g} mm³" if kind == "small" else ""), True))
-        scales.append(_add_cells(cells, own, "{:.0%}".format, True))
+        add("Dice at own threshold", parts.astype(float), "{:.2f}".format)
+    for kind, which in ("all", ""), ("small", f", below {SMALL_MM3:g} mm³"):
+        scores = tables["froc_scores"][tables["froc_scores"].lesions == kind]
+        parts = of_losses(scores, split).set_index("loss").reindex(names)[["score", "low", "high"]]
+        add(f"Detected at equal FP{which}", parts, "{:.0%}".format)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
     words = {"split": UNSEEN[split], "measures": measured, "note": NOTE.format(*map(str, RATES))}

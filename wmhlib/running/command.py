@@ -64,13 +64,12 @@ def work(study: Study) -> str:
         parts.append("downloads VGG19's weights (80 MB) if Keras has not done so before")
     if data.phantom:
         parts.append(f"simulates {sum(data.phantom.subjects.values())} scans (2 to 3 s per scan and core)")
-    trainings, size = len(study.trainings), study.config.preprocessing.size_px
+    networks = f"{len(study.trainings)} network{'s' * (len(study.trainings) > 1)}"
+    size = study.config.preprocessing.size_px
     steps = {recipe.training.epochs * recipe.training.steps_per_epoch for recipe in study.recipes.values()}
     batches = {recipe.training.batch_size for recipe in study.recipes.values()}
     of_steps, of_slices = (" or ".join(f"{count:,}" for count in sorted(counts)) for counts in (steps, batches))
-    parts.append(
-        f"trains {trainings} network{'s' * (trainings > 1)} for {of_steps} steps of {of_slices} slices of {size} x {size} pixels"
-    )
+    parts.append(f"trains {networks} for {of_steps} steps of {of_slices} slices of {size} x {size} pixels")
     return in_words(parts)
 
 
