@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from bs4 import BeautifulSoup
+from conftest import open_browser
 from nbformat import v4
 
 from wmhlib.report.pages import clean, export_page, markdown, plain, write_index
@@ -287,16 +288,14 @@ def test_index_reads_like_a_front_page(index):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 @pytest.mark.parametrize("kind", ["page", "index"])
-def test_figures_are_drawn_with_the_network_off(kind, request, tmp_path):
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    flags += "--disable-sync --disable-component-update --window-size=1200,4000 "
-    flags += "--virtual-time-budget=4000 --dump-dom"
-    blocked = [f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command = ["chromium", *flags.split(), *blocked, request.getfixturevalue(kind).as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    drawn = BeautifulSoup(done.stdout, "html.parser").select("figure.plot.drawn .js-plotly-plot")
-    assert len(drawn) == 2, done.stderr[-2000:]
-    assert all(plot.select("svg.main-svg .scatterlayer .trace path") for plot in drawn)
+def test_figures_are_drawn_with_the_network_off(kind, request):
+    with open_browser(offline=True) as (page, troubles):
+        page.set_viewport_size({"width": 1200, "height": 4000})
+        page.goto(request.getfixturevalue(kind).as_uri())
+        plots = page.locator("figure.plot.drawn .js-plotly-plot")
+        plots.nth(1).locator("svg.main-svg .scatterlayer .trace path").first.wait_for(state="attached", timeout=60_000)
+        lines = [plot.locator("svg.main-svg .scatterlayer .trace path").count() for plot in plots.all()]
+        assert len(lines) == 2 and all(lines) and not troubles, (lines, troubles)
 
 
 @pytest.mark.slow
