@@ -6,6 +6,7 @@ from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 import argparse
 import fcntl
 import hashlib
+import json
 import math
 import os
 import subprocess
@@ -100,13 +101,23 @@ def main() -> None:
         sys.exit(f"Cannot start the study. {study.folder} is being written by another run: wait until it ends.")
     except (OSError, ValueError) as error:
         sys.exit(f"Cannot start the study. {error}")
+    started = time.time()
     date_back(study.folder, study.slices)
     forget_other_weights(study)
     print(f"Study {study.name}: {work(study)}. What is done already is kept.", flush=True)
     if run_snakemake(study, profile, arguments, lock):
         hint = "" if arguments.loud else " If the reason is not shown above, use OPTIONS=--loud."
         sys.exit(f"The study did not finish: run the same command again to resume it.{hint}")
-    print(f"Report: {study.folder.relative_to(ROOT)}/index.html")
+    print(f"{time_taken(study, started)}Report: {study.folder.relative_to(ROOT)}/index.html")
+
+
+def time_taken(study: Study, started: float) -> str:
+    """The duration of a run since `started` (seconds since 1970) beside that of its trainings, as a sentence."""
+    folders = [study.model(loss, seed) for loss, seed in study.trainings]
+    trained = [folder for folder in folders if (folder / "model.keras").stat().st_mtime >= started]
+    seconds = [json.loads((folder / "training.json").read_text(encoding="utf-8"))["seconds"] for folder in trained]
+    together = f", its {len(trained)} trainings {sum(seconds) / 60:.1f} min together" if trained else ""
+    return f"The run took {(time.time() - started) / 60:.1f} min{together}.\n"
 
 
 def run_snakemake(study: Study, profile: PathLike, arguments: argparse.Namespace, lock) -> int:
