@@ -9,7 +9,7 @@ threshold 0.5.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -142,15 +142,34 @@ def score(drawn: np.ndarray) -> np.ndarray:
     >>> float(score(np.array([[[[0, 0, 4], [0, 0, 1]]]])))
     nan
     """
-    mean = drawn.mean(axis=-4)  # (…, seed, threshold, 3)
-    per_seed = np.empty(mean.shape[:-2])
-    for place in np.ndindex(per_seed.shape):
-        lesions, hits, false = mean[place].T
-        order = np.lexsort((hits, false))
-        best = np.maximum.accumulate(hits[order])
-        at_rates = np.interp(RATES, np.append(0, false[order]), np.append(0, best))
-        per_seed[place] = at_rates.mean() / lesions[0] if lesions[0] else np.nan
-    return per_seed.mean(axis=-1)
+    return _score_of(drawn.mean(axis=-4))
+
+
+def _score_of(means: np.ndarray) -> np.ndarray:
+    """The score from means over subjects of `counts`, (…, seed, threshold, 3): (…,)."""
+    lesions, hits, false = np.moveaxis(means, -1, 0)
+    order = np.lexsort((hits, false))
+    best = np.maximum.accumulate(np.take_along_axis(hits, order, -1), axis=-1)
+    at_rates = _interpolated(RATES, _from_origin(np.take_along_axis(false, order, -1)), _from_origin(best))
+    total = np.where(lesions[..., 0] > 0, lesions[..., 0], np.nan)
+    return (at_rates.mean(axis=-1) / total).mean(axis=-1)
+
+
+def _from_origin(values: np.ndarray) -> np.ndarray:
+    """Values (…, threshold) after a 0."""
+    return np.concatenate([np.zeros((*values.shape[:-1], 1)), values], axis=-1)
+
+
+def _interpolated(new: Sequence[float], old: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`np.interp` along the last axis, for many ascending `old` (…, point) with `values` (…, point) at once: (…, new)."""
+    new = np.asarray(new, float)
+    last = old.shape[-1] - 1
+    below = (old[..., None, :] <= new[:, None]).sum(axis=-1) - 1
+    above = np.minimum(below + 1, last)
+    x, y, next_x, next_y = (np.take_along_axis(of, at, -1) for at in (below, above) for of in (old, values))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (next_y - y) / (next_x - x) * (new - x) + y
+    return np.where((below == last) | (x == new), y, between)
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
@@ -168,14 +187,23 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def _score_of_drawn(values: np.ndarray, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    """`score` of `counts` with drawn subjects, `rows` (…, drawn), and drawn seeds, `columns` (…, drawn): (…,).
+
+    A matrix product replaces the copy of every drawn subject's counts. It is exact, because counts are whole numbers.
+    """
+    times = (rows[..., None] == np.arange(len(values))).sum(axis=-2, dtype=float)  # that each subject was drawn
+    means = np.tensordot(times, values, axes=1) / rows.shape[-1]
+    return _score_of(means if columns is None else np.take_along_axis(means, columns[..., None, None], axis=-3))
+
+
 def _interval(values: np.ndarray, minus: np.ndarray | None = None) -> dict:
     """The score, or its difference from that of the counts `minus`, with interval
     (`wmhlib.evaluation.statistics.interval`)."""
 
     def estimate(rows: np.ndarray, columns: np.ndarray | None = None, axis: int = -1) -> np.ndarray:
-        columns = np.zeros((*rows.shape[:-1], 1), int) if columns is None else columns
-        place = (rows[..., :, None], columns[..., None, :])
-        return score(values[place]) if minus is None else score(values[place]) - score(minus[place])
+        own = _score_of_drawn(values, rows, columns)
+        return own if minus is None else own - _score_of_drawn(minus, rows, columns)
 
     return interval([len(values)], values.shape[1], estimate, BATCH)
 
@@ -184,7 +212,8 @@ def _permuted(values: np.ndarray, other: np.ndarray) -> float:
     """p of the difference of two scores by a permutation test that swaps the losses' counts within subjects."""
     both, subjects = np.concatenate([values, other]), np.arange(len(values))
     test = stats.permutation_test(
-        (subjects, subjects + len(values)), lambda first, second, axis=-1: score(both[first]) - score(both[second]),
+        (subjects, subjects + len(values)),
+        lambda first, second, axis=-1: _score_of_drawn(both, first) - _score_of_drawn(both, second),
         permutation_type="samples", n_resamples=RESAMPLES, batch=BATCH, rng=np.random.default_rng(0),
     )  # fmt: skip
     return float(test.pvalue)
