@@ -52,6 +52,9 @@ download.fetch_for(study)
 # %% [markdown]
 # ## Subjects and splits
 #
+# **Training** subjects train the network, **validation** subjects choose the epoch, **holdout** subjects are unseen scans of the
+# training centres, and **external** subjects are unseen scans of other centres. *Unseen* means holdout and external.
+#
 # Subjects are drawn at random, evenly from every centre, so each centre is in training and in the holdout. All scans of
 # one subject are in one split. Scans below `test/`, or external in `participants.tsv`, are **external**: no network sees
 # them before its final score. Check this list: it says who is in which split and why, and what was left out.
@@ -102,7 +105,13 @@ viewers.SliceViewer(packed, exported=len(first))
 # %%
 if note := captions.without_lesions(loads):
     print(note)
-loads.groupby("centre")[["lesions", "volume_ml", "median_lesion_mm3", "positive_class_density_pct"]].median().round(3)
+heads = {
+    "lesions": "lesions",
+    "volume_ml": "lesion volume (ml)",
+    "median_lesion_mm3": "median lesion (mm³)",
+    "positive_class_density_pct": "positive class density (%)",
+}
+loads.groupby("centre")[list(heads)].median().round(3).rename(columns=heads)
 
 # %%
 training_figures.density_histogram(loads)
@@ -128,8 +137,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## Brightness differs between centres
 #
-# Each volume is divided by its own maximum, as in the paper. The centres' histograms still differ, so a threshold chosen
-# at one centre is wrong at the next. This is why a network is needed.
+# Each volume is divided by its own maximum here, as in the paper; a study may use another scaling (`preprocessing.intensity`,
+# notebook [2](02_preprocess.ipynb)). Where the histograms of centres differ, no single threshold suits them all. Notebook
+# [5](05_evaluate.ipynb) scores such a threshold next to the losses.
 
 # %%
 edges = np.linspace(0, 1, 81)

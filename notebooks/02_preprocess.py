@@ -38,7 +38,10 @@ study = open_study(config, data)
 size, preparation = study.config.preprocessing.size_px, study.preparations[0]
 subjects = cohort.load_cohort(study)
 prepared = subjects[subjects.split.isin(["training", "validation"])]
-print(f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels")
+print(
+    f"{len(prepared)} subjects to prepare, slices of {size} × {size} pixels; view: {preparation.view}, brightness divided by: "
+    f"{preparation.intensity}"
+)
 
 # %% [markdown]
 # ## One slice, step by step
@@ -75,13 +78,13 @@ ends = {"slice": [square.min(), square.max()], "network's input": [ready.min(), 
 pd.DataFrame(ends, ["lowest", "highest"]).round(2)
 
 # %% [markdown]
-# ## Change this, run it, see that
+# ## Augmentations
 #
-# Change the first line of the next cell and run it. Try `{"rotation_deg": 90}`, `{"zoom_pct": 50}`, `{"flip_probability":
+# **Change this:** the first line of the next cell. Try `{"rotation_deg": 90}`, `{"zoom_pct": 50}`, `{"flip_probability":
 # 1}`, `{"gamma_pct": 100}`, `{"blur_px": 3}`, `{"noise_pct": 20}` or `{"bias_field_pct": 80}`.
 #
-# Look for the outline of the reference: it moves with the image in the first three, and stays in the others, where only
-# the brightness changes.
+# **See that:** the outline of the reference moves with the image in the first three, and stays in the others, where only the
+# brightness changes.
 
 # %%
 try_this = {"rotation_deg": 30}  # change this line
@@ -91,7 +94,8 @@ augmented_row(square, square_lesion, batches.chosen_augmentations(try_this))
 # ## The ceiling that resampled slices set
 #
 # A network that repeats its reference slices without an error still does not reach a Dice of 1, since its slices are
-# resampled. The Dice that it would reach is the **ceiling** of this slice size. The pictures show the subject with the
+# resampled. The Dice that it would reach is the **ceiling** of this slice size. (Smooth probabilities can score
+# slightly higher, D-014.) The pictures show the subject with the
 # lowest ceiling per centre: blue is lost, orange is added.
 
 # %%
@@ -106,7 +110,7 @@ for row in subjects.loc[ceilings.dropna().groupby("centre").dice.idxmin()].itert
 # next to Table 1.
 
 # %%
-ceilings.groupby(["split", "centre"], sort=False).dice.agg(["size", "min", "mean", "max"]).round(3)
+ceilings.groupby(["split", "centre"], sort=False).dice.agg(**slices.CEILING).round(3)
 
 # %% [markdown]
 # ## Slices on disk
@@ -149,15 +153,17 @@ figure
 pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() for name in ("hard", "soft")})
 
 # %% [markdown]
-# ## A training batch
+# ## Training slices, augmented
 #
-# In training each slice is rotated by a random angle (paper: up to 30 degrees), and changed by whatever other
-# augmentations the configuration names. Batch *n* depends on the seed and *n* alone, so every loss of one seed sees the
+# Four of the training slices with most lesion, augmented as in training: each slice is rotated by a random angle (paper: up
+# to 30 degrees), and changed by whatever other augmentations the configuration names. A batch in training is drawn from all
+# training slices with tissue, with or without lesions (D-010). Batch *n* depends on the seed and *n* alone, so every loss of one seed sees the
 # same slices with the same changes.
 
 # %%
 augmentations = batches.chosen_augmentations(study.config.augmentation)
-rows = index.index[index.lesion_density_pct > index.lesion_density_pct.quantile(0.9)].to_numpy()
+training = index[index.split == "training"]
+rows = training.index[training.lesion_density_pct > training.lesion_density_pct.quantile(0.9)].to_numpy()
 stream, again = (batches.TrainingBatches(images, references, rows, "hard", 4, augmentations, seed=1) for _ in range(2))
 image, label = stream[0]
 assert np.array_equal(image, again[0][0]), "same seed, same batch"

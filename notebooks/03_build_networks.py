@@ -62,8 +62,8 @@ def dense_block(x, filters, convolutions):
     return layers.Concatenate()([*outputs])
 
 
-x = keras.Input((size, size, 3))
-block = keras.Model(x, dense_block(x, filters=8, convolutions=3))
+block_input = keras.Input((size, size, 3))
+block = keras.Model(block_input, dense_block(block_input, filters=8, convolutions=3))
 drawings.network(block, f"A dense block, {block.count_params():,} weights").show()
 
 # %% [markdown]
@@ -72,15 +72,15 @@ drawings.network(block, f"A dense block, {block.count_params():,} weights").show
 # Figure 2 of the paper. The encoder has dense blocks, each followed by a 2 × 2 max pool: the image is halved and the filters are
 # doubled. One block lies at the bottom. The decoder enlarges the image by transposed convolutions, and each of its blocks
 # also takes the output of the encoder's block of the same size. The number in a box is its filters; hover over it for its shape.
-# `wmhlib/generator.py` builds the network in the same way. The bias of its last layer starts at the background's label, so training
+# `wmhlib/generator.py` builds the network in the same way, with two convolutions per block (D-005). The bias of its last layer starts at the background's label, so training
 # does not begin with half the brain as false positives (D-004).
 
 # %%
-recipe = next(iter(study.recipes.values()))  # the losses of a seed start from the same network
-generator = training.make_generator(recipe, size, seed=study.config.seeds[0])
+first_recipe = next(iter(study.recipes.values()))  # the losses of a seed start from the same network
+generator = training.make_generator(first_recipe, size, seed=study.config.seeds[0])
 assert generator.output_shape == (None, size, size, 1)
 untrained = ops.convert_to_numpy(generator(np.zeros((1, size, size, 3), "float32")))
-assert abs(untrained.mean() - recipe.generator.output_prior) < 0.05
+assert abs(untrained.mean() - first_recipe.generator.output_prior) < 0.05
 drawings.network(generator, f"The generator, {generator.count_params():,} weights").show()
 
 # %% [markdown]
@@ -92,8 +92,8 @@ drawings.network(generator, f"The generator, {generator.count_params():,} weight
 
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
-own = recipe.generator.model_dump()
-weights = [build(size, **(own | {"depth": depth})).count_params() for depth in blocks]
+settings = first_recipe.generator.model_dump()
+weights = [build(size, **(settings | {"depth": depth})).count_params() for depth in blocks]
 pd.DataFrame(
     {"weights": weights, "smallest map": [f"{size // 2**depth} × {size // 2**depth}" for depth in blocks]}, blocks
 )
@@ -101,7 +101,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## Discriminator
 #
-# A pretrained network up to the deepest layer that a loss of the study compares. In the paper this is VGG19 up to its second max
+# A pretrained network up to the deepest layer that a loss of the study compares. The layers compared are called *taps*. In the paper this is VGG19 up to its second max
 # pool. It is frozen except in the min-max game. Every page of the report states the origin of its weights, because random
 # features make another method.
 
@@ -152,9 +152,11 @@ if "vgg19" in networks:
     features.copy_weights(networks["vgg19"], f)
 # at each tap (1, height, width, channels)
 squared = [(a - b) ** 2 for a, b in zip(f(x * y), f(x * y_hat), strict=True)]
-loss = sum(float(ops.mean(tap)) for tap in squared)
-assert np.isclose(loss, float(siamese.SiameseContentLoss(f).bound_to(x)(y, y_hat)), rtol=1e-4), "the package's own"
-print(f"Equation 1: {' + '.join(f'{float(ops.mean(tap)):.1f}' for tap in squared)} = {loss:.1f}")
+equation_1 = sum(float(ops.mean(tap)) for tap in squared)
+assert np.isclose(equation_1, float(siamese.SiameseContentLoss(f).bound_to(x)(y, y_hat)), rtol=1e-4), (
+    "the package's own"
+)
+print(f"Equation 1: {' + '.join(f'{float(ops.mean(tap)):.1f}' for tap in squared)} = {equation_1:.1f}")
 
 # %% [markdown]
 # The same as a drawing (Figure 3 of the paper). The number in a box is its filters.
@@ -180,14 +182,14 @@ picture_row(
         "missed": outlined(images[row], {"missed": mask & ~predicted}),
     }
 ).show()
-for tap, (ours, theirs, apart) in enumerate(zip(*maps, squares, strict=True), start=1):
+for tap, (of_reference, of_prediction, apart) in enumerate(zip(*maps, squares, strict=True), start=1):
     channel = int(apart.mean(axis=(0, 1)).argmax())
-    highest = max(ours[..., channel].max(), theirs[..., channel].max(), 1e-6)
+    highest = max(of_reference[..., channel].max(), of_prediction[..., channel].max(), 1e-6)
     heat = apart.mean(axis=-1)
     picture_row(
         {
-            f"tap {tap}, channel {channel}: reference": outlined(ours[..., channel] / highest, {}),
-            f"tap {tap}, channel {channel}: prediction": outlined(theirs[..., channel] / highest, {}),
+            f"tap {tap}, channel {channel}: reference": outlined(of_reference[..., channel] / highest, {}),
+            f"tap {tap}, channel {channel}: prediction": outlined(of_prediction[..., channel] / highest, {}),
             f"tap {tap}: {heat.mean():.3g} of the loss": outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
         }
     ).show()
@@ -221,7 +223,9 @@ assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefer
 # %% [markdown]
 # ## Other settings of the Siamese loss
 #
-# **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to `"before"` or `"painted"`, or `normalise` to `True`.
+# **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to
+# `"before"` VGG19's preprocessing (black background) or `"painted"` (in white on the whole image), or `normalise` to `True` (features
+# of length 1 at each position).
 # **See that:** the sentence says which faults became cheaper or dearer than under the paper's settings.
 
 # %%
@@ -242,11 +246,11 @@ Markdown(summaries.changed_costs(costs, f"features: {own_origin['weights']}"))
 #
 # A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining it in a
 # cell registers it. **Change this:** `gamma` or the formula. **See that:** its column in the table of faulty masks changes.
-# Notebook 04 trains with it.
+# Notebook [4](04_train.ipynb) has the same class to train with: change it there too.
 
 
 # %%
-class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#882255", labels="hard"):
+class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#332288", labels="hard"):
     """Mean of -(1 - q)^gamma log q, where q is the probability given to the true class (Lin et al. 2017,
     doi:10.1109/ICCV.2017.324)."""
 
@@ -260,10 +264,11 @@ class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="
 
 
 # %%
-own = study.changed(losses={"my_focal": {"gamma": 2.0}}).recipe("my_focal")
-criterion = training.make_loss(own)
+focal_recipe = study.changed(losses={"my_focal": {"gamma": 2.0}}).recipe("my_focal")
+criterion = training.make_loss(focal_recipe)
 labelled = {
-    name: batches.label_values(drawn, own.labels)[np.newaxis, ..., np.newaxis] for name, drawn in faulty.items()
+    name: batches.label_values(drawn, focal_recipe.labels)[np.newaxis, ..., np.newaxis]
+    for name, drawn in faulty.items()
 }
 judged["Focal (your own)"] = {name: float(criterion(labelled["perfect"], drawn)) for name, drawn in labelled.items()}
 (judged / judged.loc["nothing"]).round(3) + 0.0  # no minus before a zero

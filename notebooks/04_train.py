@@ -4,7 +4,7 @@
 # **Question.** How does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
 #
 # All losses of a seed start from the same weights and see the same slices with the same augmentation. Only the loss and its
-# labels differ, and what the entry of a variant says. The epoch with the highest validation Dice is kept, by the same rule for
+# labels differ. A variant may also change other settings, listed at its entry below `losses`. The epoch with the highest validation Dice is kept, by the same rule for
 # every loss; without validation subjects it is the last epoch. An interrupted training resumes from its last whole epoch, and a
 # finished one is not repeated. At the end the network segments the scans it has never seen.
 #
@@ -57,8 +57,9 @@ pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_
 # %% [markdown]
 # ## The training step
 #
-# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the adversary takes a step, which
-# raises the content loss by changing VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
+# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the discriminator (the class
+# `Adversary`) takes a step before every `discriminator_every`-th one of the generator, which raises the content loss by changing
+# VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
 # weights. Everything else is Keras.
 
 # %%
@@ -157,7 +158,7 @@ print(f"{len(unseen)} masks written")
 
 
 # %%
-class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#882255", labels="hard"):
+class FocalLoss(losses.Loss, name="my_focal", title="Focal (your own)", colour="#332288", labels="hard"):
     """Mean of -(1 - q)^gamma log q, where q is the probability given to the true class (Lin et al. 2017,
     doi:10.1109/ICCV.2017.324)."""
 

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wmhlib import cohort
+from wmhlib import cohort, slices
 from wmhlib.evaluation import froc, published, records, scoring
 from wmhlib.evaluation.names import SPLITS, present, title
 from wmhlib.metrics import METRICS
@@ -73,14 +73,14 @@ answer.headline_table(tables, own_losses)
 #
 # The middle and the worst scan of each split come first, by mean Dice over the losses. With a kernel, every scan and seed
 # can be chosen. Click a plane to move the cross, then scroll with the wheel or the arrow keys. *errors* paints what was
-# detected, missed and falsely marked. At most seven entries of a study are shown.
+# detected, missed and falsely marked. At most seven losses are shown.
 
 # %%
 names = [loss for loss in present(per_subject) if loss in study.recipes]
-seen = names[:7]  # viewers and samples hold eight masks, the reference among them
+shown = names[:7]  # viewers and samples hold eight masks, the reference among them
 trained = per_subject[per_subject.loss.isin(names)]
 examples = middle_and_worst(trained)
-viewers.results_viewer(study, unseen, per_subject, [name for *_, name in examples], seen)
+viewers.results_viewer(study, unseen, per_subject, [name for *_, name in examples], shown)
 
 # %% [markdown]
 # ## Lesions, one by one
@@ -89,7 +89,7 @@ viewers.results_viewer(study, unseen, per_subject, [name for *_, name in example
 # loss.
 
 # %%
-lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), seen, seed)
+lesions = viewers.pack_lesions(per_lesion, unseen, lambda loss, name: study.mask(loss, seed, name), shown, seed)
 viewers.LesionExplorer(lesions=lesions)
 
 # %% [markdown]
@@ -108,7 +108,7 @@ viewers.LesionExplorer(lesions=lesions)
 split = answer.unseen_split(tables["summary"])
 splits = [split, *(other for other in tables["summary"].split.unique() if other != split)]
 figures.show(
-    figures.froc(tables["froc"].query("loss in @seen"), split).update_layout(title=f"{split} subjects"),
+    figures.froc(tables["froc"].query("loss in @shown"), split).update_layout(title=f"{split} subjects"),
     " ".join(findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], split)),
 )
 
@@ -141,7 +141,7 @@ figures.show(
 # %%
 prediction_samples(
     [
-        sample(study, subjects, name, seen, seed) | {"title": f"{split}, {which}: {name}"}
+        sample(study, subjects, name, shown, seed) | {"title": f"{split}, {which}: {name}"}
         for split, which, name in examples
     ]
 )
@@ -183,7 +183,7 @@ if not part:
     display(Markdown(captions.table1_caption(study, tables)))
 display(published.readable(tables["table1"]))
 limits = records.ceilings(study).query("subject in @unseen.subject")
-limits.groupby(["split", "centre"], sort=False).dice.agg(["size", "min", "mean", "max"]).round(3)
+limits.groupby(["split", "centre"], sort=False).dice.agg(**slices.CEILING).round(3)
 
 # %% [markdown] tags=["details"]
 # ### Findings, split by split
@@ -197,7 +197,7 @@ Markdown("\n".join(f"- {sentence}" for sentence in findings.findings(tables)))
 # %% [markdown] tags=["details"]
 # ### Differences from the Siamese loss
 #
-# On the same subjects and seeds. *effect_size* is Cohen's d of the paired differences, *share_above* the fraction of
+# On the same subjects and seeds. The effect size is Cohen's d of the paired differences; *subjects above* is the fraction of
 # subjects on which the loss has the larger value.
 
 # %%
@@ -206,11 +206,12 @@ for which in tables["comparisons"].split.unique():
         figures.differences(tables["comparisons"], which).update_layout(title=f"{which} subjects, minus Siamese"),
         "To the right is better than the Siamese loss. Bars are 95 % intervals over subjects and seeds.",
     )
-columns = ["difference", "low", "high", "effect_size", "share_above", "subjects", "p", "p_holm"]
+heads = {"difference": "difference", "low": "95 % low", "high": "95 % high", "effect_size": "effect size"}
+heads |= {"share_above": "subjects above", "subjects": "subjects", "p": "p", "p_holm": "p (Holm)"}
 tables["comparisons"].assign(
     metric=lambda table: table.metric.map({key: metric.title for key, metric in METRICS.items()}),
     loss=lambda table: table.loss.map(title),
-).set_index(["split", "metric", "loss"]).reindex(columns=columns).round(3)
+).set_index(["split", "metric", "loss"]).reindex(columns=list(heads)).rename(columns=heads).round(3)
 
 # %% [markdown] tags=["details"]
 # ### One change at a time
@@ -251,7 +252,7 @@ for which in splits:
 # %%
 for which in splits[1:]:
     figures.show(
-        figures.froc(tables["froc"].query("loss in @seen"), which).update_layout(title=f"{which} subjects"),
+        figures.froc(tables["froc"].query("loss in @shown"), which).update_layout(title=f"{which} subjects"),
         " ".join(findings.equal_rates(tables["froc_scores"], tables["froc_comparisons"], which)),
     )
 
@@ -305,11 +306,12 @@ display(
 # ### Calibration
 #
 # Of the voxels that a network gives a probability of 0.8, four of five should be lesion: the dotted line. Below the line
-# a network is overconfident. Soft labels keep probabilities between 0.1 and 0.9.
+# a network is overconfident. Soft labels pull probabilities towards 0.1 and 0.9, so their
+# curves need not follow the dotted line.
 
 # %%
 for which in splits:
-    figure = figures.calibration(tables["calibration"].query("loss in @seen"), which)
+    figure = figures.calibration(tables["calibration"].query("loss in @shown"), which)
     figure.update_layout(title=f"{which} subjects").show()
 
 # %% [markdown] tags=["details"]
@@ -371,8 +373,9 @@ training_figures.training_curves({loss: pd.read_csv(study.model(loss, seed) / "h
 trainings = pd.DataFrame(records.trainings(study))
 depths = {name: recipe.generator.depth for name, recipe in study.recipes.items()}
 costs = trainings.groupby("loss", sort=False)[["validation_dice", "kept_epoch", "seconds", "parameters"]].mean()
-costs.insert(0, "dense blocks down", costs.index.map(depths))
-display(costs.rename(index=title).round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0}))
+costs.insert(0, "dense blocks in the encoder", costs.index.map(depths))
+costs = costs.round({"validation_dice": 3, "kept_epoch": 1, "seconds": 0}).rename(index=title)
+display(costs.rename(columns={"validation_dice": "validation Dice", "kept_epoch": "kept epoch"}))
 if len(set(depths.values())) > 1:  # a grid search
     display(records.by_depth(study).round(3))
 
@@ -380,9 +383,11 @@ if len(set(depths.values())) > 1:  # a grid search
 # ## What was learnt
 
 # %%
-learnt = findings.leaders(tables["summary"], split) + findings.floor(tables["summary"], split)
-Markdown(" ".join([*learnt, *findings.gaps(tables["generalisation_gap"])]))
+learnt = findings.leaders(tables["summary"], split) + findings.against_siamese(tables["comparisons"], split)
+learnt += findings.small_lesions(tables["detection_by_size"], tables["false_detections"], split)
+learnt += findings.floor(tables["summary"], split) + findings.gaps(tables["generalisation_gap"])
+Markdown("\n".join(f"- {sentence}" for sentence in learnt))
 
 # %% [markdown]
-# Next: [6 · The min-max game and why it fails](06_diagnose_minmax.ipynb), where the study has one, or
+# Next: [6 · The min-max game: VGG19 trained against the generator](06_diagnose_minmax.ipynb), where the study has one, or
 # [7 · Scans of your own, segmented](07_segment_scan.ipynb).

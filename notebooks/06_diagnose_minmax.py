@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 6 · The min-max game and why it fails
+# # 6 · The min-max game: VGG19 trained against the generator
 #
 # **Question.** What happens when VGG19 is trained against the generator?
 #
@@ -7,7 +7,10 @@
 # discriminator raises it with a learning rate of 0.00001. In the paper it scores far worse, and possible reasons are named: too
 # many parameters for the data, vanishing gradients, the set-up of the game. Every training with a Siamese loss keeps a step log.
 # Here the log of the game is compared with that of the frozen network, on the same seeds and batches. It can show vanishing
-# gradients and what the adversary does to the features; it cannot show whether more data would help.
+# gradients and what the discriminator does to the features; it cannot show whether more data would help.
+#
+# With half to three quarters of the paper's schedule the game fails here too (D-035). After the demonstration's 390 steps it has
+# only begun to inflate VGG19's features (D-030).
 #
 # **Before.** Notebook [5](05_evaluate.ipynb) of a study with `siamese` and `siamese_minmax`. **Time.** Less than a minute on two cores.
 
@@ -56,8 +59,9 @@ published.readable(tables["table2"])
 # %% [markdown]
 # ## The two players in code
 #
-# Both minimise. The adversary minimises the negative content loss, and only the filters of the feature network are its weights;
-# no gradient reaches the generator. `run_epoch` lets them take turns on the same batch.
+# Both minimise. The discriminator (the class `Adversary`) minimises the negative content loss, and its weights are the filters of
+# VGG19; no gradient reaches the generator. In `run_epoch` it takes a step before every `discriminator_every`-th step of the
+# generator (5 in the demonstration, 1 in the paper's protocol), on the same batch.
 
 # %%
 for part in (minmax.Adversary.compute_loss, training.run_epoch):
@@ -66,10 +70,11 @@ for part in (minmax.Adversary.compute_loss, training.run_epoch):
 # %% [markdown]
 # ## A few moves of the game
 #
-# An untrained generator and its adversary take turns on one batch of this study's training slices, and the content loss is measured
-# after every move. Nothing is saved.
+# An untrained generator and its discriminator take turns on one batch of this study's training slices, and the content loss is
+# measured after every move. The discriminator's learning rate is 100 times the paper's, so that six rounds show an effect. Nothing
+# is saved.
 #
-# **Change this:** the adversary's learning rate, `0.001`, to the paper's `0.00001` or to `0.01`, or the number of rounds.
+# **Change this:** the discriminator's learning rate, `0.001`, to the paper's `0.00001` or to `0.01`, or the number of rounds.
 # **See that:** whose moves decide what becomes of the content loss.
 
 # %%
@@ -111,8 +116,8 @@ Markdown(summaries.moves(moves))
 # %% [markdown]
 # ## The trainings, step by step
 #
-# Each line is one training of the first seed. The generator's gradient is that of every step, and the adversary's that of its last
-# step. Everything else is measured on one batch that never changes. *Strength* is the root mean square of the last tap's features of
+# Each line is one training of the first seed. The generator's gradient is that of every step; where the discriminator does not
+# move, its last gradient is shown. Everything else is measured on one batch that never changes. *Strength* is the root mean square of the last tap's features of
 # the image times its reference: it shows what became of VGG19 itself, whatever the generator does.
 
 # %%
@@ -122,13 +127,14 @@ training_figures.step_logs({loss: game.relative_steps(logs[loss, seed]) for loss
 # %% [markdown]
 # ## Beginning and end
 #
-# *scale_free_ratio* is the content loss divided by the growth of the features. An adversary that only scales its features changes
-# *distance_ratio*, but not this ratio. *gradient_ratio* compares the last tenth of the steps with the first.
+# Each value is the end of a training over its start. With the features' strength $s$, the *content loss without strength* is
+# $(L_{end} / L_{start}) / (s_{end} / s_{start})^2$: it does not change where the discriminator only scales its features. The gradient
+# compares the last tenth of the steps with the first.
 
 # %%
 games = pd.DataFrame({"loss": loss, "seed": seed} | game.game(rows) for (loss, seed), rows in logs.items())
 write_table(study.tables / "minmax.csv", games)
-games.assign(loss=games.loss.map(title)).set_index(["loss", "seed"]).round(3)
+game.readable(games)
 
 # %% [markdown]
 # ## What was learnt

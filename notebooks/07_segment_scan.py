@@ -98,7 +98,7 @@ for name, picture in pictures.doubtful_first(table, most=200):
 # those of earlier results in the folder; `lesions.csv` has one row per lesion: volume, centre in mm, mean and highest
 # probability. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
 #
-# **An empty mask is not a healthy brain.** The verdict distinguishes the two as far as it can. It raises a doubt where tissue
+# **An empty mask is not a healthy brain.** The verdict says whether an empty mask may be due to an unsuitable scan. It raises a doubt where tissue
 # is unusually dark or bright for the network, and where the mirrored scan has another mask (`mirror_dice`). These limits
 # rest on few scans (`wmhlib/apply/suitability.py`), so a mask without a doubt can still be wrong.
 

@@ -77,7 +77,9 @@ def test_the_study_runs_from_nothing_to_its_front_page(study):
     assert study.returncode == 0, study.stdout + study.stderr
     steps = [line for line in study.stdout.splitlines() if "done in" in line]
     assert len(steps) == 9 and study.stdout.rstrip().endswith("Report: reports/smoke/index.html")
-    wall, trained, together = re.search(r"run took ([\d.]+) min, its (\d) trainings ([\d.]+) min", study.stdout).groups()
+    wall, trained, together = re.search(
+        r"run took ([\d.]+) min, its (\d) trainings ([\d.]+) min", study.stdout
+    ).groups()
     assert int(trained) == 4 and 0 < float(together) < 2 * float(wall), "two trainings at a time"
     for name in ("index", "01_explore_data", "02_preprocess", "03_build_networks", "05_evaluate", "06_diagnose_minmax"):
         assert (FOLDER / f"{name}.html").is_file()

@@ -1,4 +1,5 @@
 """Augmentations: functions of one slice, its reference and random numbers (paper 3.2.1: only rotation).
+
 Input: an image (size, size) float32 in 0-1, its mask (size, size), a `numpy.random.Generator`, and the largest amount
 `most`. Output: an image in 0-1 and a boolean mask. A configuration gives the largest amount of each; the name ends with
 the unit:

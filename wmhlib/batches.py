@@ -1,4 +1,5 @@
 """Slices as augmented training batches (paper 3.2.1).
+
 Input: memory-mapped slices. Output: batches `(image, reference)` of shapes (batch, size, size, 3) and (batch, size,
 size, 1), float32. Batch n depends only on (seed, n), so an interrupted training can resume, and all losses of one seed
 see the same slices with the same augmentation.

@@ -1,4 +1,5 @@
 """A cohort as a pandas table with one row per scan, and its split, balanced over centres (paper 3.1).
+
 Input: a folder in the WMH Challenge's layout or BIDS. Output: the table that all later stages read: `subject, centre,
 split, flair, reference`, and the `reason` for each split. Scans below `test/` are `external`: never used for training
 or tuning. All scans of a person are in the same split; names that differ only after `_ses-` or another BIDS entity

@@ -1,4 +1,5 @@
 """Feature networks: pretrained networks whose feature maps the Siamese loss compares (paper 2.2).
+
 The paper uses VGG19 up to its second max pool. The layers whose outputs are compared are called taps. Any network of
 `keras.applications` can be used by its name, and so can a class of your own. Input: the generator's input (batch, size,
 size, 3), blue-green-red with ImageNet's means subtracted. Output: a list of feature maps, one per tap.

@@ -1,4 +1,5 @@
 """Training with the slices on the device and many steps per call (JAX on a GPU).
+
 A training step of the paper takes a few milliseconds on a GPU, less than the host needs to rotate eight slices and
 start the step (D-043). This module copies the slices of a training to the device once. Batches are drawn, rotated and
 preprocessed there, and an epoch is one call. Batch n has the slices and angles that `wmhlib.batches.TrainingBatches`

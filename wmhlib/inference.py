@@ -1,4 +1,5 @@
 """Segment a scan on its own grid.
+
 Input: a scan. Output: its mask. The scan is preprocessed as for training, the generator predicts probabilities for each
 axial slice, and these are resampled to the scan's grid (`wmhlib.slices.volume_of`) before the threshold 0.5 is applied
 (paper 3.2.3 scores masks on the scan's grid). The soft labels 0.1 and 0.9 are symmetric about 0.5, so the threshold is

@@ -1,4 +1,5 @@
 """A network with its loss, as a Keras model for one training step.
+
 The loss is bound to the images of each batch. Only the learner's own network is trained, not the networks in the loss.
 The module also has the metric shared by all losses (pooled Dice), and the measurement of batch norm's statistics before
 validation.

@@ -1,4 +1,5 @@
 """The registry of losses, and the overlap losses of the paper's comparison (3.2.4): Dice, Tversky, generalized Dice.
+
 A loss is a class. Input: `y_true` (reference values 0/1 or soft labels) and `y_pred` (probabilities), both (batch,
 size, size, 1). Output: one number, 0 for perfect agreement. Sums are over the whole batch, as in the Keras code at the
 time of the paper, so slices without lesions contribute (D-007).

@@ -1,13 +1,16 @@
 """The WMH Challenge's five metrics (paper 3.2.3), and positive class density.
+
 Input: a reference mask and a result, as files or nibabel images that cover the same voxels. Output: numbers, which do
 not depend on how a file stores its axes: metrics are computed in canonical orientation, whose third axis is axial.
 Definitions follow the challenge (Kuijf et al. 2019, doi:10.1109/TMI.2019.2905770), so that results are comparable with
 its leaderboard:
-reference   label 1 (values from 0.5 to 1.5) is WMH, for integer and floating-point files; voxels of label 2, other
-pathology, are
-            removed from both masks first
-result      foreground is 1 and above in integer files, and 0.5 and above in floating-point files or integers with a
-scale factor lesion      a 26-connected component; it is detected if at least one voxel overlaps with the other mask
+
+    reference   label 1 (values from 0.5 to 1.5) is WMH; voxels of label 2, other pathology, are removed from both masks
+                first
+    result      foreground is 1 and above in integer files, 0.5 and above in floating-point files and integers with a
+                scale factor
+    lesion      a 26-connected component; it is detected if at least one voxel overlaps with the other mask
+
 A metric is a function of a `MaskPair` under `@metric`. Defining one, in this file or in a notebook cell, adds it to
 every table. In the formulas, R is the foreground of the reference, S that of the result, and |R| the number of voxels
 in R. The examples use masks of 7 x 8 x 9 voxels with 1 x 1.5 x 3 mm: R has a lesion of two voxels and one of a single

@@ -1,4 +1,5 @@
 """The min-max game (paper 3.2.2 and 5): an adversary maximises the content loss that the generator minimises.
+
 Before every `discriminator_every`-th step of the generator, the adversary takes a step on the same batch by changing
 the filters of the feature network; `wmhlib.training.run_epoch` alternates the two. The module also has the step log of
 content losses, and a stabilisation of the game by limiting how far filters may move.

@@ -1,4 +1,5 @@
 """All settings of a configuration with types, limits and defaults, and the checks of a file.
+
 Unknown keys, wrong types and invalid values are refused in one sentence that names the file and the key. The settings
 of a loss, a feature network or an augmentation are the arguments of its constructor or function, so nothing is listed
 twice. `config/schema.json` is generated from this module (`make schema`).

@@ -1,4 +1,5 @@
 """The Siamese content loss: a feature network compares two masked images (paper 2.2, Equation 1, Figure 3).
+
 Input: the preprocessed image x, the reference mask y and the predicted mask y'. Both products x·y and x·y' pass through
 the same feature network (VGG19 in the paper), which is frozen except in the min-max game. Output: the mean squared
 difference of their features at its taps. The image is masked after preprocessing, so the masked background has

@@ -1,4 +1,5 @@
 """Convert volumes to preprocessed axial slices in memory-mapped arrays, and slices back to volumes.
+
 Paper 3.2.1: the volume is divided by its maximum, and its axial slices are resampled to a square with scikit-image's
 `resize` and its defaults. `Preparation` has alternatives. Input: NIfTI files. Output: `images.npy` (slices, size, size)
 float32 in 0-1, `references.npy` of the same shape in uint8 0/1, and `index.csv`, which describes each slice. Each core
@@ -145,6 +146,10 @@ def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size:
     box = box_of(flair, view)
     slices = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
     return volume_of(slices.astype(np.float32), reference, box) >= 0.5
+
+
+CEILING = {"scans": "size", "lowest": "min", "mean": "mean", "highest": "max"}
+"""What tables of ceilings show per centre: names of columns and of pandas' aggregations."""
 
 
 def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.DataFrame:

@@ -1,4 +1,5 @@
 """A study: one configuration, one folder of data, one folder of results.
+
 Input: a YAML file and, optionally, a data folder that replaces the one in the file. Output: checked settings
 (`wmhlib.settings`), the recipe of every entry below `losses`, and the paths of the study's folder:
 

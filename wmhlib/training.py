@@ -1,4 +1,5 @@
 """One `fit` for every loss (paper 3.2.2).
+
 Input: the memory-mapped slices of the training and validation subjects. Output per (loss, seed): a folder with
 `model.keras` (the generator of the best epoch), `history.csv` (one row per epoch), for content losses `steps.csv` (one
 row per step), and `training.json` (settings, machine, duration). All losses of one seed start from the same weights and

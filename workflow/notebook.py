@@ -1,4 +1,5 @@
 """Run one notebook of a study with papermill as a step of the workflow, and print one line when it is done.
+
 The executed copy has no pairing metadata, so that JupyterLab opens it as a plain notebook. If a cell fails, the error
 is printed in one line, and the copy with everything up to this cell is kept.
 """

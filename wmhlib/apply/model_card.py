@@ -39,11 +39,12 @@ def dice_by_threshold(reference: Volume, likely: Volume) -> np.ndarray:
 
 
 def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float, np.ndarray]:
-    """The threshold chosen on the rows of a cohort table, and the mean Dice at every threshold of `CUTS`.
+    """The threshold chosen on the rows of a cohort table, and Dice (subject, threshold) at every threshold of `CUTS`,
+    of the subjects that have one at each.
 
     The chosen threshold is the one nearest to 0.5 whose mean Dice is at most one standard error (of the paired
     differences) below the best, because a few subjects cannot distinguish more (the one-standard-error rule of Breiman
-    et al. 1984, Classification and Regression Trees).
+    et al. 1984, Classification and Regression Trees). ValueError if no subject has a lesion.
     """
     scores = np.array(
         [
@@ -51,13 +52,14 @@ def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float,
             for row in tqdm(subjects.itertuples(), "threshold", len(subjects), unit="scan")
         ]
     )
-    return nearest_to_half(scores), np.nanmean(scores, axis=0)
+    known = scores[~np.isnan(scores).any(axis=1)]  # no Dice where subject and mask are without a lesion
+    if not len(known):
+        raise ValueError("No holdout subject has a lesion, so no threshold can be chosen: raise split.holdout.")
+    return nearest_to_half(known), known
 
 
-def nearest_to_half(scores: np.ndarray) -> float:
-    """The threshold of `CUTS` chosen by the rule of `best_threshold`, from Dice of shape (subjects, thresholds), NaN if
-    undefined."""
-    known = scores[~np.isnan(scores).any(axis=1)]
+def nearest_to_half(known: np.ndarray) -> float:
+    """The threshold of `CUTS` chosen by the rule of `best_threshold`, from Dice (subject, threshold) without NaN."""
     behind = known[:, [known.mean(axis=0).argmax()]] - known
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else 0
     good = CUTS[behind.mean(axis=0) <= error + 1e-9]
@@ -116,7 +118,7 @@ def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
     network, holdout = load_generator(model), cohort[cohort.split == "holdout"]
     if holdout.empty:
         raise ValueError(f"{study.name} has no holdout subjects to choose the threshold on: set split.holdout.")
-    threshold, dice = best_threshold(network, holdout)
+    threshold, known = best_threshold(network, holdout)
     scans = figures(network, cohort[cohort.split == "external"], threshold)
     folder.mkdir(exist_ok=True)
     with replacing(folder / "model.keras") as temporary:
@@ -133,8 +135,8 @@ def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
         sha256=sha256(folder / "model.keras"),
         megabytes=f"{(folder / 'model.keras').stat().st_size / 1e6:.1f}",
         threshold=threshold,
-        cuts=[(cut, f"{value:.3f}") for cut, value in zip(CUTS, dice, strict=True)],
-        holdout=len(holdout),
+        cuts=[(cut, f"{value:.3f}") for cut, value in zip(CUTS, known.mean(axis=0), strict=True)],
+        holdout=len(known),
         table=by_centre(scans),
         scans=scans,
         doubtful=scans[scans.mirror_dice < AGREEMENT],

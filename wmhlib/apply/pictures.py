@@ -1,4 +1,5 @@
 """A picture per scan for visual quality control: the slices with most lesion, outlined, and the probability below.
+
 The grey window is the same for every scan: white is twice the usual level of tissue
 (`wmhlib.intake.scans.TISSUE_GREY`).
 """

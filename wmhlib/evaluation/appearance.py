@@ -1,4 +1,5 @@
 """Metrics of the appearance of scans, to compare synthetic with real ones.
+
 Input: a FLAIR and its reference on one grid (`wmhlib.intake.scans.read_pair`). Output: numbers in mm and relative to
 the level of tissue, which are comparable between centres with any grid and brightness. Only the slices in the middle
 half of a volume are used, which contain most of the brain.

@@ -1,4 +1,5 @@
 """Fraction of lesions detected by number of false positives: free-response ROC (FROC) curves.
+
 A loss may detect more lesions only because it marks more voxels. Input: `operating_points.csv` with the lesions
 detected by every scan's probabilities at each threshold (`wmhlib.evaluation.lesions.operating_points`). Output: curves
 (Bunch et al. 1978, J Appl Photogr Eng 4:166) and one score, the fraction of lesions detected, averaged over fixed

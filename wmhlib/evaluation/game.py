@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from wmhlib.evaluation.names import title
+
 
 def relative_steps(rows: pd.DataFrame) -> pd.DataFrame:
     """A training's `steps.csv` in the form that notebook 06 plots.
@@ -19,6 +21,25 @@ def relative_steps(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         distance=distance / distance.iloc[0], strength=strength / strength.iloc[0], drift=100 * rows.drift
     )
+
+
+HEADS = {
+    "steps": "steps",
+    "drift_pct": "drift of the filters (%)",
+    "strength_ratio": "features' strength",
+    "distance_ratio": "content loss",
+    "scale_free_ratio": "content loss without strength",
+    "gradient_ratio": "generator's gradient",
+    "density_pct": "pixels predicted as lesion (%)",
+    "diverged_at": "diverged at step",
+}
+"""Titles of the columns of `minmax.csv`."""
+
+
+def readable(games: pd.DataFrame) -> pd.DataFrame:
+    """The table of `game` per loss and seed with titles; without the last column where nothing diverged."""
+    shown = games.assign(loss=games.loss.map(title)).set_index(["loss", "seed"])
+    return shown.dropna(axis=1, how="all").rename(columns=HEADS).round(3)
 
 
 def game(rows: pd.DataFrame) -> dict:

@@ -1,4 +1,5 @@
 """Titles, colours and order of the losses and other sources of masks, the same in every table and figure.
+
 Losses define their title and colour in their classes (`wmhlib.losses`). Variants in a configuration come after them and
 are titled by their names (`siamese_1_tap` becomes "Siamese 1 tap").
 """
@@ -29,6 +30,7 @@ UNTRAINED = ("global_threshold", *OBSERVERS)
 """Rows of a table without training: the threshold baseline and the human observers."""
 
 SPLITS = ("holdout", "external")
+ALL_SPLITS = ("training", "validation", *SPLITS)
 
 
 def title(name: str) -> str:

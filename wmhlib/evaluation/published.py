@@ -1,4 +1,5 @@
 """Table 1 with published results for comparison: the paper, the challenge's leaderboard, human observers.
+
 Input: the summary of `per_subject.csv`. Output: `table1.csv`, and its readable form. Published rows are transcribed,
 with their sources, in `published_values/*.csv`. They were measured on other scans and serve only for orientation.
 """

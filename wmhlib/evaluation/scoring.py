@@ -1,4 +1,5 @@
 """Score a study's masks: notebook 05 computes the tables once, and all figures and sentences use them.
+
 Input: the masks below `reports/<study>/masks/`, human observers' masks if available, and the references. Output: one
 row per (loss, seed, subject), one row per lesion, and summaries of both.
 """

@@ -1,4 +1,5 @@
 """Uncertainty: means with bootstrap intervals, paired comparisons, Holm's correction, intraclass correlation.
+
 A study samples two factors: subjects and trainings (seeds). All seeds of a loss segment the same subjects, so the
 bootstrap resamples subjects and, jointly for all of them, seeds (bootstrap for crossed factors, Owen 2007,
 doi:10.1214/07-AOAS122; D-018). All losses of one seed start from the same weights and see the same batches, so losses

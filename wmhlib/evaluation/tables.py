@@ -1,4 +1,5 @@
 """Summary tables with uncertainty: all numbers shown in figures, sentences and Table 1.
+
 Input: `per_subject.csv`, `per_lesion.csv` and `volumes.csv`, one row per (loss, seed, subject) or lesion. Output:
 summary tables. Undefined values (an empty mask has no boundary, hence no distance) are left out of means, and a column
 has their number.

@@ -1,4 +1,5 @@
 """Real heads as tissue maps at 1 mm: the MNI152 template, or label maps of whole heads.
+
 Input: nothing (the template comes with nilearn), or a folder of label maps with FreeSurfer's numbers, such as those
 that `make data OPTIONS=head-label-maps` fetches. Output: one `Head` each, with axes to right, anterior, superior.
 MNI152: Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033. It has the brain only, so skull, fat and eyes are

@@ -1,4 +1,5 @@
 """Read BIDS data sets and write BIDS derivatives (Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44).
+
 Input: a data set with `FLAIR` images and, in its derivatives, lesion masks (`label-WMH` or `label-lesion`, suffix
 `mask`). Output: the table of `wmhlib.cohort`. Predictions are written to a separate derivative, which is never used as
 reference:

@@ -1,4 +1,5 @@
 """Download public data sets file by file, each into its folder below `data`.
+
 The WMH Challenge's single archive (8.8 GB) times out, and a study needs only a fraction of it. Input: a listing
 (`wmhlib.intake.sources`) and the files (`wmhlib.intake.web`). Output: the needed files, verified against their listed
 SHA-1, and `manifest.json`, which records their origin. A complete file is never downloaded again.

@@ -1,4 +1,5 @@
 """Smooth random fields and resampling on grids with axes in mm, by one matrix product per axis.
+
 Input: three axes (mm, ascending) and arrays on them. Output: float32 arrays on the same or other axes. A field is
 defined on a fixed box of ±160 mm, so its value at a position does not depend on the sampling grid.
 """

@@ -1,4 +1,5 @@
 """Shared by the readers of both layouts: the recursive search of folders, the table, and notes on what was left out.
+
 Links to folders are followed, but each folder is read only once, so circular links are harmless. Files whose content
 was never fetched (DataLad, git-annex, Git LFS) are distinguished from broken ones.
 """

@@ -1,4 +1,5 @@
 """Bring volumes to a common orientation, for any order and direction of the stored axes.
+
 Input: NIfTI files or nibabel images. Output: images reoriented to the axes of the head, or to those of another image if
 both cover the same voxels. All comparisons of two volumes use this module.
 """

@@ -1,4 +1,5 @@
 """NIfTI headers: plausible grids of a head, and the correction of faults whose meaning is unambiguous.
+
 Each `_mend_…` corrects a stored header in place and returns a phrase with the fault and the value used instead, or None
 if there is no fault.
 """

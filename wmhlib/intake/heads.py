@@ -1,4 +1,5 @@
 """A simulated subject: deformed and aged anatomy with lesions, as brightness with white matter = 100.
+
 Input: a `Head`, the axes of the output grid (mm from the centre of the brain), and a `Centre` for the contrast. Output:
 `Painted` on that grid.
 """

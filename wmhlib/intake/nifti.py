@@ -1,4 +1,5 @@
 """Read NIfTI files from any source, and write them: all modules open scans through this one.
+
 Input: a path. Output: a nibabel image with a plausible grid of a head. A header states how much data follows, and a
 gzip file of a few kB can expand to gigabytes, so the header is first compared with the file's size. Header extensions
 are ignored. The type of a file is determined from its content, not its suffix. A scan with a fault in its header or at

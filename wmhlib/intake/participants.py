@@ -1,4 +1,5 @@
 """`participants.tsv` of a BIDS data set: each subject's centre, and whether it is external.
+
 Input: the table as written by people: ids with or without `sub-`, leading zeros or surrounding spaces, column names and
 values in any case. Output: a `Participant` per subject. Everything that could put an external subject into training is
 refused: a row that matches no subject or two, a subject with two rows, an unknown split.

@@ -1,4 +1,5 @@
 """Match the lesion masks in a BIDS data set's derivatives with the FLAIRs of which they are the reference.
+
 Input: the data set's FLAIRs. Output: pairs of a FLAIR and its mask, and notes on masks and FLAIRs without a match.
 Masks made by this project are never references. A mask fits a scan of the same subject and session that has all
 entities in the mask's name, such as `acq-2D`. If several masks fit, manual masks are preferred, then those on the

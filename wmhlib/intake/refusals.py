@@ -1,4 +1,5 @@
 """Why a request failed and what to do, in one sentence, from a server's response or a library's exception.
+
 Permanent failures (a certificate, a proxy's password, 400, 403, 404, a web page) are distinguished from temporary ones
 (silence, a broken connection, 408, 429, 5xx). `Retry-After`: RFC 9110, section 10.2.3.
 """

@@ -1,4 +1,5 @@
 """Recognise scans of the same person, so that no person is in two splits, under two names or in two folders.
+
 Input: cohort tables. Output: the person of each scan, or errors. Names are compared without regard to case, as some
 file systems do.
 """

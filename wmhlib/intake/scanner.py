@@ -1,4 +1,5 @@
 """A simulated scanner: its grid, contrast and artefacts, and the scan that it makes of a simulated head.
+
 Input: a `Centre` and brightness on a fine grid (white matter = 100). Output: values on the centre's grid. Noise is
 Rician, as in magnitude images (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618). Random scanners are domain
 randomisation (Billot et al. 2023, doi:10.1016/j.media.2023.102789).

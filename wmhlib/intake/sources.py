@@ -1,4 +1,5 @@
 """The public data sets that `wmhlib.intake.download` can fetch: their addresses, files and licences.
+
 Input: a table of this package (`listings/<name>.csv`) or a server's listing as JSON. Output: `File`s. This module sends
 no requests.
 WMH Challenge: Kuijf et al., doi:10.34894/AECRSD, listed by Dataverse's Native API; files come from its Data Access API.

@@ -1,4 +1,5 @@
 """Requests to a server and downloads over a network that may be slow, silent or absent.
+
 A server that does not answer is reported within `REACH_S`. Temporary failures (`wmhlib.intake.refusals`) are retried up
 to `ATTEMPTS` times, after waits that double or that the server requests: about two minutes for a silent server.
 Permanent failures are raised at once. A download resumes where it stopped (RFC 9110, section 14) and gets its final

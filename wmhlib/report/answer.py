@@ -12,7 +12,7 @@ import pandas as pd
 
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import colour, in_words, of_losses, shown, title
+from wmhlib.evaluation.names import ALL_SPLITS, colour, in_words, of_losses, shown, title
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds
@@ -229,8 +229,7 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
 
     def counted(scans: pd.DataFrame) -> str:
         counts = scans[scans.split != ""].groupby("split", sort=False).size()
-        splits = ("training", "validation", "holdout", "external")
-        return ", ".join(f"{counts[split]} {split}" for split in splits if split in counts)
+        return ", ".join(f"{counts[split]} {split}" for split in ALL_SPLITS if split in counts)
 
     drawn, real = cohort[synthetic], cohort[~synthetic]
     scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []

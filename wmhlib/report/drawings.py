@@ -1,4 +1,5 @@
 """A drawing of a Keras network: one box per convolution, whose size shows its filters and whose height its resolution.
+
 A U-Net looks like a U with horizontal skip connections. In a dense block, arcs show the inputs of a convolution other
 than the output of the previous one. The discriminator is drawn as two paths through one network (Figure 3 of the paper).
 """

@@ -1,4 +1,5 @@
 """Plotly figures of a study's results, from saved tables. Only means over seeds and bins are computed here.
+
 Each loss has the same colour in every figure (Okabe and Ito's palette, which colour-blind readers can distinguish), and
 every axis has its unit. Figures of data and trainings: `wmhlib.report.training_figures`.
 """

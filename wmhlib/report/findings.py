@@ -1,4 +1,5 @@
 """Sentences computed from the study's tables, so that they stay true for any data.
+
 Input: the tables of `wmhlib.evaluation`. Output: the findings on the report's front page. A difference is called
 significant if its 95 % interval excludes zero and the p value of the paired test is below 0.05 after Holm's correction
 for the losses compared in that metric (D-019). If no difference is significant, the sentence says so.
@@ -195,7 +196,7 @@ def minmax(games: pd.DataFrame, table: pd.DataFrame, reference_pct: float) -> li
         f"% of their length. The features of the same masked image become {played.strength_ratio:.2f} times as strong "
         "(1.00 when frozen).",
         f"The content loss of the same batch becomes {played.distance_ratio:.2f} times its first value with the game "
-        f"and {frozen.distance_ratio:.2f} times without it. With the features' strength divided out, it becomes "
+        f"and {frozen.distance_ratio:.2f} times without it. Divided by the square of the features' strength, it becomes "
         f"{played.scale_free_ratio:.2f} and {frozen.scale_free_ratio:.2f} times its first value. The generator's "
         f"gradient becomes {played.gradient_ratio:.2f} and {frozen.gradient_ratio:.2f} times as long: in the game, it "
         f"{vanishes}.",

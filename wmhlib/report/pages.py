@@ -1,4 +1,5 @@
 """Executed notebooks and a study's results as HTML pages that need only a browser.
+
 Input: an executed notebook, or the tables, figures and findings of a study. Output: one file per page that includes its
 styles, pictures and plotly.js. A page requests nothing from the network; the browser enforces this, because the page's
 content security policy allows no address. Text from data is escaped or cleaned, so a subject's name cannot become

@@ -1,4 +1,5 @@
 """The report of a finished study: `run.json`, one HTML page per notebook, and the front page `index.html`.
+
 Input: the executed notebooks, the tables and the records saved with the models. Output: files that a collaborator
 without Python can open from a folder or an e-mail.
 """
@@ -23,12 +24,12 @@ from wmhlib.running.provenance import provenance
 from wmhlib.study import Study, open_study
 
 PAGES = {
-    "01_explore_data": ("Explore the data", "centres, grids, lesion loads, split; viewer for one scan"),
-    "02_preprocess": ("Preprocess", "the network's input, and how much Dice resampling costs"),
-    "03_build_networks": ("Build the networks", "generator, VGG19 discriminator, behaviour of each loss"),
-    "04_train": ("Train", "training curves, validation slices"),
-    "05_evaluate": ("Evaluate", "tables, every subject, samples; viewer for segmented scans"),
-    "06_diagnose_minmax": ("Diagnose the min-max game", "what happens when VGG19 is trained against the generator"),
+    "01_explore_data": ("Scans, lesions and splits", "centres, grids, lesion loads, split; viewer for one scan"),
+    "02_preprocess": ("From a scan to the network's input", "the network's input, and how much Dice resampling costs"),
+    "03_build_networks": ("The two networks and the losses", "generator, VGG19 discriminator, behaviour of each loss"),
+    "04_train": ("Training", "training curves, validation slices"),
+    "05_evaluate": ("Losses compared on unseen scans", "tables, every subject, samples; viewer for segmented scans"),
+    "06_diagnose_minmax": ("The min-max game", "what happens when VGG19 is trained against the generator"),
 }
 
 
@@ -38,7 +39,7 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
     for name, (heading, line) in PAGES.items():
         if name == "04_train":
             for loss, seed in study.trainings:
-                listed.append((f"{name}-{loss}-seed-{seed}", f"Train: {title(loss)}, seed {seed}", line))
+                listed.append((f"{name}-{loss}-seed-{seed}", f"Training: {title(loss)}, seed {seed}", line))
         elif name != "06_diagnose_minmax" or study.has_game:
             listed.append((name, heading, line))
     return listed

@@ -8,15 +8,16 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from wmhlib.evaluation.names import in_words
+from wmhlib.evaluation.names import ALL_SPLITS, in_words
 
 
 def cohort(loads: pd.DataFrame) -> str:
-    """What notebook 01 shows, from `lesion_loads.csv`: who is unseen, how imbalanced the classes are, how much loads vary."""
-    unseen = loads[loads.split == "external"]
-    text = f"The cohort has {len(loads)} scans, {loads.split.eq('training').sum()} of them for training"
-    if len(unseen):
-        text += f" and {len(unseen)} external ones, of {_escaped(sorted(unseen.centre.unique()))}"
+    """What notebook 01 shows, from `lesion_loads.csv`: the splits, how imbalanced the classes are, how much loads vary."""
+    external = loads[loads.split == "external"]
+    parts = [f"{count} {split}" for split in ALL_SPLITS if (count := int((loads.split == split).sum()))]
+    text = f"The cohort has {len(loads)} scans: {in_words(parts)}"
+    if len(external):
+        text += f" (of {_escaped(sorted(external.centre.unique()))})"
     density = loads.positive_class_density_pct.median()
     text += (
         f". Lesions fill a median of {density:.2g} % of a volume: a mask without any lesion is right in "

@@ -1,4 +1,5 @@
 """Viewers: three linked planes with masks over them, and a table of lesions with the mask of each loss.
+
 Input: arrays in canonical orientation (i to the patient's right, j to anterior, k to superior) and tables. Output:
 widgets. The browser draws everything (`templates/viewer.js` and `explorer.js`) from volumes packed here as 8-bit PNGs.
 With a kernel, anywidget loads further subjects when they are chosen. Exported pages without a kernel use the same
@@ -36,7 +37,7 @@ instead."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-ERRORS = [{"label": kind, "colour": colour(kind)} for kind in ("found", "missed", "false")]
+ERRORS = [{"label": title(kind), "colour": colour(kind)} for kind in ("found", "missed", "false")]
 
 GREY_BITS = 0b11111110
 """Grey values are kept in steps of two: finer steps are not visible, and would add a sixth to a page's size."""

@@ -1,4 +1,5 @@
 """Files of a training: how it is saved after epochs, how an interrupted run resumes and a finished one is recognised.
+
 Output in the folder of a training: `started.json` (everything that determines the training), `model.keras` (the best
 epoch so far), `history.csv`, `steps.csv` and, until the training is finished, `epoch-<n>.npz` (the state of all
 networks and optimizers). Files are complete or missing, never partial. `history.csv` is written last and defines the

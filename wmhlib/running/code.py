@@ -1,4 +1,5 @@
 """A digest of the code that a result depends on.
+
 It covers all functions, classes and constants of `wmhlib` that are reached through the names used in a definition, and
 classes and functions from notebook cells. Docstrings, comments, annotations, formatting and the module of a definition
 are ignored, so that only a change of meaning changes a digest. Files are read from disk and not imported.

@@ -1,4 +1,5 @@
 """Import this first if nothing is trained: Keras then starts quickly with its NumPy backend, without TensorFlow.
+
 A backend chosen by the user is kept, and child processes are not affected. Keras's NumPy backend needs JAX; without it,
 Keras starts as usual.
 """

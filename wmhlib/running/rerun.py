@@ -1,4 +1,5 @@
 """Repeat a finished study from its `run.json` and compare the tables.
+
 Input: a `run.json` with the `tables/` next to it. Output: the study `<study>-again`, one line per table, and warnings
 if the machine, the code or the scans have changed.
 """
