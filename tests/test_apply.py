@@ -789,3 +789,13 @@ def test_nothing_is_marked_in_the_face_and_neck():
     top, lowest = 109, 109 - inference.BRAIN_MM // 2
     assert not marked[:lowest].any() and marked[lowest : top + 1].all()
     assert not look[10, 10, ::-1][:lowest].any() and not mirrored[10, 10, ::-1][:lowest].any()
+
+
+def test_slices_without_brightness_are_not_marked():
+    image = keras.Input((32, 32, 3), name="whole")
+    everything = keras.Model(image, keras.layers.Rescaling(0.0, 1.0)(image[..., :1]))
+    values = small_scan(np.random.default_rng(0), (34, 36, 9))[0].astype(np.float32)
+    values[..., [0, 1, 8]] = 0
+    scan = nibabel.Nifti1Image(values, np.diag([1, 1, 3, 1.0]))
+    marked = np.asarray(inference.segment(everything, scan).dataobj).any(axis=(0, 1))
+    assert marked.tolist() == [False, False, *[True] * 6, False]

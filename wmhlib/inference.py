@@ -85,7 +85,8 @@ def probability(
 ) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
-    The probability is 0 outside the part that is the network's input, and where a diverged network predicts NaN. With
+    The probability is 0 outside the part that is the network's input, in slices whose brightness is 0 everywhere, and where
+    a diverged network predicts NaN. With
     `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
     both give similar results. Axial slices below the number `lowest` are 0. `flair` may be the output of `prepared`.
 
@@ -97,10 +98,12 @@ def probability(
     """
     scan, _, box, grey = flair if isinstance(flair, Prepared) else prepared(model, flair)
     seen = grey[:, ::-1] if mirrored else grey
-    batches = (seen[start : start + batch_size] for start in range(0, len(seen), batch_size))
-    slices = np.concatenate([model.predict_on_batch(network_input(batch))[..., 0] for batch in batches])
+    slices, rows = np.zeros_like(seen), np.flatnonzero(seen.any(axis=(1, 2)))
+    rows = rows[rows >= lowest]
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        slices[batch] = model.predict_on_batch(network_input(seen[batch]))[..., 0]
     slices = np.nan_to_num(slices[:, ::-1] if mirrored else slices)
-    slices[:lowest] = 0
     return nibabel.Nifti1Image(volume_of(slices, scan, box), scan.affine)
 
 
