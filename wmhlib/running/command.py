@@ -113,9 +113,11 @@ def main() -> None:
 
 def time_taken(study: Study, started: float) -> str:
     """The duration of a run since `started` (seconds since 1970) beside that of its trainings, as a sentence."""
-    folders = [study.model(loss, seed) for loss, seed in study.trainings]
-    trained = [folder for folder in folders if (folder / "model.keras").stat().st_mtime >= started]
-    seconds = [json.loads((folder / "training.json").read_text(encoding="utf-8"))["seconds"] for folder in trained]
+    models = [study.model(*training) / "model.keras" for training in study.trainings]
+    trained = [
+        model.with_name("training.json") for model in models if model.is_file() and model.stat().st_mtime >= started
+    ]
+    seconds = [json.loads(record.read_text(encoding="utf-8"))["seconds"] for record in trained]
     together = f", its {len(trained)} trainings {sum(seconds) / 60:.1f} min together" if trained else ""
     return f"The run took {(time.time() - started) / 60:.1f} min{together}.\n"
 
