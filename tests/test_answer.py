@@ -61,6 +61,19 @@ def test_the_headline_says_so_where_nothing_is_shown():
     assert "no loss differs significantly from the Siamese loss" in said and "overlaps" not in said
 
 
+def test_the_headline_names_other_metrics_that_differ_at_one_half():
+    tables = study(**CLOSE)
+    pair = tables["comparisons"].iloc[[0]].assign(difference=0.2, low=0.1, high=0.3, p=0.01, p_holm=0.02)
+    others = [
+        pair.assign(metric="lesion_recall"),
+        pair.assign(metric="avd_pct"),
+        pair.assign(metric="hd95_mm", p_holm=0.2),
+    ]
+    said = answer.headline(tables | {"comparisons": pd.concat([tables["comparisons"], *others])}, seeds=1)
+    assert "Dice loss has a significantly better lesion recall, and" in said and "significantly worse AVD, than" in said
+    assert "HD95" not in said and "0.5" not in answer.headline(tables, seeds=1)
+
+
 def test_one_loss_alone_is_not_called_better():
     tables = study(dice=[0.4, 0.5, 0.6, 0.5])
     none = tables["froc_comparisons"][:0]

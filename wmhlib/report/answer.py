@@ -132,10 +132,28 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
     if differences and open_questions:
         topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
         text += f" No significant difference in {topics}."
+    text += _at_one_half(tables["comparisons"], split)
     trainings = (
         "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
     )
     return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
+
+
+def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
+    """The significant differences from the Siamese loss in metrics other than Dice, as a sentence."""
+    shown_in, parts = comparisons[(comparisons.split == split) & (comparisons.metric != "dice")], []
+    significant = shown_in[shown_in.apply(holds, axis=1).astype(bool)] if len(shown_in) else shown_in
+    for metric, rows in significant.groupby("metric", sort=False):
+        better = (rows.difference > 0) == METRICS[metric].higher_is_better
+        name = METRICS[metric].title.split(" (")[0]  # without the unit
+        name = name if name[:2].isupper() else name.lower()
+        parts += [
+            f"{_listed(list(rows.loss[which]))} {'has' if which.sum() == 1 else 'have'} a significantly {word} {name}"
+            for word, which in (("better", better), ("worse", ~better))
+            if which.any()
+        ]
+    against = _listed([significant.against.iloc[0]]) if parts else ""
+    return f" At the threshold 0.5, {', and '.join(parts)}, than {against}." if parts else ""
 
 
 def _singular(does: str) -> str:
