@@ -141,8 +141,9 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
 
 def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
     """The significant differences from the Siamese loss in metrics other than Dice, as a sentence."""
-    shown_in, parts = comparisons[(comparisons.split == split) & (comparisons.metric != "dice")], []
-    significant = shown_in[shown_in.apply(holds, axis=1).astype(bool)] if len(shown_in) else shown_in
+    parts, others = [], [metric for metric in METRICS if metric != "dice"]
+    tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(others)]
+    significant = tested[tested.apply(holds, axis=1).astype(bool)] if len(tested) else tested
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
         name = METRICS[metric].title.split(" (")[0]  # without the unit
