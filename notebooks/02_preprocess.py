@@ -95,8 +95,7 @@ augmented_row(square, square_lesion, batches.chosen_augmentations(try_this))
 #
 # A network that repeats its reference slices without an error still does not reach a Dice of 1, since its slices are
 # resampled. The Dice that it would reach is the **ceiling** of this slice size. (Smooth probabilities can score
-# slightly higher, D-014.) The pictures show the subject with the
-# lowest ceiling per centre: blue is lost, orange is added.
+# slightly higher, D-014.) The pictures show the subject with the lowest ceiling per centre: blue is lost, orange is added.
 
 # %%
 ceilings = slices.ceilings(subjects, size, preparation)
@@ -110,7 +109,7 @@ for row in subjects.loc[ceilings.dropna().groupby("centre").dice.idxmin()].itert
 # next to Table 1.
 
 # %%
-ceilings.groupby(["split", "centre"], sort=False).dice.agg(**slices.CEILING).round(3)
+slices.ceilings_by_centre(ceilings)
 
 # %% [markdown]
 # ## Slices on disk
@@ -157,8 +156,8 @@ pd.Series({name: batches.label_values(np.array([False, True]), name).tolist() fo
 #
 # Four of the training slices with most lesion, augmented as in training: each slice is rotated by a random angle (paper: up
 # to 30 degrees), and changed by whatever other augmentations the configuration names. A batch in training is drawn from all
-# training slices with tissue, with or without lesions (D-010). Batch *n* depends on the seed and *n* alone, so every loss of one seed sees the
-# same slices with the same changes.
+# training slices with tissue, with or without lesions (D-010). Batch *n* depends on the seed and *n* alone, so every loss of
+# one seed sees the same slices with the same changes.
 
 # %%
 augmentations = batches.chosen_augmentations(study.config.augmentation)

@@ -182,8 +182,7 @@ per_subject.groupby(["loss", "split"]).agg(subjects=("subject", "nunique"), seed
 if not part:
     display(Markdown(captions.table1_caption(study, tables)))
 display(published.readable(tables["table1"]))
-limits = records.ceilings(study).query("subject in @unseen.subject")
-limits.groupby(["split", "centre"], sort=False).dice.agg(**slices.CEILING).round(3)
+slices.ceilings_by_centre(records.ceilings(study).query("subject in @unseen.subject"))
 
 # %% [markdown] tags=["details"]
 # ### Findings, split by split

@@ -117,8 +117,8 @@ Markdown(summaries.moves(moves))
 # ## The trainings, step by step
 #
 # Each line is one training of the first seed. The generator's gradient is that of every step; where the discriminator does not
-# move, its last gradient is shown. Everything else is measured on one batch that never changes. *Strength* is the root mean square of the last tap's features of
-# the image times its reference: it shows what became of VGG19 itself, whatever the generator does.
+# move, its last gradient is shown. Everything else is measured on one batch that never changes. *Strength* is the root mean
+# square of the last tap's features of the image times its reference: it shows what became of VGG19 itself, whatever the generator does.
 
 # %%
 reference_pct = next(iter(logs.values())).reference_density_pct.iloc[0]
@@ -127,7 +127,7 @@ training_figures.step_logs({loss: game.relative_steps(logs[loss, seed]) for loss
 # %% [markdown]
 # ## Beginning and end
 #
-# Each value is the end of a training over its start. With the features' strength $s$, the *content loss without strength* is
+# Strength, content loss and gradient are the end of a training over its start. With the features' strength $s$, the *content loss without strength* is
 # $(L_{end} / L_{start}) / (s_{end} / s_{start})^2$: it does not change where the discriminator only scales its features. The gradient
 # compares the last tenth of the steps with the first.
 

@@ -32,6 +32,19 @@ def test_a_threshold_moves_from_one_half_only_where_subjects_show_it():
     assert model_card.nearest_to_half(clear[:1]) == pytest.approx(0.7)
 
 
+def test_a_subject_without_a_dice_chooses_no_threshold(monkeypatch):
+    clear = 0.6 - np.abs(CUTS - 0.7)[None] + 0.001 * np.random.default_rng(1).standard_normal((12, len(CUTS)))
+    lesion_free = np.where(CUTS < 0.5, 0, np.nan)  # marked at low thresholds, and right where nothing is marked
+    monkeypatch.setattr(model_card, "two_looks", lambda network, flair: (None, []))
+    monkeypatch.setattr(model_card, "dice_by_threshold", lambda reference, likely: reference)
+    for undefined in (lesion_free, np.full(len(CUTS), np.nan)):
+        subjects = pd.DataFrame({"flair": "", "reference": [*clear, undefined]})
+        threshold, known = model_card.best_threshold(None, subjects)
+        assert threshold == pytest.approx(0.7) and np.array_equal(known, clear)
+    with pytest.raises(ValueError, match="No holdout subject has a lesion"):
+        model_card.best_threshold(None, subjects[-1:])
+
+
 def test_the_card_has_a_row_per_centre_and_the_mean_of_the_centres():
     rows = {
         "centre": ["a", "a", "b"],

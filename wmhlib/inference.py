@@ -86,8 +86,7 @@ def probability(
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
     The probability is 0 outside the part that is the network's input, in slices whose brightness is 0 everywhere, and where
-    a diverged network predicts NaN. With
-    `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
+    a diverged network predicts NaN. With `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
     both give similar results. Axial slices below the number `lowest` are 0. `flair` may be the output of `prepared`.
 
     Raises

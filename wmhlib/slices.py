@@ -148,10 +148,6 @@ def round_trip(flair: nibabel.Nifti1Image, reference: nibabel.Nifti1Image, size:
     return volume_of(slices.astype(np.float32), reference, box) >= 0.5
 
 
-CEILING = {"scans": "size", "lowest": "min", "mean": "mean", "highest": "max"}
-"""What tables of ceilings show per centre: names of columns and of pandas' aggregations."""
-
-
 def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.DataFrame:
     """The Dice of a network that reproduces its reference slices of `size` pixels exactly, for each subject of a
     cohort.
@@ -172,6 +168,12 @@ def ceilings(cohort: pd.DataFrame, size: int, preparation: Preparation) -> pd.Da
 
     rows = in_threads(ceiling, list(cohort.itertuples()), "ceilings", "scan")
     return pd.DataFrame(rows, columns=["subject", "centre", "split", "dice"])
+
+
+def ceilings_by_centre(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `ceilings` per split and centre: number of scans, and lowest, mean and highest Dice."""
+    centres = table.groupby(["split", "centre"], sort=False).dice
+    return centres.agg(scans="size", lowest="min", mean="mean", highest="max").round(3)
 
 
 def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, preparation: Preparation = PAPER) -> None:

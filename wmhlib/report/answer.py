@@ -15,7 +15,7 @@ from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import ALL_SPLITS, colour, in_words, of_losses, shown, title
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.findings import holds
+from wmhlib.report.findings import holds, name_in_sentence
 from wmhlib.study import Study
 
 UNSEEN = {"external": "scans from centres not used in training", "holdout": "held-out scans of the training centres"}
@@ -141,20 +141,20 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
 
 def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
     """The significant differences from the Siamese loss in metrics other than Dice, as a sentence."""
-    parts, others = [], [metric for metric in METRICS if metric != "dice"]
-    tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(others)]
-    significant = tested[tested.apply(holds, axis=1).astype(bool)] if len(tested) else tested
+    tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
+    significant = tested[[holds(row) for row in tested.itertuples()]]
+    if not len(significant):
+        return ""
+    parts = []
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
-        name = METRICS[metric].title.split(" (")[0]  # without the unit
-        name = name if name[:2].isupper() else name.lower()
+        name = name_in_sentence(metric).split(" (")[0]  # without the unit
         parts += [
             f"{_listed(list(rows.loss[which]))} {'has' if which.sum() == 1 else 'have'} a significantly {word} {name}"
             for word, which in (("better", better), ("worse", ~better))
             if which.any()
         ]
-    against = _listed([significant.against.iloc[0]]) if parts else ""
-    return f" At the threshold 0.5, {', and '.join(parts)}, than {against}." if parts else ""
+    return f" At the threshold 0.5, {', and '.join(parts)}, than {_listed([significant.against.iloc[0]])}."
 
 
 def _singular(does: str) -> str:

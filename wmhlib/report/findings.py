@@ -22,14 +22,15 @@ def holds(row: pd.Series) -> bool:
     return bool((row.low > 0 or row.high < 0) and row.p_holm < LEVEL)
 
 
-def _name(metric: str) -> str:
+def name_in_sentence(metric: str) -> str:
+    """A metric's title as it stands within a sentence."""
     return METRICS[metric].title.replace("Lesion", "lesion")
 
 
 def _by(row) -> str:
     """A significant difference in words: metric, size, interval, p."""
     size, low, high = (shown(row.metric, value) for value in _size(row))
-    return f"{_name(row.metric)} by {size} (95 % interval {low} to {high}, {_p(row.p_holm)})"
+    return f"{name_in_sentence(row.metric)} by {size} (95 % interval {low} to {high}, {_p(row.p_holm)})"
 
 
 def _size(row) -> tuple[float, float, float]:
@@ -49,15 +50,13 @@ def leaders(table: pd.DataFrame, split: str) -> list[str]:
     for metric in ("dice", "lesion_recall") if len(losses) else ():
         if count := int(losses[f"{metric}_undefined"].sum()):
             sentences.append(
-                f"On {WHERE[split]}, {_name(metric)} is undefined for {count} mask(s), so no loss is named best."
+                f"On {WHERE[split]}, {name_in_sentence(metric)} is undefined for {count} mask(s), so no loss is named best."
             )
             continue
         order = losses[f"{metric}_mean"].sort_values(ascending=False)
         best = losses[losses[f"{metric}_mean"] == order.iloc[0]]
         text = f"On {WHERE[split]}, {' and '.join(title(loss) for loss in best.index)} "
-        text += (
-            f"{'has' if len(best) == 1 else 'share'} the highest mean {_name(metric)} ({shown(metric, order.iloc[0])}"
-        )
+        text += f"{'has' if len(best) == 1 else 'share'} the highest mean {name_in_sentence(metric)} ({shown(metric, order.iloc[0])}"
         if len(best) == 1 and np.isfinite(best[f"{metric}_low"].iloc[0]):
             bounds = (shown(metric, best[f"{metric}_{end}"].iloc[0]) for end in ("low", "high"))
             text += f", 95 % interval {' to '.join(bounds)}"

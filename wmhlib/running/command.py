@@ -6,7 +6,6 @@ from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 import argparse
 import fcntl
 import hashlib
-import json
 import math
 import os
 import subprocess
@@ -20,7 +19,7 @@ from wmhlib.evaluation import records
 from wmhlib.evaluation.names import in_words
 from wmhlib.intake.sources import SERVERS, SOURCES, read_table
 from wmhlib.running.configuration import claim, write_copy
-from wmhlib.running.files import ROOT, PathLike, find, writing
+from wmhlib.running.files import ROOT, PathLike, find, read_json, writing
 from wmhlib.study import Study, open_study
 
 
@@ -114,10 +113,8 @@ def main() -> None:
 def time_taken(study: Study, started: float) -> str:
     """The duration of a run since `started` (seconds since 1970) beside that of its trainings, as a sentence."""
     models = [study.model(*training) / "model.keras" for training in study.trainings]
-    trained = [
-        model.with_name("training.json") for model in models if model.is_file() and model.stat().st_mtime >= started
-    ]
-    seconds = [json.loads(record.read_text(encoding="utf-8"))["seconds"] for record in trained]
+    trained = [model for model in models if model.is_file() and model.stat().st_mtime >= started]
+    seconds = [read_json(model.with_name("training.json"))["seconds"] for model in trained]
     together = f", its {len(trained)} trainings {sum(seconds) / 60:.1f} min together" if trained else ""
     return f"The run took {(time.time() - started) / 60:.1f} min{together}.\n"
 
