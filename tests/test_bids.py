@@ -146,6 +146,7 @@ def test_centres_are_read_from_any_of_their_columns(root, column):
         ("sub-01\ttest\n", 2, "test"),
         ("sub-01\tholdout\n", 2, "holdout"),
         ("sub-01\texternal\textra\n", 2, "3"),
+        ("sub-01\n", 2, "1 cells"),
         ("\texternal\n", 2, "''"),
     ],
 )
@@ -155,11 +156,25 @@ def test_a_row_that_cannot_be_told_is_refused_by_its_line(root, rows, line, name
 
 
 @pytest.mark.parametrize(
-    "text", ["subset\nsub-01\tExternal\n", "group\nsub-01\ttest\n", "age\texternal\nsub-01\t7\tyes\n"]
+    "text",
+    [
+        "subset\nsub-01\tExternal\n",
+        "group\nsub-01\ttest\n",
+        "age\texternal\nsub-01\t7\tyes\n",
+        "site\nsub-01\texternal\n",
+        "set\nsub-01\tHold-out\n",
+        "cohort\nsub-01\texternal validation\n",
+        "use\nsub-01\ttest_set\n",
+    ],
 )
 def test_a_split_in_another_column_is_refused(root, text):
     with pytest.raises(ValueError, match=naming(root / "participants.tsv", "split")):
         people(root, f"participant_id\t{text}")
+
+
+def test_a_row_that_is_too_short_moves_no_value_into_another_column(root):
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "line 2", "2 cells for 3 columns")):
+        people(root, "participant_id\tsite\tsplit\nsub-01\texternal\nsub-02\tAlder\tn/a\n")
 
 
 def test_a_mask_need_not_name_the_only_session(root):
@@ -181,7 +196,7 @@ def test_zeros_in_front_decide_only_where_they_are_not_needed(root):
         people(root, "participant_id\tsplit\nsub-001\texternal\n")
 
 
-@pytest.mark.parametrize("name", ["Participants.tsv", "participants.csv", "participants.xlsx"])
+@pytest.mark.parametrize("name", ["Participants.tsv", "participants.csv", "participants.xlsx", "participants.tsv.gz"])
 def test_a_table_under_another_name_is_not_passed_over(root, name):
     (root / "participants.tsv").rename(root / name)
     with pytest.raises(ValueError, match=naming(root / name, root / "participants.tsv")):
@@ -427,3 +442,37 @@ def test_the_official_validator_accepts_them(derivative):
     assert errors(derivative) == []
     (derivative / "sub-01" / "ses-2" / "anat" / "sub-01_mask.txt").write_text("not BIDS")
     assert errors(derivative) != []
+
+
+def test_half_masks_and_masks_in_the_folder_of_another_are_no_references(root):
+    masks = root / "derivatives" / "manual"
+    whole = masks / "sub-01" / "anat" / "sub-01_label-WMH_mask.nii.gz"
+    for name in ("sub-01/anat/sub-01_hemi-L_label-WMH_mask.nii.gz", "sub-02/ses-a/anat/sub-01_label-WMH_mask.nii.gz"):
+        whole.rename(masks / name)
+        table = bids.read_bids(root)
+        assert "01" not in set(table.subject) and Path(name).name in notes(table)
+        (masks / name).rename(whole)
+    with pytest.raises(ValueError, match=naming(whole, "join them into one.")) as caught:
+        shutil.copy(whole, whole.with_name("sub-01_space-orig_label-WMH_mask.nii.gz"))
+        bids.read_bids(root)
+    assert "Manual" not in str(caught.value), "both are of people already"
+
+
+def test_only_magnitude_images_are_scans(root):
+    anat = root / "sub-01" / "anat"
+    shutil.copy(anat / "sub-01_FLAIR.nii.gz", anat / "sub-01_part-phase_FLAIR.nii.gz")
+    (anat / "sub-01_FLAIR.nii.gz").rename(anat / "sub-01_part-mag_FLAIR.nii.gz")
+    table = bids.read_bids(root)
+    assert table.flair[table.subject == "01"].item().endswith("part-mag_FLAIR.nii.gz")
+    assert "magnitude" in notes(table)
+
+
+def test_the_folder_of_derivatives_may_be_written_in_capitals(root):
+    (root / "derivatives").rename(root / "Derivatives")
+    assert len(bids.read_bids(root)) == 3
+
+
+@pytest.mark.parametrize("centre", ["NA", "nan"])
+def test_a_missing_centre_is_the_data_set(root, centre):
+    people(root, f"participant_id\tcentre\nsub-01\t{centre}\nsub-02\tAlder\n")
+    assert bids.read_bids(root).centre.tolist() == ["A set", "Alder", "Alder"]

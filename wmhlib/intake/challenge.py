@@ -6,7 +6,6 @@
 Both may also be `.nii`. A centre is a site with its scanner, since scanners of one site differ as much as sites do.
 """
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,9 @@ from wmhlib.running.files import PathLike
 PARTS = {"training": "", "test": "external"}
 """The folders with subjects, and the split of each."""
 
-FLAIRS, REFERENCES = ("FLAIR.nii.gz", "FLAIR.nii"), ("wmh.nii.gz", "wmh.nii")
+FLAIRS, REFERENCES = ("flair.nii.gz", "flair.nii"), ("wmh.nii.gz", "wmh.nii")
+"""Accepted names, in any case."""
+
 EXPECTED = "training|test/<site>[/<scanner>]/<id>/pre/FLAIR.nii.gz"
 ALIASES = {
     "GE3T": "Amsterdam/GE3T",
@@ -56,13 +57,14 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
     root = root.resolve()  # after checking that the folder exists
     folders.refuse_closed(root)
     tree = folders.search(*(root / part for part in PARTS if (root / part).is_dir()))
-    subjects = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name in FLAIRS}
-    subjects |= {path.parent for path in tree.files if path.name in REFERENCES}
+    subjects = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name.lower() in FLAIRS}
+    subjects |= {path.parent for path in tree.files if path.name.lower() in REFERENCES}
     folders.refuse_twice(tree, subjects)
     notes, rows = [], []
     for folder in sorted(subjects):
         centre, split = _centre(root, folder)
-        flair, reference = _image(folder / "pre", FLAIRS), _image(folder, REFERENCES)
+        flair = _image(folder / "pre", FLAIRS, "FLAIR.nii.gz")
+        reference = _image(folder, REFERENCES, "wmh.nii.gz")
         if get := not_fetched(flair, reference):
             notes.append((str(folder), f"content not fetched: run {get}"))
         else:
@@ -81,9 +83,10 @@ def _centre(root: Path, folder: Path) -> tuple[str, str]:
     return ALIASES.get(centre, centre), PARTS[part]
 
 
-def _image(folder: Path, names: tuple[str, ...]) -> Path:
+def _image(folder: Path, names: tuple[str, ...], expected: str) -> Path:
     """The image in a folder with one of these names; its content need not be fetched yet."""
-    path, *others = [folder / name for name in names if os.path.lexists(folder / name)] or [folder / names[0]]
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    path, *others = [entry for entry in entries if entry.name.lower() in names] or [folder / expected]
     if others:
         raise ValueError(f"{path} and {others[0]} both exist: keep one of them.")
     if not path.is_file() and not not_fetched(path):
@@ -100,6 +103,10 @@ def _passed_over(root: Path, tree: Tree, subjects: set[Path]) -> Notes:
         if folder not in above | subjects and folder.parent in above:
             notes.append((str(folder), "a folder with neither pre/FLAIR.nii.gz nor wmh.nii.gz"))
     for path in filter(folders.may_be_flair, tree.files):
-        if path.name not in FLAIRS or path.parent.name not in ("pre", "orig") or path.parents[1] not in subjects:
+        if (
+            path.name.lower() not in FLAIRS
+            or path.parent.name not in ("pre", "orig")
+            or path.parents[1] not in subjects
+        ):
             notes.append((str(path), f"named like a FLAIR, but not at {EXPECTED}"))
     return notes + folders.misplaced(root, [*PARTS, "additional_annotations"], EXPECTED)

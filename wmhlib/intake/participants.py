@@ -2,7 +2,8 @@
 
 Input: the table as written by people: ids with or without `sub-`, leading zeros or surrounding spaces, column names and
 values in any case. Output: a `Participant` per subject. Everything that could put an external subject into training is
-refused: a row that matches no subject or two, a subject with two rows, an unknown split.
+refused: a row that matches no subject or two or lacks a cell, a subject with two rows, an unknown split, a split in
+another column.
 """
 
 import csv
@@ -15,8 +16,15 @@ from wmhlib.intake.folders import remedy
 from wmhlib.running.files import PathLike
 
 CENTRE_COLUMNS = ("centre", "center", "site", "site_id")
-SPLIT_VALUES = {"": "", "n/a": "", "na": "", "training": "", "external": "external"}
+MISSING = ("", "n/a", "na", "nan")
+SPLIT_VALUES = {**dict.fromkeys(MISSING, ""), "training": "", "external": "external"}
 """Accepted values of the column `split` and their meaning; an empty split is drawn later."""
+
+SPLIT_WORDS = re.compile(
+    r"(external|test(ing)?|hold[\s_-]?out|validation|unseen)([\s_-]+(test(ing)?|validation|set|data|site|cent(re|er)|cohort))*",
+    re.IGNORECASE,
+)
+"""A value that keeps a subject from training, if it is in the column `split`."""
 
 
 class Participant(NamedTuple):
@@ -58,7 +66,7 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
         split = row.get("split", "")
         if split.casefold() not in SPLIT_VALUES:
             raise ValueError(f"{where}: the split {split!r} is unknown: use external (never trained on) or n/a.")
-        centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in ("", "n/a")), "")
+        centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in MISSING), "")
         people[label] = Participant(centre, SPLIT_VALUES[split.casefold()], line)
     return people
 
@@ -68,7 +76,7 @@ def _refuse_another_name(path: Path) -> None:
     if path.is_symlink():
         raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
-        if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)", other.name, re.IGNORECASE):
+        if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)(\.\w+)?", other.name, re.IGNORECASE):
             raise ValueError(f"{other} would be ignored: save it as {path}, with tabs between the columns.")
 
 
@@ -82,19 +90,23 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path} is not a tab-separated table in UTF-8 ({error}): export it again.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
-    for number, cells in lines:
-        for name, cell in zip(names, cells, strict=False):
-            if name not in ("split", *CENTRE_COLUMNS) and cell.casefold() in ("external", "test"):
-                raise ValueError(
-                    f"{path}, line {number}: {cell!r} in the column {name} would be ignored: rename the column to "
-                    "split."
-                )
     if "participant_id" not in names or any(name and names.count(name) > 1 for name in names):
         raise ValueError(f"{path} has the columns {names}: add participant_id and remove repeated names.")
     for number, cells in lines[1:]:
-        if any(cells[len(names) :]):
-            raise ValueError(f"{path}, line {number} has {len(cells)} cells for {len(names)} columns: correct the row.")
-    return [(number, dict(zip(names, cells + [""] * len(names), strict=False))) for number, cells in lines[1:]]
+        if len(cells) < len(names) or any(cells[len(names) :]):
+            raise ValueError(
+                f"{path}, line {number} has {len(cells)} cells for {len(names)} columns: correct the row, with n/a for "
+                "missing values."
+            )
+    rows = [(number, dict(zip(names, cells, strict=False))) for number, cells in lines[1:]]
+    for number, row in [(lines[0][0], dict(zip(names, names, strict=True))), *rows]:
+        for name, cell in row.items():
+            if name != "split" and SPLIT_WORDS.fullmatch(cell):
+                raise ValueError(
+                    f"{path}, line {number}: {cell!r} in the column {name} would be ignored: write external in a "
+                    "column named split, or use another word."
+                )
+    return rows
 
 
 def _matching(written: str, labels: list[str]) -> list[str]:

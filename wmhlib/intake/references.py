@@ -32,21 +32,36 @@ def lesion_masks(root: PathLike, notes: Notes) -> list[BidsFile]:
         A folder cannot be read.
     """
     root = Path(root)
-    tree = search(*filter(Path.is_dir, [root / "derivatives"]))
+    tops = [path for path in root.iterdir() if path.is_dir() and path.name.lower() == "derivatives"]
+    tree = search(*tops)
     notes += broken_links(tree)
     masks = []
     for path in tree.files:
         image = parsed(path)
         if image and image.is_lesion_mask():
-            masks.append(image)
+            if why := _unfit(image, path.relative_to(root)):
+                notes.append((str(path), why))
+            else:
+                masks.append(image)
         elif re.search(r"(wmh|lesion).*_(mask|dseg|roi)\.nii", path.name, re.IGNORECASE):
             notes.append((str(path), "named like a lesion mask, but without label-WMH_mask or label-lesion_mask"))
     notes += [
         (str(folder), "an empty derivative: if it is a DataLad subdataset, run `datalad get` on it")
         for folder in tree.folders
-        if folder.parent == root / "derivatives" and not any(folder.iterdir())
+        if folder.parent in tops and not any(folder.iterdir())
     ]
     return _made_by_others(root, masks, notes)
+
+
+def _unfit(mask: BidsFile, place: Path) -> str:
+    """Why a mask can be no reference: it marks one hemisphere, or its `place` is another subject's; otherwise empty."""
+    if "hemi" in mask.entities:
+        return "a lesion mask of one hemisphere; join both into one mask without hemi-"
+    for folder in place.parts[:-1]:
+        key, _, label = folder.partition("-")
+        if key in ("sub", "ses") and label != mask.entities.get(key, label):
+            return f"a lesion mask in the folder {folder}, which its name contradicts: correct the name or the folder"
+    return ""
 
 
 def _made_by_others(root: Path, masks: list[BidsFile], notes: Notes) -> list[BidsFile]:
@@ -130,10 +145,10 @@ def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
     ranks = [(mask.by_hand, _overlay(scan, mask), len({"ses", *VARIANTS} & {*mask.entities})) for mask in fitting]
     best = [mask for mask, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
     if len(best) > 1:
+        advice = ', or mark manual masks in dataset_description.json with {"Name": "Manual"} below GeneratedBy'
         raise ValueError(
             f"{scan.path} has the masks {' and '.join(str(mask.path) for mask in best)}, which fit it equally well: "
-            "keep "
-            'one, or mark manual masks in dataset_description.json with {"Name": "Manual"} below GeneratedBy.'
+            f"keep one, or join them into one{advice * (not best[0].by_hand)}."
         )
     return best[0]
 

@@ -20,9 +20,12 @@ ENTITIES += "recording chunk seg res den label desc".split()
 """The entities of a file's name after the subject, in BIDS order."""
 
 LATER_SCAN = re.compile(
-    rf"_(?:{'|'.join(ENTITIES)})-|[_-](?:study|session|visit|timepoint|time|tp|scan|exam|t|v)[_-]?\d+$", re.IGNORECASE
+    rf"_(?:{'|'.join(ENTITIES)})-"
+    r"|[\s._-]+(?:(?:study|session|ses|visit|timepoint|time|tp|scan|exam|wave|month|year|week|day|fu|bl|t|v)[\s_-]*\d+"
+    r"|[myw]\d{1,2}|base-?line|bl|follow[\s_-]?up|fu|re-?scan|re-?test|repeat)$",
+    re.IGNORECASE,
 )
-"""The part of a subject's name that distinguishes scans of one person: `_ses-2`, `_study2`, `_T1`."""
+"""The part of a subject's name that distinguishes scans of one person: `_ses-2`, `_study2`, `_T1`, `_baseline`, `_M12`."""
 
 
 def person(subject: str) -> str:
@@ -53,6 +56,14 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
                 f"{row.subject} of {row.centre}: {row.split or 'may train'}" for row in scans.itertuples()
             )
             raise ValueError(f"One subject would be in two splits ({roles}): move its scans together, or rename one.")
+
+
+def refuse_copies(cohort: pd.DataFrame) -> None:
+    """ValueError if a FLAIR of one split has exactly the content of one of another split."""
+    for _, same in cohort.groupby(cohort.flair.map(content)):
+        if same.split.nunique() > 1:
+            both = " and ".join(f"{row.subject} ({row.split}, {row.flair})" for row in same.itertuples())
+            raise ValueError(f"The same FLAIR would be in two splits: {both}. Remove one of them.")
 
 
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
