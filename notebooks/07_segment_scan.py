@@ -33,6 +33,7 @@ from IPython.display import Image, Markdown, display
 
 from wmhlib.apply import find, pictures, segment, suitability
 from wmhlib.inference import BUNDLED
+from wmhlib.intake import folders
 from wmhlib.report import summaries
 from wmhlib.slices import Preparation
 
@@ -40,7 +41,8 @@ from wmhlib.slices import Preparation
 # ## Network and scans
 #
 # The model file is read in Keras's safe mode, which runs no code from it. In a folder, every NIfTI with FLAIR in its name
-# is taken, or every NIfTI where no name has it. Earlier results (`…_mask.nii.gz`, `…_probability.nii.gz`) are skipped.
+# is taken, or every NIfTI where no name has it. Masks and maps, such as earlier results, and images of other formats are
+# left out, and listed below.
 #
 # A network that divides scans by their maximum misses lesions where fat or a few bright voxels set that maximum. The
 # brightness of each scan's tissue is therefore compared with that of the training scans. Bright voxels do not mislead a
@@ -49,9 +51,11 @@ from wmhlib.slices import Preparation
 
 # %%
 path, network, trained_on = segment.open_network(model)
-chosen = find.find_scans(scans)
+left_out = []
+chosen = find.find_scans(scans, left_out)
 intensity = Preparation.named(network.inputs[0].name).intensity
 print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_on, intensity)}")
+print(*["Images left out:" if left_out else "No image was left out.", *folders.listed(left_out)], sep="\n")
 
 # %% [markdown]
 # ## Masks
@@ -62,7 +66,7 @@ print(f"Network: {path}\nScans: {len(chosen)}\n{suitability.about_range(trained_
 # detects nearly the same lesions in the mirror image: the agreement of the two masks (`mirror_dice`) shows how far to
 # trust them. A scan that cannot be read or segmented is reported and does not stop the others.
 #
-# A result is replaced only by one of the same scan and network. Scans of the same name in different folders, and masks of
+# A result is replaced only by one of the same scan and network, and never if a person changed its mask. Scans of the same name in different folders, and masks of
 # two networks, get names of their own; `<name>.json` says which scan and network a mask is of.
 
 # %%
@@ -98,9 +102,11 @@ for name, picture in pictures.doubtful_first(table, most=200):
 # those of earlier results in the folder; `lesions.csv` has one row per lesion: volume, centre in mm, mean and highest
 # probability. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
 #
-# **An empty mask is not a healthy brain.** The verdict says whether an empty mask may be due to an unsuitable scan. It raises a doubt where tissue
-# is unusually dark or bright for the network, and where the mirrored scan has another mask (`mirror_dice`). These limits
-# rest on few scans (`wmhlib/apply/suitability.py`), so a mask without a doubt can still be wrong.
+# **An empty mask is not a healthy brain.** The verdict says whether an empty mask may be due to an unsuitable scan. It
+# raises a doubt where tissue is unusually dark or bright for the network, where the mirrored scan has another mask
+# (`mirror_dice`), and where the scan is implausible: a head of impossible size, blank planes, bright air, thick sagittal
+# slices. These limits rest on few scans (`wmhlib/apply/suitability.py`, `wmhlib/intake/plausible.py`), so a mask without a
+# doubt can still be wrong.
 
 # %%
 columns = ["status", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "mirror_dice"]

@@ -18,7 +18,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED, naming, small_scan
+from conftest import SHARED, as_nobody, naming, says, small_scan
 from nibabel import orientations
 from PIL import Image
 from test_bids import errors as bids_errors
@@ -30,7 +30,7 @@ from wmhlib.apply.lesions import lesions_of
 from wmhlib.apply.results import COLUMNS, LONGEST, RESULTS, safe_names
 from wmhlib.generator import dense_unet
 from wmhlib.inference import BUNDLED
-from wmhlib.intake import phantom
+from wmhlib.intake import phantom, plausible
 from wmhlib.intake.scans import read_flair
 from wmhlib.metrics import challenge_metrics
 from wmhlib.running.files import ROOT, alone, sha256, write_json
@@ -45,7 +45,7 @@ OBLIQUE = nibabel.affines.from_matvec(
 def small_heads(monkeypatch, request):
     """The scans made here are far smaller than a head."""
     if "of_a_head" not in request.node.name:
-        monkeypatch.setattr(suitability, "HEAD_LITRES", (0, 8))
+        monkeypatch.setattr(plausible, "doubts", lambda flair: [])
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +246,22 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names("T1.nii.gz") == ["T1.nii.gz"]
 
 
+def test_images_that_are_left_out_are_told_with_the_reason(tmp_path):
+    folder = write(tmp_path / "in", "a_FLAIR.nii.gz", "T1.nii.gz", "a_WMH.nii.gz")
+    (folder / "b_FLAIR.nrrd").write_bytes(b"NRRD0004\n")
+    (folder / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (folder / "notes.txt").write_text("no image")
+    notes: list = []
+    find_scans(folder, notes)
+    told = {Path(path).name: reason for path, reason in notes}
+    assert told.keys() == {"T1.nii.gz", "a_WMH.nii.gz", "b_FLAIR.nrrd", "IM0001"}
+    assert says(told["T1.nii.gz"], "FLAIR") and says(told["a_WMH.nii.gz"], "mask")
+    assert says(told["b_FLAIR.nrrd"], "NRRD", "Slicer") and says(told["IM0001"], "DICOM", "dcm2niix")
+    (folder / "a_FLAIR.nii.gz").unlink(), (folder / "T1.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=naming("b_FLAIR.nrrd", "NRRD", "IM0001")):
+        find_scans(folder)
+
+
 def test_what_programs_make_of_a_scan_is_no_scan(tmp_path):
     made = (
         "sub-1_space-FLAIR_T1w",
@@ -295,9 +311,8 @@ HOSTILE = [
 def test_names_of_results_are_safe(untrained, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    image = stored()
-    for name in HOSTILE:
-        (folder / name).write_bytes(image.to_bytes())
+    for seed, name in enumerate(HOSTILE):
+        (folder / name).write_bytes(stored(seed=seed).to_bytes())
     scans, out = [folder / name for name in HOSTILE], tmp_path / "out"
     table = segment.segment_scans(untrained, scans, out, {})
     assert list(table.status) == ["done"] * len(HOSTILE), table.reason.tolist()
@@ -411,13 +426,77 @@ def test_rows_of_earlier_scans_stay_as_they_were_written(untrained, tmp_path):
     assert (out / "volumes.csv").read_text() == "a;b\n1;2\n"
 
 
-def test_a_scan_that_fails_the_second_time_leaves_nothing_of_the_first(untrained, tmp_path, monkeypatch):
+def test_a_scan_that_fails_the_second_time_leaves_the_first_results_whole(untrained, tmp_path, monkeypatch):
     folder, out = write(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
-    segment_all(untrained, out, folder / "a.nii", folder / "b.nii")
+    segment_all(untrained, out, folder / "a.nii")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith("a")}
     monkeypatch.setattr(segment, "quality_picture", lambda *_: 1 / 0)
-    assert segment_all(untrained, out, folder / "a.nii").status[0] == "failed"
-    assert visible(out) == sorted([*(f"b{end}" for end in RESULTS.values()), "lesions.csv", "volumes.csv"])
-    assert list(pd.read_csv(out / "volumes.csv").status) == ["done", "failed"]
+    assert segment_all(untrained, out, folder / "a.nii", folder / "b.nii").status.eq("failed").all()
+    assert visible(out) == sorted([*before, "lesions.csv", "volumes.csv"]), "and nothing of b"
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert list(pd.read_csv(out / "volumes.csv").status) == ["done", "failed", "failed"]
+
+
+def corrected(path) -> bytes:
+    """A mask as a person saves it: one more voxel, and with an editor's own description in the header."""
+    mask = nibabel.load(path)
+    values = np.asarray(mask.dataobj).copy()
+    values[0, 0, 0] = 1
+    nibabel.save(nibabel.Nifti1Image(values, mask.affine), path)
+    return path.read_bytes()
+
+
+def test_a_mask_that_a_person_changed_is_kept(untrained, tmp_path):
+    folder, out, root = write(tmp_path / "in", "sub-1_FLAIR.nii"), tmp_path / "out", tmp_path / "bids"
+    scan = folder / "sub-1_FLAIR.nii"
+    segment.write_bids(segment_all(untrained, out, scan), root, "model.keras")
+    mask, [derived] = out / "sub-1_FLAIR_mask.nii.gz", root.rglob("*_mask.nii.gz")
+    before, derived_before = corrected(mask), corrected(derived)
+    for _ in range(2):
+        again = segment_all(untrained, out, scan)
+        assert Path(again["mask"][0]).name == "sub-1_FLAIR-2_mask.nii.gz"
+        assert mask.name in again.warnings[0] and "kept" in again.warnings[0]
+        [problem] = segment.write_bids(again, root, "model.keras")
+        assert str(derived) in problem and "kept" in problem
+    assert mask.read_bytes() == before and derived.read_bytes() == derived_before
+    assert sorted(pd.read_csv(out / "lesions.csv").scan.unique()) in ([str(scan)], [])
+    record = out / "sub-1_FLAIR-2.json"
+    write_json(record, {key: value for key, value in json.loads(record.read_text()).items() if key != "mask_sha256"})
+    assert Path(segment_all(untrained, out, scan)["mask"][0]).name == "sub-1_FLAIR-2_mask.nii.gz", "an older record"
+
+
+def test_tables_of_others_are_neither_replaced_nor_joined(untrained, tmp_path):
+    scan, out = write(tmp_path / "in", "a.nii") / "a.nii", tmp_path / "out"
+    segment_all(untrained, out, scan)
+    (out / "my_lesions.csv").write_text("subject,rater\n1,2\n")
+    segment_all(untrained, out, scan)
+    assert "rater" not in (out / "lesions.csv").read_text()
+    for name, text in (("lesions.csv", "subject,rater\n1,2\n"), ("volumes.csv", "scan;status;mask\na;b;c\n")):
+        kept = (out / name).read_text()
+        (out / name).write_text(text)
+        with pytest.raises(ValueError, match=naming(out / name, "commas")):
+            segment_all(untrained, out, scan)
+        assert (out / name).read_text() == text
+        (out / name).write_text(kept)
+
+
+def test_a_folder_that_may_not_be_written_is_one_sentence(untrained, open_folder):
+    scan = write(open_folder / "in", "a.nii") / "a.nii"
+    (open_folder / "out").mkdir(mode=0o555)
+    with as_nobody(), pytest.raises(OSError, match=naming(open_folder / "out", "make the folder writable")):
+        segment_all(untrained, open_folder / "out", scan)
+
+
+def test_a_note_on_the_file_and_a_second_copy_are_in_the_verdict_and_the_warnings(untrained, tmp_path):
+    image = stored()
+    values = np.asarray(image.dataobj).copy()
+    values[:2] = np.nan
+    for name in ("a.nii", "b.nii"):
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), tmp_path / name)
+    table = segment.segment_scans(untrained, [tmp_path / "a.nii", tmp_path / "b.nii"], tmp_path / "out", {})
+    doubts = table.mirror_dice < suitability.AGREEMENT
+    assert ("NaN" in table.warnings[0]) and str(tmp_path / "a.nii") in table.warnings[1].split("; ")[-1]
+    assert table.verdict[0] == suitability.verdict(table.lesions[0] == 0, ["a doubt"] * bool(doubts[0]), ["a note"])
 
 
 def test_two_processes_do_not_write_into_one_folder(untrained, tmp_path):
@@ -601,12 +680,12 @@ def test_an_empty_mask_of_a_scan_that_cannot_be_read_is_no_healthy_brain(
     nibabel.save(spiked(times), tmp_path / "a.nii")
     row = segment.segment_scans(network or bright, [tmp_path / "a.nii"], tmp_path / "out", {}).iloc[0]
     assert row.status == "done", row.reason
-    assert row.verdict == suitability.VERDICTS[empty, doubtful]
+    assert row.verdict == suitability.verdict(empty, ["a doubt"] * doubtful, [])
     assert (row.warnings != "") == doubtful and (row.lesions == 0) == empty
     looks_differ = network is not None and network.name != "blind"
     assert row.mirror_dice < 0.1 if looks_differ else np.isnan(row.mirror_dice) if empty else row.mirror_dice > 0.99
     assert pd.read_csv(tmp_path / "out" / "volumes.csv").verdict[0] == row.verdict
-    assert len(set(suitability.VERDICTS.values())) == 4
+    assert len(set(suitability.VERDICTS.values())) == len(suitability.VERDICTS) == 6
 
 
 def test_the_picture_shows_the_slices_with_most_lesion_and_loses_no_voxel():
@@ -745,7 +824,7 @@ def test_a_scan_that_is_not_the_size_of_a_head_is_doubted(voxel_mm, doubted):
     values = np.zeros((150, 150, 150), np.float32)
     values[20:130, 20:130, 20:130] = 0.5 + 0.1 * np.random.default_rng(0).random((110, 110, 110))  # 1.3 litres
     flair = nibabel.Nifti1Image(values, np.diag([voxel_mm] * 3 + [1]))
-    assert ("litres" in suitability.size_doubt(flair)) == doubted
+    assert any("measures" in text for text in plausible.doubts(flair)) == doubted
 
 
 @pytest.mark.slow

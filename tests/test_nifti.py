@@ -14,7 +14,7 @@ from conftest import naming, small_scan
 from wmhlib import inference, metrics
 from wmhlib.apply import segment
 from wmhlib.evaluation.threshold import threshold_mask
-from wmhlib.intake.nifti import Mended, noting, open_scan, read_scan
+from wmhlib.intake.nifti import Mended, automatic, noting, open_scan, read_scan
 from wmhlib.intake.scans import canonical_slice_count, read_flair, read_reference
 
 SHAPE, SIDES = (17, 18, 5), (1.0, 1.25, 3.0)
@@ -294,3 +294,57 @@ def test_links_that_lead_nowhere_say_where_and_how_to_fetch(tmp_path):
     content.parent.mkdir(parents=True)
     put(content.parent, stored(), content.name)
     assert read_scan(tmp_path / "linked.nii.gz").shape == SHAPE, "fetched"
+
+
+def test_two_voxel_sizes_or_directions_of_one_header_are_told(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.float32), np.diag([1, 1, 3, 1.0]))
+    image.header["pixdim"][3] = 5
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    with pytest.warns(Mended, match=naming("1 x 1 x 3 mm", "1 x 1 x 5 mm")):
+        assert read_scan(tmp_path / "a.nii").affine[2, 2] == 3
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.float32), np.diag([1, 1, 3, 1.0]))
+    image.set_qform(np.diag([-1, -1, 3, 1.0]), 1)
+    (tmp_path / "b.nii").write_bytes(image.to_bytes())
+    with pytest.warns(Mended, match=naming("RAS", "LPS")):
+        read_scan(tmp_path / "b.nii")
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (lambda values: automatic(nibabel.Nifti1Image(values, np.eye(4))), "this project"),
+        (lambda values: intended(values, "label"), "label"),
+        (lambda values: intended(values, "z score"), "z score"),
+    ],
+)
+def test_maps_are_no_flair(tmp_path, image, said):
+    values = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    nibabel.save(image(values), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match=naming(tmp_path / "a.nii", said)):
+        read_flair(tmp_path / "a.nii")
+
+
+def intended(values: np.ndarray, intent: str) -> nibabel.Nifti1Image:
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    image.header.set_intent(intent)
+    return image
+
+
+def test_overflows_colours_and_double_compression_are_told(tmp_path):
+    random = np.random.default_rng(0)
+    values = random.integers(-2, 3, (30, 30, 30))
+    values[5:-5, 5:-5, 5:-5] = 400 + random.integers(-20, 20, (20, 20, 20))
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.uint16), np.eye(4)), tmp_path / "wrapped.nii")
+    with pytest.raises(ValueError, match=naming("wrapped.nii", "overflowed")):
+        read_flair(tmp_path / "wrapped.nii")
+    huge = nibabel.Nifti1Image(np.where(values < 0, 1e300, values.clip(0)).astype(float), np.eye(4))
+    with pytest.raises(ValueError, match="larger than 3e38"), warnings.catch_warnings(action="error"):
+        read_flair(huge)
+    colours = np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "colours.nii")
+    with pytest.raises(ValueError, match=naming("colours.nii", "colours", "one real number")):
+        read_scan(tmp_path / "colours.nii")
+    twice = tmp_path / "twice.nii.gz"
+    twice.write_bytes(gzip.compress(gzip.compress((tmp_path / "wrapped.nii").read_bytes())))
+    with pytest.raises(ValueError, match=naming(twice, "compressed twice", "gunzip")):
+        read_scan(twice)

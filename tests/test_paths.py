@@ -89,7 +89,7 @@ def test_both_kinds_of_path_lead_to_the_same_file(challenge, tmp_path, settings,
         with files.alone(place), files.writing(place):
             pass
         nifti.save_image(image, kind(f"{place}.nii.gz"))
-        assert read_flair(kind(f"{place}.nii.gz")).shape == read_flair(flair).shape
+        assert nifti.read_scan(kind(f"{place}.nii.gz")).shape == read_flair(kind(flair)).shape
         slices.write_slices(cohort, kind(f"{place}-slices"), 16)
         assert len(slices.open_slices(kind(f"{place}-slices"))[2]) == 18
         assert Checkpoints(place).state(1).name == "epoch-1.npz"

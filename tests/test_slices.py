@@ -7,8 +7,9 @@ from pathlib import Path
 import hypothesis
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import SHARED, as_nobody, full_disk, naming
+from conftest import SHARED, as_nobody, full_disk, naming, small_scan, write_subject
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nibabel import orientations
@@ -378,7 +379,7 @@ def test_a_background_of_nan_is_zero_and_said(tmp_path):
 
 def test_a_mask_is_no_flair_and_an_inverted_one_no_reference(tmp_path):
     mask = (head() > head().mean()).astype(np.uint8)
-    with pytest.raises(ValueError, match=naming("(image in memory)", "0 and 1")):
+    with pytest.raises(ValueError, match=naming("(image in memory)", "2 different values from 0 to 1")):
         read_flair(nibabel.Nifti1Image(mask, np.eye(4)))
     inverted = np.ones((9, 9, 9), np.uint8)
     inverted[4, 4, 4] = 0
@@ -388,3 +389,29 @@ def test_a_mask_is_no_flair_and_an_inverted_one_no_reference(tmp_path):
     nibabel.save(nibabel.Nifti1Image(2 * (inverted == 0).astype(np.uint8), np.eye(4)), tmp_path / "two.nii.gz")
     with pytest.warns(UserWarning, match=naming("two.nii.gz")):
         assert not read_reference(tmp_path / "two.nii.gz").get_fdata().any()
+
+
+def test_one_scan_saved_twice_is_refused_in_two_splits_and_told_in_one(tmp_path):
+    """The same voxels with another header and compression; and the mask of one subject with another's scan."""
+    random, rows = np.random.default_rng(0), []
+    for number in range(3):
+        write_subject(tmp_path / str(number), *small_scan(random))
+        paths = [str(tmp_path / str(number) / name) for name in ("pre/FLAIR.nii.gz", "wmh.nii.gz")]
+        rows.append((str(number), "A", "training" if number < 2 else "external", *paths))
+    cohort = pd.DataFrame(rows, columns=["subject", "centre", "split", "flair", "reference"])
+    image = nibabel.load(cohort.flair[0])
+    for number, error in ((1, False), (2, True)):
+        again = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        again.header["descrip"] = b"saved again"
+        nibabel.save(again, cohort.flair[number])
+        if error:
+            with pytest.raises(ValueError, match=naming("0 (training)", "2 (external)", "same FLAIR")):
+                slices.write_slices(cohort, tmp_path / "arrays", 16)
+        else:
+            with pytest.warns(UserWarning, match=naming("0 (training)", "1 (training)", "same FLAIR")):
+                slices.write_slices(cohort, tmp_path / "arrays", 16)
+    write_subject(tmp_path / "3", *small_scan(random))
+    cohort.loc[[1, 2], "flair"] = [str(tmp_path / "3/pre/FLAIR.nii.gz")] * 2
+    cohort = cohort[:2].assign(reference=cohort.reference[0])
+    with pytest.warns(UserWarning, match=naming("0 (training)", "1 (training)", "same reference")):
+        slices.write_slices(cohort, tmp_path / "arrays", 16)

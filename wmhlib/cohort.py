@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.intake import roles
+from wmhlib.intake import participants, roles
 from wmhlib.intake.bids import is_bids, read_bids
 from wmhlib.intake.challenge import read_challenge
-from wmhlib.intake.folders import NOTES
+from wmhlib.intake.folders import NOTES, listed
 from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
 from wmhlib.running.files import ROOT, PathLike, sha256
@@ -123,8 +123,8 @@ def load_cohort(study: Study) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A subject or a scan is in two folders, or the study has no training or no unseen subjects. Also as `read_folder`
-        and `assign_splits`.
+        A subject or a scan is in two folders or two splits, or the study has no training or no unseen subjects. Also as
+        `read_folder` and `assign_splits`.
     """
     # read first, because simulating scans takes minutes
     also, external = ({folder: read_folder(folder) for folder in folders} for folders in (study.also, study.external))
@@ -142,6 +142,7 @@ def load_cohort(study: Study) -> pd.DataFrame:
     cohort = pd.concat(tables.values(), ignore_index=True)
     cohort.attrs[NOTES] = [note for table in tables.values() for note in table.attrs[NOTES]]
     cohort = assign_splits(cohort, **study.config.split.model_dump())
+    roles.refuse_copies(cohort)
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
             where = f"{study.data} (training/ for training, test/ for external subjects)"
@@ -154,23 +155,18 @@ def load_cohort(study: Study) -> pd.DataFrame:
 def account(cohort: pd.DataFrame) -> str:
     """The subjects of each split with the reason, and the scans left out of a cohort of `load_cohort`, as text.
 
-    Scans with the same content are listed too, because they may be one subject with two names.
+    Scans of one split with the same content are listed too, because they may be one subject with two names.
     """
     lines = []
     for (split, reason), scans in cohort.groupby(["split", "reason"], sort=False):
         lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
         lines += [f"    {centre}: {', '.join(own.subject)}" for centre, own in scans.groupby("centre")]
-    notes: dict[str, list[str]] = {}
-    for path, reason in cohort.attrs.get(NOTES, []):
-        notes.setdefault(reason, []).append(path)
+    notes = list(cohort.attrs.get(NOTES, []))
     for _, same in cohort.groupby(cohort.flair.map(roles.content)):
         if len(same) > 1:
             both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())
-            notes.setdefault("Warning: the same image under two names", []).append(both)
-    lines += ["", "Left out, or to be checked:"] if notes else []
-    for reason, names in notes.items():
-        lines += [f"    {reason}:", *(f"        {name}" for name in names)]
-    return "\n".join(lines)
+            notes.append((both, "Warning: the same image under two names"))
+    return "\n".join([*lines, *["", "Left out, or to be checked:"] * bool(notes), *listed(notes)])
 
 
 def fingerprint(cohort: pd.DataFrame) -> str:
@@ -196,6 +192,8 @@ def read_folder(root: PathLike) -> pd.DataFrame:
                 f"{root} has the name {ascii(name)}: rename it to at most {LONGEST_NAME} bytes without line breaks or "
                 "invalid characters."
             )
+        if name.casefold() in participants.MISSING:
+            raise ValueError(f"{root} has the name {name!r}, which tables use for a missing value: rename it.")
     for path in (*cohort.flair, *cohort.reference):
         if not os.access(path, os.R_OK):
             raise PermissionError(f"{path} cannot be read: change its permissions.")

@@ -6,9 +6,11 @@ float32 in 0-1, `references.npy` of the same shape in uint8 0/1, and `index.csv`
 processes one subject at a time, so memory use does not grow with the cohort.
 """
 
+import hashlib
 import itertools
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from nibabel import orientations
 from scipy.ndimage import binary_opening
 from skimage.transform import resize
 
+from wmhlib.intake import plausible
 from wmhlib.intake.nifti import MOST_VOXELS
 from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_proportion, read_pair
 from wmhlib.running.files import PathLike, read_table, writing
@@ -182,7 +185,7 @@ def write_slices(cohort: pd.DataFrame, folder: PathLike, size: int, preparation:
     Raises
     ------
     ValueError
-        As `read_pair`.
+        As `read_pair`, or two subjects of different splits have the same FLAIR.
     OSError
         The disk is full or the folder cannot be written, as in `wmhlib.running.files.writing`.
     """
@@ -215,18 +218,38 @@ def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparatio
         flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
         if preparation.intensity == "maximum":
             check_proportion(subject.flair, flair)
+        for doubt in plausible.doubts(flair):
+            warnings.warn(f"{subject.flair}: {doubt}", plausible.ImplausibleWarning, stacklevel=2)
         rows, box = slice(start, start + count), box_of(flair, preparation.view)
         images[rows] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
         references[rows] = axial_slices(cut_out(np.asarray(reference.dataobj, dtype=bool), box), size)
         density = references[rows].mean(axis=(1, 2)) * 100
         tissue = (images[rows] > TISSUE).mean(axis=(1, 2)) * 100
+        for which, stack in (("FLAIR", images[rows]), ("reference", references[rows])):
+            if stack.any():
+                digest = which, hashlib.sha256(stack.tobytes()).hexdigest()
+                alike.setdefault(digest, []).append((subject.subject, subject.split))
         return [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]
 
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     starts = np.cumsum([0, *counts[:-1]])
     places = list(zip(cohort.itertuples(), starts, counts, strict=True))
     index = itertools.chain.from_iterable(in_threads(fill, places, "slices", "subject"))
+    for (which, _), owners in alike.items():
+        _tell_copies(which, owners)
     columns = ["subject", "centre", "split", "slice", "lesion_density_pct", "tissue_pct"]
     pd.DataFrame(index, columns=columns).to_csv(folder / "index.csv", index=False)
+
+
+def _tell_copies(which: str, owners: list[tuple[str, str]]) -> None:
+    """Refuse subjects of two splits with the same prepared FLAIR; warn of other equal FLAIRs and of equal references."""
+    if len(owners) < 2:
+        return
+    both = " and ".join(f"{subject} ({split})" for subject, split in sorted(owners))
+    text = f"The subjects {both} have the same {which}"
+    if which == "FLAIR" and len({split for _, split in owners}) > 1:
+        raise ValueError(f"{text} in two splits: remove one of them.")
+    warnings.warn(f"{text}: one of the files may be a copy of the wrong subject's.", stacklevel=2)
 
 
 def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:

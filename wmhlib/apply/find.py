@@ -5,18 +5,19 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from wmhlib.intake.folders import may_be_flair, may_be_scan, not_fetched, search
+from wmhlib.intake.folders import Notes, may_be_flair, may_be_scan, not_fetched, search
+from wmhlib.intake.formats import FIRST_BYTES, refuse_other_formats
 from wmhlib.running.files import ROOT, PathLike
 
 
-def find_scans(scans: PathLike) -> list[Path]:
+def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
     """The scans of a file, a folder, a glob, or several of these separated by `os.pathsep`: each file once, in order.
 
     A folder or glob stands for the NIfTI files in or below it, except hidden files, masks and probability maps, such as
     earlier results (`wmhlib.intake.folders.may_be_scan`). If files in a folder have FLAIR in their name, only these are
     used. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory
     or, if not found there, to the project. A path that does not exist is kept if others exist, so that it is reported
-    later.
+    later. `notes` receives the images that were left out, with the reason.
 
     Raises
     ------
@@ -25,28 +26,56 @@ def find_scans(scans: PathLike) -> list[Path]:
     PermissionError
         A folder cannot be read.
     """
-    text, paths = str(scans).strip(), []
+    text, paths, notes = str(scans).strip(), [], [] if notes is None else notes
     for piece in [text] if os.path.exists(text) else filter(None, text.split(os.pathsep)):
         places = Path(piece).expanduser(), ROOT / piece
         if not (path := next(filter(Path.exists, places), None)):
-            matches = (_scans(map(Path, glob.glob(str(place), recursive=True))) for place in places)
-            paths += next(filter(None, matches), [Path(piece)])
+            matches = (list(map(Path, glob.glob(str(place), recursive=True))) for place in places)
+            matched = next(filter(None, matches), [])
+            paths += _scans(matched, notes) or [Path(piece)]
         elif path.is_file():
             paths.append(path)
         else:
-            scans_in_folder = _scans(search(path).files)
-            paths += list(filter(may_be_flair, scans_in_folder)) or scans_in_folder
+            scans_in_folder = _scans(search(path).files, notes)
+            flairs = list(filter(may_be_flair, scans_in_folder))
+            paths += flairs or scans_in_folder
+            others = [scan for scan in scans_in_folder if flairs and scan not in flairs]
+            notes += [(str(scan), "no FLAIR in its name, unlike others in the folder") for scan in others]
     paths = list({os.path.abspath(path): path for path in paths}.values())
     if not any(path.is_file() for path in paths):
         if get := next(filter(None, map(not_fetched, paths)), ""):
             raise FileNotFoundError(f"The content of {text!r} has not been downloaded: run {get}.")
+        left_out = "".join(f". Left out: {path}, {reason}" for path, reason in notes[:3])
         raise FileNotFoundError(
             f"No scan found at {text!r}: give a NIfTI file, a folder with .nii or .nii.gz files, a pattern such as "
-            f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}."
+            f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}{left_out}."
         )
     return paths
 
 
-def _scans(paths: Iterable[Path]) -> list[Path]:
-    """The scans among these files, including those not fetched, so that they are reported."""
-    return sorted(path for path in paths if may_be_scan(path) and (path.is_file() or not_fetched(path)))
+def _scans(paths: Iterable[Path], notes: Notes) -> list[Path]:
+    """The scans among these files, including those not fetched, so that they are reported; notes on other images."""
+    chosen = []
+    for path in sorted(paths):
+        if may_be_scan(path) and (path.is_file() or not_fetched(path)):
+            chosen.append(path)
+        elif path.is_file() and (why := _other_image(path)):
+            notes.append((str(path), why))
+    return chosen
+
+
+def _other_image(path: Path) -> str:
+    """Why an image is no scan to segment: its name is that of a mask or map, or its format is another; empty for files
+    that are no images."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "named like a mask, label map or probability map"
+    if not path.stat().st_size:
+        return ""
+    try:
+        with path.open("rb") as file:
+            refuse_other_formats(path, file.read(FIRST_BYTES))
+    except OSError:
+        return "a file that cannot be read"
+    except ValueError as error:
+        return str(error).removeprefix(f"{path} is ").rstrip(".")
+    return ""

@@ -1,6 +1,7 @@
 """Where a scan's results are saved: a unique name, a record, and a row of `volumes.csv`.
 
-Only results of the same scan and network are replaced. Scans are identified by path and checksum, networks by checksum.
+Only results of the same scan and network are replaced, and masks that people changed are kept. Scans are identified by
+path and checksum, networks by checksum.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from wmhlib.apply import lesions
+from wmhlib.intake.nifti import changed_since
 from wmhlib.intake.roles import folded
 from wmhlib.running.files import PathLike, read_json, sha256, write_json, write_table
 
@@ -67,8 +70,8 @@ def read_record(path: PathLike) -> dict:
     return record if all(isinstance(record.get(key), str) for key in IDENTITY) else {}
 
 
-def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> str:
-    """Choose a name for results in `out` and write its record.
+def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> tuple[str, str]:
+    """Choose a name for results in `out`; also a note if an earlier mask is kept because people changed it.
 
     The first free name of these is used: the earlier name of this scan and network; `wanted`; the name with the folders
     that distinguish it from the scan that has `wanted`; `wanted` with a number.
@@ -78,49 +81,68 @@ def take_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     wanted
         A name from `safe_names`.
     record
-        The keys of `IDENTITY`, and anything else to record.
+        The keys of `IDENTITY`.
     records
-        Output of `read_records`; the new record is added.
+        Output of `read_records`.
     """
     existing_files = {folded(path.name) for path in Path(out).iterdir()}
     own = [name for name, known in records.items() if all(known[key] == record[key] for key in IDENTITY)]
+    kept = [name for name in own if changed_since(Path(out) / f"{name}{RESULTS['mask']}", records[name])]
+    own = [name for name in own if name not in kept]
     rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
     distinguished = [safe_names([rival, record["scan"]])[1] for rival in rivals]
     names = itertools.chain(own, [wanted], distinguished, _numbered(wanted))
     name = next(
         name for name in names if name in own or not {folded(name + end) for end in RESULTS.values()} & existing_files
     )
+    masks = " and ".join(f"{kept_name}{RESULTS['mask']}" for kept_name in kept)
+    return name, f"{masks} was changed by hand and is kept; this result is {name}" * bool(kept)
+
+
+def move_in(folder: PathLike, out: PathLike, name: str, record: dict) -> dict:
+    """Move the finished results of a scan from `folder` to `out`, and its record last; returns the record written."""
+    record = record | {"mask_sha256": sha256(Path(folder) / f"{name}{RESULTS['mask']}")}
+    for path in Path(folder).iterdir():
+        path.replace(Path(out) / path.name)
     write_json(Path(out) / f"{name}{RESULTS['record']}", record)
-    records[name] = record
-    return name
+    return record
 
 
 def _numbered(name: str) -> Iterable[str]:
     return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
-def read_rows(path: PathLike) -> pd.DataFrame:
-    """The rows of a `volumes.csv` as text, so that they can be written back unchanged; no rows without a file.
+def read_rows(path: PathLike, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """The rows of a `volumes.csv`, or a table with other `columns`, as text, so that they can be written back unchanged;
+    no rows without a file.
 
     Raises
     ------
     ValueError
-        The file is another table.
+        The file is another table, or has another separator.
     """
     try:
         rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
     except FileNotFoundError:
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
+        return pd.DataFrame(columns=columns, dtype=str)
     except ValueError:  # includes the errors of pandas and of UTF-8 decoding
         rows = pd.DataFrame()
-    if not {"scan", "status", "mask"} <= set(rows.columns):
-        raise ValueError(f"{path} was not written by this notebook: move it, or set out to another folder.")
+    if missing := [column for column in columns if column not in rows.columns]:
+        raise ValueError(
+            f"{path} is not a table of this notebook: it has no column {missing[0]}, separated by commas. If a "
+            "spreadsheet program saved it with other separators, save it with commas; otherwise move it, or set out to "
+            "another folder."
+        )
     return rows
 
 
-def join_lesions(out: PathLike) -> None:
-    """Write `lesions.csv` with the lesions of all scans whose results are in a folder."""
-    tables = [pd.read_csv(path, dtype=str) for path in sorted(Path(out).glob(f"*{RESULTS['lesions']}"))]
+LESION_TABLE = ["scan", *lesions.COLUMNS, *MADE_WITH]
+"""Columns of `lesions.csv` and of each scan's lesions."""
+
+
+def join_lesions(out: PathLike, names: Iterable[str]) -> None:
+    """Write `lesions.csv` with the lesions of the results with these names. Errors as in `read_rows`."""
+    tables = [read_rows(Path(out) / f"{name}{RESULTS['lesions']}", LESION_TABLE) for name in sorted(names)]
     if tables:
         write_table(Path(out) / "lesions.csv", pd.concat(tables, ignore_index=True))
 

@@ -3,14 +3,15 @@ mask.
 Input: NIfTI files and a `model.keras`. Output per scan: `<name>_mask.nii.gz` (uint8 0/1) and
 `<name>_probability.nii.gz` (float32 0-1) on the scan's own grid, `<name>.png` for visual control, `<name>_lesions.csv`
 with one row per lesion, `<name>.json` that identifies the scan and the network, and a row of `volumes.csv`.
-`lesions.csv` has the lesions of all scans in the folder. Only results of the same scan and network are replaced. A
-lesion is a 26-connected component, as in `wmhlib.metrics`; volumes are in ml. A scan that may be unsuitable for the
-network is segmented too, with a warning in its row (`wmhlib.apply.suitability`).
+`lesions.csv` has the lesions of all scans in the folder. Only results of the same scan and network are replaced; a mask
+that people changed is kept. A lesion is a 26-connected component, as in `wmhlib.metrics`; volumes are in ml. A scan that
+may be unsuitable for the network is segmented too, with a warning in its row (`wmhlib.apply.suitability`).
 """
 
 import importlib.metadata
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,15 +32,15 @@ from wmhlib.apply.suitability import (
     brightness_doubt,
     head_litres,
     read_range,
-    size_doubt,
     verdict,
 )
 from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_looks
+from wmhlib.intake import plausible
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.metrics import voxel_mm3
-from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table
+from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table, writing
 from wmhlib.running.provenance import code_sha256
 from wmhlib.slices import Preparation
 
@@ -137,13 +138,15 @@ def segment_scan(
         )
     mean, looks = two_looks(network, seen)
     agreed = agreement(*(look >= threshold for look in looks))
-    doubts = [brightness_doubt(flair, trained_on, preparation.intensity), size_doubt(flair), agreement_doubt(agreed)]
-    doubts = [text for text in doubts if text]
+    doubts = [brightness_doubt(flair, trained_on, preparation.intensity), *plausible.doubts(flair)]
+    doubts = [text for text in (*doubts, agreement_doubt(agreed)) if text]
     likely = on_grid_of(scan, np.asarray(mean.dataobj))
     lesion_mask, table = lesions_of(likely, threshold, smallest_mm3)
     mask = on_grid_of(scan, lesion_mask.astype(np.uint8))
     save_image(likely, out / f"{name}{RESULTS['probability']}")
-    remark = f"{len(table)} lesions, {table.volume_ml.sum():.1f} ml" + ", doubtful" * bool(doubts)
+    remark = f"{len(table)} lesions, {table.volume_ml.sum():.1f} ml" + (
+        ", doubtful" if doubts else ", see the note on its file" * bool(notes)
+    )
     with replacing(out / f"{name}{RESULTS['picture']}") as temporary:
         canonical_mask, canonical_likely = (
             np.asarray(nibabel.as_closest_canonical(image).dataobj) for image in (mask, likely)
@@ -157,7 +160,7 @@ def segment_scan(
         "largest_lesion_ml": table.volume_ml.max() if len(table) else 0.0,
         "tissue_ml": head_litres(flair) * 1000,
         "voxel_mm": " x ".join(f"{side:.3g}" for side in nibabel.affines.voxel_sizes(scan.affine)),
-        "verdict": verdict(not len(table), doubts),
+        "verdict": verdict(not len(table), doubts, notes),
         "mirror_dice": agreed,
         "warnings": "; ".join([*doubts, *notes]),
         "threshold": threshold,
@@ -195,13 +198,14 @@ def segment_scans(
     Returns
     -------
     DataFrame
-        One row per scan with `COLUMNS`. A scan that fails has the status `failed`, the reason in one sentence, and no
-        results. In `volumes.csv` these rows follow those of other scans and networks.
+        One row per scan with `COLUMNS`. A scan that fails has the status `failed` and the reason in one sentence; its
+        earlier results are kept. In `volumes.csv` these rows follow those of other scans and networks.
 
     Raises
     ------
     ValueError
-        A scan is in the output folder itself, or the folder's `volumes.csv` is another table that would be replaced.
+        A scan is in the output folder itself, or the folder's `volumes.csv` or `lesions.csv` is another table that would
+        be replaced.
     BlockingIOError, OSError
         Another process is writing to the folder, or it cannot be created.
     """
@@ -218,25 +222,32 @@ def segment_scans(
     made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": code_sha256()[:12]}
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
+        results.read_rows(out / "lesions.csv", results.LESION_TABLE)  # refuse a table of others before hours of work
+        first_with: dict[str, Path] = {}
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
             name, row = "", {"scan": str(path), "status": "done", **made_with}
             try:
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
-                name = results.take_name(out, wanted, {key: _readable(text) for key, text in record.items()}, records)
-                values, lesions = segment_scan(network, path, name, out, trained_on, threshold, smallest_mm3)
+                record = {key: _readable(text) for key, text in record.items()}
+                wanted, kept = results.free_name(out, wanted, record, records)
+                with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
+                    values, lesions = segment_scan(network, path, wanted, folder, trained_on, threshold, smallest_mm3)
+                    lesions.insert(0, "scan", _readable(str(path)))
+                    write_table(Path(folder) / f"{wanted}{RESULTS['lesions']}", lesions.assign(**made_with))
+                    records[wanted] = results.move_in(folder, out, wanted, record)
+                name, values["mask"] = wanted, str(out / f"{wanted}{RESULTS['mask']}")
+                twin = first_with.setdefault(record["scan_sha256"], path)
+                copied = f"The file has the same content as {twin}" * (twin != path)
+                values["warnings"] = "; ".join(filter(None, [values["warnings"], kept, copied]))
                 row |= values
-                lesions.insert(0, "scan", _readable(str(path)))
-                write_table(out / f"{name}{RESULTS['lesions']}", lesions.assign(**made_with))
             except Exception as error:  # one failing scan must not stop the others
                 row |= {"status": "failed", "reason": _sentence(error)}
-                for suffix in RESULTS.values() if name else ():
-                    (out / f"{name}{suffix}").unlink(missing_ok=True)
             rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
             earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
             table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
-        results.join_lesions(out)
+        results.join_lesions(out, records)
     return table
 
 

@@ -44,20 +44,17 @@ AGREEMENT = 0.67
 """The lowest accepted Dice between a mask and that of the mirrored scan. Failed masks reached 0.00 to 0.65, masks with
 a Dice of 0.4 or more reached 0.69 to 0.82, and those of nine synthetic external scans 0.77 to 0.89."""
 
-HEAD_LITRES = (0.3, 8)
-"""Accepted volume of tissue in litres, for stripped, cropped or complete heads (0.9 to 2.7 in 14 real scans). Values
-outside indicate wrong voxel sizes."""
-
+FOUND = {True: "No lesions were found", False: "Lesions were found"}
 VERDICTS = {
-    (True, False): "No lesions were found, and the scan resembles those that the network can segment.",
-    (
-        True,
-        True,
-    ): "No lesions were found, but the scan may be unsuitable for the network: do not take this as a normal finding.",
-    (False, False): "Lesions were found, and no check raised a warning.",
-    (False, True): "Lesions were found, but the mask is doubtful: see the warnings.",
+    (True, "doubt"): ", but the scan may be unsuitable for the network: do not take this as a normal finding.",
+    (False, "doubt"): ", but the mask is doubtful: see the warnings.",
+    (True, "note"): ", but the file has a fault: see the warnings, and do not take this as a normal finding.",
+    (False, "note"): ", but the file has a fault: see the warnings.",
+    (True, ""): ", and the scan resembles those that the network can segment.",
+    (False, ""): ", and no check raised a warning.",
 }
-"""Verdicts by (mask is empty, there is a warning)."""
+"""The verdict's second half by (mask is empty, kind of warning): a doubt about the scan or mask, or only a note on how a
+faulty file was read."""
 
 
 def levels(flair: nibabel.Nifti1Image) -> dict[str, float]:
@@ -133,13 +130,6 @@ def head_litres(flair: nibabel.Nifti1Image) -> float:
     return float((volume > tissue_level(volume) / 2).sum() * voxel_mm3(flair.affine) / 1e6)
 
 
-def size_doubt(flair: nibabel.Nifti1Image) -> str:
-    """A warning if the volume of tissue in a FLAIR from `read_flair` is implausible for a head; otherwise empty."""
-    litres, (low, high) = head_litres(flair), HEAD_LITRES
-    text = f"Tissue fills {litres:.2g} litres, expected {low} to {high}: check the voxel sizes"
-    return text * (not low <= litres <= high)
-
-
 def agreement(mask: np.ndarray, mirrored: np.ndarray) -> float:
     """Dice between the masks of a scan and of its mirror image, mirrored back: boolean, of one shape; NaN if both are
     empty."""
@@ -153,6 +143,6 @@ def agreement_doubt(agreed: float) -> str:
     return text * (agreed < AGREEMENT)
 
 
-def verdict(empty: bool, doubts: list[str]) -> str:
-    """The verdict on a mask that is `empty` or not, with these warnings."""
-    return VERDICTS[empty, any(doubts)]
+def verdict(empty: bool, doubts: list[str], notes: list[str]) -> str:
+    """The verdict on a mask that is `empty` or not, with these doubts and these notes on its file."""
+    return FOUND[empty] + VERDICTS[empty, "doubt" if doubts else "note" * bool(notes)]

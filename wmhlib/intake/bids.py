@@ -19,10 +19,10 @@ import pandas as pd
 from wmhlib.intake import folders, references
 from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, BidsFile, described, makers, parsed
 from wmhlib.intake.folders import Notes, Tree
-from wmhlib.intake.nifti import save_image
+from wmhlib.intake.nifti import changed_since, save_image
 from wmhlib.intake.participants import Participant, read_participants
 from wmhlib.intake.roles import ENTITIES
-from wmhlib.running.files import PathLike, read_json, write_json
+from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
 WITHOUT_SCANS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "docs")
 """Folders of a BIDS data set without raw scans."""
@@ -103,7 +103,10 @@ def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
         if image and image.is_lesion_mask():
             notes.append((str(path), "a lesion mask in the raw data, expected in derivatives/<name>/"))
         elif image and image.suffix == "FLAIR" and path.parent == _anat(root, image.entities):
-            scans.append(image)
+            if image.entities.get("part", "mag") == "mag":
+                scans.append(image)
+            else:
+                notes.append((str(path), "not a magnitude image (part-mag)"))
         elif folders.may_be_flair(path):
             notes.append((str(path), f"named like a FLAIR, but not at {EXPECTED}"))
     known = [*WITHOUT_SCANS, *(folder.name for folder in _subject_folders(root))]
@@ -166,7 +169,8 @@ def write_derivative(
     Raises
     ------
     FileExistsError
-        According to the sidecar, the file is a mask of another scan or network. Nothing is replaced.
+        According to the sidecar, the file is a mask of another scan or network, or people changed it. Nothing is
+        replaced.
     ValueError
         The subject has no character allowed in a label; or the folder is another data set according to its description,
         or has files but no description.
@@ -183,12 +187,16 @@ def write_derivative(
     sidecar_path = path.with_name(f"{stem}_mask.json")
     sidecar = {"Type": "Lesion", "Sources": [source], "SpatialReference": source, "Description": f"Made by {model}."}
     sidecar |= {key: value for key, value in (record or {}).items() if key in ("scan_sha256", "network_sha256")}
-    if path.exists() and read_json(sidecar_path) != sidecar:
+    earlier = read_json(sidecar_path)
+    if path.exists() and {key: earlier[key] for key in earlier if key != "mask_sha256"} != sidecar:
         raise FileExistsError(f"{path} is the mask of another scan or network: give another folder for these masks.")
+    if changed_since(path, earlier):
+        raise FileExistsError(f"{path} was changed by hand and is kept: give another folder for these masks.")
     if not (root / DESCRIPTION).is_file():
         made_by = {"Name": references.OWN_NAME, "Version": importlib.metadata.version("wmhlib")}
         description = {"Name": "Predicted white matter hyperintensities", "BIDSVersion": "1.9.0"}
         write_json(root / DESCRIPTION, description | {"DatasetType": "derivative", "GeneratedBy": [made_by]})
     write_json(sidecar_path, sidecar)
     save_image(mask, path)
+    write_json(sidecar_path, sidecar | {"mask_sha256": sha256(path)})
     return path

@@ -148,6 +148,18 @@ def misplaced(root: PathLike, known: Iterable[str], expected: str) -> Notes:
     return notes + broken_links(tree) + [(str(folder), "a folder that cannot be read") for folder in tree.closed]
 
 
+def listed(notes: Notes, most: int = 50) -> list[str]:
+    """Notes as lines of text: each reason, followed by its files or folders, `most` of them by name."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in notes:
+        by_reason.setdefault(reason, []).append(path)
+    lines = []
+    for reason, paths in by_reason.items():
+        lines += [f"    {reason}:", *(f"        {path}" for path in paths[:most])]
+        lines += [f"        and {len(paths) - most} more"] * (len(paths) > most)
+    return lines
+
+
 def cohort_table(rows: list[tuple], notes: Notes, root: PathLike, expected: str) -> pd.DataFrame:
     """The sorted table of a data set with its notes, which name files relative to the parent of the data set's folder.
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from wmhlib.intake.folders import not_fetched
 
+FIRST_BYTES = 540
+"""The number of bytes that identify a format: a NIfTI-2 header."""
+
 _NIBABEL = "convert it with `nib-convert {path} {stem}.nii.gz`"
 _SLICER = "convert it with 3D Slicer, or with SimpleITK's ReadImage and WriteImage"
 _UNPACK = "unpack it first"
@@ -18,6 +21,7 @@ _KINDS = (
     ("a DICOM file", rb"(?s).{128}DICM", (".dcm", ".ima"), "convert its series with dcm2niix"),
     ("an NRRD volume", rb"NRRD0", (".nrrd", ".nhdr"), _SLICER),
     ("a MetaImage volume", rb"(ObjectType|NDims|Comment) *=", (".mha", ".mhd"), _SLICER),
+    ("compressed twice by gzip", rb"\x1f\x8b", (), "decompress it once, with gunzip"),
     ("compressed with bzip2, xz, Zstandard or zip", rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|PK\x03\x04", (), _UNPACK),
     ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, after signing in if required"),
 )
@@ -25,7 +29,7 @@ _KINDS = (
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:
-    """Refuse a file of another known format, from its name and its first bytes (540 or all) after decompression.
+    """Refuse a file of another known format, from its name and its first `FIRST_BYTES` (or all) after decompression.
 
     Raises
     ------

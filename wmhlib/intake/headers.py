@@ -1,7 +1,7 @@
 """NIfTI headers: plausible grids of a head, and the correction of faults whose meaning is unambiguous.
 
 Each `_mend_…` corrects a stored header in place and returns a phrase with the fault and the value used instead, or None
-if there is no fault.
+if there is no fault; `_told_…` only say which of two contradictory values was used.
 """
 
 import nibabel
@@ -13,6 +13,9 @@ SIDES_MM, MOST_STRETCHED = (0.01, 100), 100
 
 UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
 """Codes of `xyzt_units` for units of length other than mm: name, and length in mm."""
+
+SIDES_TOLERANCE = 0.01
+"""The largest accepted difference of voxel sides between sform and `pixdim`, as a fraction."""
 
 QUATERNION_TOLERANCE = 1e-3
 """The most by which a quaternion's squared length may exceed 1: the error of storing it with four digits."""
@@ -55,7 +58,9 @@ def mend(header: nibabel.Nifti1Header) -> list[str]:
         invalid.
     """
     return [
-        text for step in (_mend_axes, _mend_sides, _mend_units, _mend_sform, _mend_quaternion) if (text := step(header))
+        text
+        for step in (_mend_axes, _mend_sides, _mend_units, _mend_sform, _mend_quaternion, _told_sides, _told_directions)
+        if (text := step(header))
     ]
 
 
@@ -117,3 +122,28 @@ def _mend_quaternion(header: nibabel.Nifti1Header) -> str | None:
     for field in fields:
         header[field] = float(header[field]) / np.sqrt(square)
     return f"{length}; it was normalised"
+
+
+def _told_sides(header: nibabel.Nifti1Header) -> str | None:
+    """Say which voxel sides were used if those of the sform differ from `pixdim`; nothing is changed."""
+    sides, steps = header["pixdim"][1:4].astype(float), nibabel.affines.voxel_sizes(header.get_sform())
+    if not header["sform_code"] or (np.abs(sides / steps - 1) <= SIDES_TOLERANCE).all():
+        return None
+    return (
+        f"its header gives voxels of {_shown(steps)} mm in its sform but {_shown(sides)} mm in pixdim; the sform was "
+        "used, so volumes are wrong if pixdim is right"
+    )
+
+
+def _told_directions(header: nibabel.Nifti1Header) -> str | None:
+    """Say which directions were used if those of sform and qform differ; nothing is changed."""
+    if not (header["sform_code"] and header["qform_code"]):
+        return None
+    try:
+        qform, sform = ("".join(nibabel.aff2axcodes(form)) for form in (header.get_qform(), header.get_sform()))
+    except ValueError:  # an invalid quaternion is not used where there is an sform
+        return None
+    return (
+        f"its axes run to {sform} in its sform but to {qform} in its qform; the sform was used, so sides are exchanged if "
+        "the qform is right"
+    ) * (sform != qform) or None

@@ -23,7 +23,7 @@ from nibabel.arrayproxy import ArrayProxy
 from wmhlib.intake.folders import remedy
 from wmhlib.intake.formats import refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
-from wmhlib.running.files import read_json, replacing
+from wmhlib.running.files import read_json, replacing, sha256
 
 MOST_SIDE, MOST_VOXELS = 1024, 2**28
 """The most voxels along a side and in total. A FLAIR of 1 mm has 12 million, a head at 0.5 mm has 134 million."""
@@ -185,7 +185,8 @@ def _check_claims(header: nibabel.Nifti1Header, size: int, inflates: bool) -> No
     except KeyError:
         raise ValueError(f"NIfTI has no data type {int(header['datatype'])}") from None
     if kind.kind not in "iuf":
-        raise ValueError(f"its voxels are {kind}, not numbers")
+        what = "complex" if kind.kind == "c" else "colours"
+        raise ValueError(f"its voxels are {what}, expected one real number each")
     if not header.single_vox_offset <= offset <= header.single_vox_offset + SLACK:
         raise ValueError(f"its header has the implausible voxel offset {offset:g}")
     claimed = int(offset) + voxels * kind.itemsize
@@ -209,12 +210,35 @@ def automatic(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     return image
 
 
+def changed_since(path: str | Path, record: dict) -> bool:
+    """Whether people changed a mask after this project wrote it with this record.
+
+    The file's checksum then differs from `mask_sha256`; a record without this key leaves only the mark of `automatic`.
+    """
+    if not Path(path).exists():
+        return False
+    return sha256(path) != record["mask_sha256"] if "mask_sha256" in record else not is_automatic(path)
+
+
+STATISTICS, LABELS = range(2, 25), (1002, 1003)
+"""NIfTI's intent codes of statistical maps (such as z-scores), and of label maps."""
+
+
+def refuse_derived(name: str | Path, header: nibabel.Nifti1Header) -> None:
+    """ValueError if a header says that the image was made by this project or is a statistical or label map."""
+    if AUTOMATIC in header["descrip"].item():
+        raise ValueError(f"{name} is a mask or probability map of this project: give the FLAIR.")
+    code = int(header["intent_code"])
+    if code in STATISTICS or code in LABELS:
+        raise ValueError(f"{name} has the intent {header.get_intent()[0]!r} in its header: give the FLAIR, not a map.")
+
+
 def is_automatic(path: str | Path) -> bool:
     """Whether a file has the mark of `automatic`, or its sidecar names a network; False if it cannot be read."""
     if "network_sha256" in read_json(re.sub(r"\.nii(\.gz)?$", ".json", str(path), flags=re.IGNORECASE)):
         return True
     try:
-        return open_scan(path).header["descrip"].item() == AUTOMATIC
+        return AUTOMATIC in open_scan(path).header["descrip"].item()
     except (OSError, ValueError):
         return False
 

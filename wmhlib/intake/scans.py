@@ -9,7 +9,7 @@ from skimage.filters import threshold_otsu
 
 from wmhlib.intake.grids import canonical, laid_over, name_of, refuse_other_than_3d, turned_grid
 from wmhlib.intake.masks import check_labels
-from wmhlib.intake.nifti import Mended, open_scan
+from wmhlib.intake.nifti import Mended, open_scan, refuse_derived
 
 INTENSITIES = ("maximum", "tissue")
 """Scaling of a volume to 0-1: `maximum` divides by the maximum (paper 3.2.1). `tissue` sets the median of tissue to
@@ -33,6 +33,14 @@ LEAST_BACKGROUND = 0.01
 """The smallest fraction of NaN voxels that is taken as background."""
 
 
+FEWEST_VALUES = 20
+"""Images of more than 10,000 voxels with fewer different values are masks or label maps; the coarsest of 14 real scans has
+150."""
+
+WRAPPED = 0.001
+"""The smallest fraction of voxels at the top of an unsigned type that suggests an overflow of negative values."""
+
+
 class BrightnessWarning(UserWarning):
     """After division by the maximum, the tissue of a scan is darker or brighter than a network expects."""
 
@@ -47,21 +55,32 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
     ------
     ValueError
         As `canonical`. Also if voxels are infinite or single voxels are NaN, too many are negative, all are equal, none
-        is positive, or there are only two values, as in a mask.
+        is positive, unsigned values overflowed, there are fewer than `FEWEST_VALUES` different values, or the header says
+        that the image is a map or of this project.
     """
+    with warnings.catch_warnings(action="ignore", category=Mended):  # `canonical` raises them
+        stored = open_scan(path) if isinstance(path, str | Path) else path
+    if isinstance(stored.header, nibabel.Nifti1Header):
+        refuse_derived(name_of(path), stored.header)
     image = canonical(path)
-    volume = np.array(image.dataobj, dtype=np.float32)
+    values = np.asanyarray(image.dataobj)
+    with np.errstate(over="ignore"):
+        volume = values.astype(np.float32)
     if LEAST_BACKGROUND <= (background := np.isnan(volume)).mean() < 1:
         volume[background] = 0
         warnings.warn(f"{name_of(path)}: {background.sum()} voxels are NaN; they were set to 0", Mended, stacklevel=2)
     if bad := (~np.isfinite(volume)).sum():
-        raise ValueError(f"{name_of(path)} has {bad} voxels that are NaN or infinite: correct or exclude it.")
+        raise ValueError(
+            f"{name_of(path)} has {bad} voxels that are NaN, infinite or larger than 3e38: correct or exclude it."
+        )
     lowest, highest = volume.min(), volume.max()
     if highest <= 0 or lowest == highest:
-        raise ValueError(f"{name_of(path)} has no voxel above zero or the same value everywhere: give a FLAIR.")
-    if ((volume == lowest) | (volume == highest)).all():
+        raise ValueError(f"{name_of(path)} has values from {lowest:g} to {highest:g} only: give a FLAIR.")
+    fewest = FEWEST_VALUES if volume.size > 10_000 else 3
+    if len(np.unique(volume.ravel()[::101])) < fewest > len(different := np.unique(volume)):
         raise ValueError(
-            f"{name_of(path)} has only the values {lowest:g} and {highest:g}, like a mask: give the FLAIR."
+            f"{name_of(path)} has only {len(different)} different values from {lowest:g} to {highest:g}, like a mask or "
+            "label map: give the FLAIR."
         )
     negative = (
         (volume < -NEGATIVE[0] * highest) & (volume > lowest)
@@ -72,6 +91,13 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
             "standardised, or large values overflowed: give the original scan."
         )
     volume = np.maximum(volume, 0)
+    if values.dtype.kind == "u":
+        share = values / np.iinfo(values.dtype).max
+        if (wrapped := (share > 0.99).mean()) > max(WRAPPED, 10 * ((share > 0.5) & (share <= 0.99)).mean()):
+            raise ValueError(
+                f"{name_of(path)} has {wrapped:.1%} of its voxels at the top of {values.dtype} and almost none in the half "
+                "below: negative values probably overflowed; give the original scan."
+            )
     white = highest if intensity == "maximum" else tissue_level(volume) / TISSUE_GREY
     return nibabel.Nifti1Image(np.minimum(volume / white, 1), image.affine)
 
@@ -85,7 +111,7 @@ def tissue_level(volume: np.ndarray) -> float:
     white = np.percentile(volume, 99.9)
     darkest = white / 10
     for _ in range(2 if white else 0):  # the second pass excludes bright voxels, which could be taken for tissue
-        air = max(darkest, threshold_otsu(np.minimum(volume, white)) / 2)
+        air = max(darkest, threshold_otsu(np.minimum(volume, white).ravel()) / 2)
         white = 2 * np.median(volume[volume > air])
     return float(np.median(volume[volume > (air if white else 0)]))
 

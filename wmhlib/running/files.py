@@ -85,11 +85,13 @@ def alone(folder: PathLike) -> Iterator[None]:
 
     On a cluster, jobs do not inherit the study's own lock, and a job that Slurm considers lost may run twice.
 
-    Raises BlockingIOError if another process has locked it.
+    Raises BlockingIOError if another process has locked it, and OSError as `writing`.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        opened = (folder.parent / f".{folder.name}.lock").open("w")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
