@@ -110,5 +110,5 @@ def test_table_1_says_who_was_scored_and_where_the_features_came_from(settings, 
     write_json(study.features / "origins.json", {"vgg19": {"weights": "imagenet", "source": "a file of mine"}})
     table = pd.concat([scores(dice=[0.5, 0.6, 0.7]), scores(dice=[0.5, 0.6]).assign(split="holdout")])
     text = captions.table1_caption(study, {"summary": tables.summary(table)})
-    assert study.name in text and {"2 holdout", "3 external", "2 seed"} <= set(re.findall(r"\d \w+", text))
+    assert study.name in text and {"2 holdout", "3 external", "2 seeds"} <= set(re.findall(r"\d \w+", text))
     assert "vgg19: a file of mine" in text and "0.75" in text

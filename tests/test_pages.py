@@ -234,7 +234,11 @@ def index(tmp_path_factory):
         caption=f"Mean ± SD {HOSTILE}",
         about=f"Scans of {HOSTILE}",
         headline=f"Use {HOSTILE}.",
-        looks={"pictures": [(HOSTILE, png_uri(np.zeros((4, 4), np.uint8)))], "caption": f"Scan {HOSTILE}"},
+        looks={
+            "pictures": [(HOSTILE, png_uri(np.zeros((4, 4), np.uint8)))],
+            "caption": f"Scan {HOSTILE}",
+            "key": [(HOSTILE, "#000000")],
+        },
         board={
             "split": "unseen scans",
             "note": f"Means {HOSTILE}",
@@ -273,7 +277,7 @@ def test_index_reads_like_a_front_page(index):
         soup.select_one(".headline").get_text() == f"Use {HOSTILE}." and HOSTILE in soup.select_one(".about").get_text()
     )
     board = soup.select_one(".board")
-    assert [cell.get_text().strip() for cell in board("td")] == ["0.6", "—", "0.5 to 0.7"] and len(
+    assert [cell.get_text().strip() for cell in board("td")] == ["0.6\u00a0★", "—", "0.5 to 0.7"] and len(
         board.select(".whisker")
     ) == 1
     assert soup.select_one(".looks img")["alt"] == HOSTILE

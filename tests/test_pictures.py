@@ -15,7 +15,17 @@ from wmhlib.evaluation.names import colour
 from wmhlib.evaluation.scoring import NO_SEED
 from wmhlib.intake.nifti import save_image
 from wmhlib.report import viewers
-from wmhlib.report.pictures import augmented_row, middle_and_worst, montage, outlined, png_uri, round_trip_row, sample
+from wmhlib.report.pictures import (
+    augmented_row,
+    disputed,
+    looks,
+    middle_and_worst,
+    montage,
+    outlined,
+    png_uri,
+    round_trip_row,
+    sample,
+)
 from wmhlib.slices import PAPER
 from wmhlib.study import open_study
 
@@ -62,8 +72,8 @@ def test_a_montage_has_a_row_a_scan_and_a_column_a_mask():
 def study(settings, write_config, tmp_path, monkeypatch):
     """A study of one loss over two subjects, of whom the external one, `e`, is segmented: its reference, moved by a voxel."""
     monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
-    for place in ("training/A/t", "test/C/e"):
-        write_subject(tmp_path / "scans" / place, *small_scan(np.random.default_rng(0), (17, 18, 9)))
+    for seed, place in enumerate(("test/C/e", "training/A/t")):
+        write_subject(tmp_path / "scans" / place, *small_scan(np.random.default_rng(seed), (17, 18, 9)))
     settings["data"]["root"] = str(tmp_path / "scans")
     settings |= {"losses": {"dice": {}}, "split": {"training": 1, "validation": 0, "holdout": 0, "seed": 1}}
     study = open_study(write_config(settings))
@@ -71,6 +81,26 @@ def study(settings, write_config, tmp_path, monkeypatch):
     moved = np.roll(np.asarray(reference.dataobj), 1, axis=0).astype(np.uint8)
     save_image(nibabel.Nifti1Image(moved, reference.affine), study.mask("dice", 1, "e"))
     return study
+
+
+def test_a_disputed_slice_shows_what_a_loss_misses_and_marks_wrongly(study):
+    """A second lesion in the topmost slices is detected by one loss alone, whose other mark is false."""
+    subjects = load_cohort(study)
+    row = subjects.set_index("subject").loc["e"]
+    image = nibabel.load(row.reference)
+    reference = np.asarray(image.dataobj).copy()
+    reference[12:14, 13:15, 7] = 1
+    nibabel.save(nibabel.Nifti1Image(reference, image.affine), row.reference)
+    marked = reference.copy()
+    marked[4, 13, 7] = 1
+    save_image(nibabel.Nifti1Image(marked.astype(np.uint8), image.affine), study.mask("siamese", 1, "e"))
+    masks = disputed(study, subjects, "e", ["dice", "siamese"], 1)["masks"]
+    assert masks["reference"].sum() == masks["missed", "dice"].sum() == 4 and not masks["missed", "siamese"].any()
+    assert masks["false", "siamese"].sum() == 1 and not masks["dice"].any(), "the slice of the second lesion"
+    names = [name for name, _ in looks(disputed(study, subjects, "e", ["dice", "siamese"], 1))]
+    assert names == ["FLAIR", "Reference", "Dice", "Siamese"]
+    agreed = disputed(study, subjects, "e", ["dice"], 1)["masks"]
+    assert agreed["reference"].sum() == 9, "the slice with most lesion, where losses do not differ"
 
 
 def test_a_sample_is_the_slice_with_most_lesion_cut_to_the_head(study):

@@ -18,7 +18,7 @@ from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds, name_in_sentence
 from wmhlib.study import Study
 
-UNSEEN = {"external": "scans from centres not used in training", "holdout": "held-out scans of the training centres"}
+HELD_OUT = "held-out scans of the training centres"
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
 """Metrics of the scoreboard, to the left of those at other thresholds."""
@@ -42,6 +42,14 @@ QUESTIONS = {
 def unseen_split(summary: pd.DataFrame) -> str:
     """The split that the front page reports: external if the study has one, otherwise holdout."""
     return "external" if (summary.split == "external").any() else "holdout"
+
+
+def unseen_scans(tables: dict[str, pd.DataFrame]) -> str:
+    """The scans that the front page reports, in words."""
+    split, centres = unseen_split(tables["summary"]), tables["centres"]
+    own = centres[centres.split == split].centre.nunique()
+    from_where = "a centre" if own == 1 else f"{own} centres"
+    return f"scans from {from_where} not used in training" if split == "external" else HELD_OUT
 
 
 def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
@@ -113,7 +121,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
         if not better and not worse:
             open_questions.append(QUESTIONS[key][0])
     split = unseen_split(tables["summary"])
-    where = f"On {'synthetic ' if synthetic else ''}{UNSEEN[split]}"
+    where = f"On {'synthetic ' if synthetic else ''}{unseen_scans(tables)}"
     if not against:
         best = next(iter(_asked(tables)), None)
         lead = (
@@ -164,12 +172,11 @@ def _singular(does: str) -> str:
 
 
 NOTE = (
-    "Means over scans. The best mean of a column is bold; this lead may be chance. Each bar is the 95 % interval of "
-    "its mean; the last row has the range of a column's bars. The columns Dice to AVD use the threshold 0.5, at which "
-    "some losses mark more voxels than others. HD95 is the 95th percentile of the distance between the outlines, AVD "
-    "the absolute volume difference. A loss's own threshold is the one with the highest mean Dice on the validation "
-    "scans. Detected at equal FP: fraction of lesions detected, averaged over {}, {}, {}, {} and {} false positives "
-    "(FP) per scan."
+    "The columns Dice to AVD use the threshold 0.5, at which some losses mark more voxels than others. HD95 is the 95th "
+    "percentile of the distance between the outlines, AVD the absolute volume difference. A loss's own threshold is the "
+    "one with the highest mean Dice on the validation scans. Lesions detected at equal false positives: the fraction of "
+    "lesions detected if the thresholds are chosen so that every loss has the same number of false positives per scan; "
+    "the mean over {}, {}, {}, {} and {} of them. The last row has the range of a column's bars."
 )
 
 
@@ -203,10 +210,10 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     for kind, which in ("all", ""), ("small", f", below {SMALL_MM3:g} mm³"):
         scores = tables["froc_scores"][tables["froc_scores"].lesions == kind]
         parts = of_losses(scores, split).set_index("loss").reindex(names)[["score", "low", "high"]]
-        add(f"Detected at equal FP{which}", parts, "{:.0%}".format)
+        add(f"Lesions detected at equal false positives{which}", parts, "{:.0%}".format)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
-    words = {"split": UNSEEN[split], "measures": measured, "note": NOTE.format(*map(str, RATES))}
+    words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE.format(*map(str, RATES))}
     return {"columns": columns, "scales": scales, "rows": rows} | words
 
 
@@ -248,7 +255,8 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
 
     def counted(scans: pd.DataFrame) -> str:
         counts = scans[scans.split != ""].groupby("split", sort=False).size()
-        return ", ".join(f"{counts[split]} {split}" for split in ALL_SPLITS if split in counts)
+        named = {"external": "external, of centres not used in training"}
+        return ", ".join(f"{counts[split]} {named.get(split, split)}" for split in ALL_SPLITS if split in counts)
 
     drawn, real = cohort[synthetic], cohort[~synthetic]
     scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []

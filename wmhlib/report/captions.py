@@ -14,7 +14,7 @@ def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     counts = tables["summary"].groupby("split", sort=False).subjects.max()
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
-        f"{len(study.config.seeds)} seed(s) per loss. Mean ± SD over subjects, after averaging the seeds; in brackets "
+        f"{len(study.config.seeds)} seed{'s' * (len(study.config.seeds) > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets "
         "the 95 % bootstrap interval of the mean over subjects and seeds; ★ marks the best mean. "
         f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
         "challenge's teams) is approximate and only comparable for scans of the "
@@ -89,9 +89,10 @@ def widest_gap(detection: pd.DataFrame, split: str) -> str:
     row = by_size.loc[widest]
     if not gaps_by_size[widest] > 0:
         return "All losses detect the same fraction of lesions at every size."
+    count = int(trained.lesions[trained["size"] == widest[1]].max())
     return (
-        f"The losses differ most for lesions {_of_size(widest[1])}: {title(row.idxmax())} detects {row.max():.0%}, "
-        f"{title(row.idxmin())} {row.min():.0%}."
+        f"The losses differ most for the {count} lesions {_of_size(widest[1])}: {title(row.idxmax())} detects "
+        f"{row.max():.0%}, {title(row.idxmin())} {row.min():.0%} (not tested)."
     )
 
 

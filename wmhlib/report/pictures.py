@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Callable, Sequence
 
+import cc3d
 import nibabel
 import numpy as np
 import pandas as pd
@@ -17,8 +18,14 @@ from skimage.transform import resize
 from wmhlib.evaluation.names import colour, title
 from wmhlib.intake.grids import laid_over
 from wmhlib.intake.scans import read_pair
-from wmhlib.slices import TISSUE, Preparation, axial_slices, box_of, cut_out, round_trip
+from wmhlib.slices import TISSUE, Box, Preparation, axial_slices, box_of, cut_out, round_trip
 from wmhlib.study import Study
+
+MISTAKES = ("missed", "false")
+"""Lesions that a mask misses, and its false positives; names of colours in `wmhlib.evaluation.names`."""
+
+MARGIN_MM = 15
+"""Margin around the masks in the picture of the front page."""
 
 
 def png_uri(picture: np.ndarray) -> str:
@@ -28,17 +35,17 @@ def png_uri(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode("ascii")
 
 
-def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256) -> np.ndarray:
+def outlined(grey: np.ndarray, outlines: dict[str, np.ndarray], side: int = 256, width: int = 1) -> np.ndarray:
     """An axial slice (i, j) with outlines, seen from the feet with anterior up: (rows, columns, 3) uint8.
 
     `outlines` maps the name of a loss or mask, which sets the colour, to a mask (i, j). The longer side gets `side`
-    pixels.
+    pixels, the outlines `width`.
     """
     shape = tuple(np.maximum(np.round(np.array(grey.shape) / max(grey.shape) * side), 1).astype(int))
     picture = np.repeat((np.clip(resize(grey, shape, order=1), 0, 1) * 255)[..., np.newaxis], 3, axis=2)
     for name, mask in outlines.items():
         mask = resize(mask.astype(float), shape, order=1, anti_aliasing=False) > 0.5
-        picture[mask & ~binary_erosion(mask, iterations=1)] = rgb(name)
+        picture[mask & ~binary_erosion(mask, iterations=width)] = rgb(name)
     return from_the_feet(picture)
 
 
@@ -141,10 +148,43 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
 
 
 def looks(row: dict) -> list[tuple[str, str]]:
-    """A row of `prediction_samples` as (title, PNG data URI) pairs: the FLAIR alone, then with each mask's outline."""
-    drawn = [("FLAIR", outlined(row["grey"], {}))]
-    drawn += [(title(name), outlined(row["grey"], {name: mask})) for name, mask in row["masks"].items()]
-    return [(name, png_uri(picture)) for name, picture in drawn]
+    """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask with the
+    lesions that it misses and its false positives in their own colours."""
+    masks = row["masks"]
+    drawn = {"FLAIR": {}, title("reference"): {"reference": masks["reference"]}}
+    for loss in [name for name in masks if isinstance(name, str)][1:]:
+        drawn[title(loss)] = {loss: masks[loss]} | {kind: masks[kind, loss] for kind in MISTAKES}
+    return [(name, png_uri(outlined(row["grey"], outlines, 384, 2))) for name, outlines in drawn.items()]
+
+
+def _volumes(
+    study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int
+) -> tuple[nibabel.Nifti1Image, dict[str, np.ndarray]]:
+    """A subject's FLAIR (`tissue`), and boolean masks of its shape by name, `reference` first."""
+    row = subjects.set_index("subject").loc[name]
+    flair, mask = read_pair(row.flair, row.reference, "tissue")
+    masks = {"reference": np.asarray(mask.dataobj) > 0}
+    for loss in losses:
+        path = study.mask(loss, seed, name)
+        masks[loss] = np.asarray(laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}").dataobj) > 0
+    return flair, masks
+
+
+def _largest_slice(flair: nibabel.Nifti1Image, reference: np.ndarray) -> int:
+    """The axial slice with the largest reference area; with most tissue if there is no lesion."""
+    shown = reference if reference.any() else np.asarray(flair.dataobj) > TISSUE
+    return int(shown.sum(axis=(0, 1)).argmax())
+
+
+def _cut(flair: nibabel.Nifti1Image, masks: dict[str, np.ndarray], k: int, box: Box) -> dict:
+    """Axial slice `k` in a box with square pixels: `grey` (i, j) in 0-1, and `masks`, name to boolean (i, j)."""
+    spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
+    shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
+    grey = resize(cut_out(flair.get_fdata(dtype=np.float32)[..., k], box), shape, order=1)
+    return {
+        "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),
+        "masks": {which: resize(cut_out(mask[..., k], box), shape, order=0) for which, mask in masks.items()},
+    }
 
 
 def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
@@ -155,23 +195,47 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
 
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """
-    row = subjects.set_index("subject").loc[name]
-    flair, mask = read_pair(row.flair, row.reference, "tissue")
-    reference = np.asarray(mask.dataobj) > 0
-    volume = flair.get_fdata(dtype=np.float32)
-    areas = reference.sum(axis=(0, 1)) if reference.any() else (volume > TISSUE).sum(axis=(0, 1))
-    k = int(areas.argmax())
-    box = box_of(flair, "head")
-    spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
-    shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
-    masks = {"reference": reference}
-    for loss in losses:
-        path = study.mask(loss, seed, name)
-        masks[loss] = np.asarray(laid_over(path, flair, f"the FLAIR {row.flair} and the mask {path}").dataobj) > 0
-    grey = resize(cut_out(volume[..., k], box), shape, order=1)
-    return {
-        "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),
-        "masks": {
-            which: resize(cut_out(mask[..., k].astype(bool), box), shape, order=0) for which, mask in masks.items()
-        },
-    }
+    flair, masks = _volumes(study, subjects, name, losses, seed)
+    return _cut(flair, masks, _largest_slice(flair, masks["reference"]), box_of(flair, "head"))
+
+
+def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
+    """A subject's axial slice with most lesions that some losses detect and others miss, cropped to the masks.
+
+    If the losses agree on every lesion, it is the slice of `sample`.
+
+    Returns
+    -------
+    dict
+        As `sample`. `masks` also has, under the keys (`missed`, loss) and (`false`, loss), the reference's lesions without
+        an overlap with the loss's mask, and the components of the mask without an overlap with the reference.
+    """
+    flair, masks = _volumes(study, subjects, name, losses, seed)
+    reference = masks["reference"]
+    missed = {("missed", loss): _untouched(reference, masks[loss]) for loss in losses}
+    false = {("false", loss): _untouched(masks[loss], reference) for loss in losses}
+    unlike = np.any(list(missed.values()), axis=0) & ~np.all(list(missed.values()), axis=0)
+    labels = cc3d.connected_components(unlike, connectivity=26)
+    lesions = [len(np.unique(labels[..., k])) for k in range(labels.shape[2])]
+    k = int(np.argmax(lesions)) if unlike.any() else _largest_slice(flair, reference)
+    marked = np.any([mask[..., k] for mask in masks.values()], axis=0)
+    return _cut(flair, masks | missed | false, k, _box_around(marked, flair))
+
+
+def _box_around(marked: np.ndarray, flair: nibabel.Nifti1Image) -> Box:
+    """The part of an axial slice around a mask (i, j), with a margin of `MARGIN_MM` inside the head; the head for an empty
+    mask."""
+    head, spacing = box_of(flair, "head"), nibabel.affines.voxel_sizes(flair.affine)
+    box = []
+    for axis, (start, stop) in enumerate(head):
+        places, margin = np.flatnonzero(marked.any(axis=1 - axis)), round(MARGIN_MM / spacing[axis])
+        if len(places):
+            start, stop = max(start, int(places[0]) - margin), min(stop, int(places[-1]) + margin + 1)
+        box.append((start, stop))
+    return tuple(box)
+
+
+def _untouched(lesions: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The 26-connected components of a mask without a voxel in the other mask."""
+    labels = cc3d.connected_components(lesions, connectivity=26)
+    return lesions & ~np.isin(labels, np.unique(labels[other]))

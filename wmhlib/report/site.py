@@ -14,11 +14,11 @@ import pandas as pd
 
 from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
-from wmhlib.evaluation.names import UNTRAINED, title
+from wmhlib.evaluation.names import UNTRAINED, colour, title
 from wmhlib.report import answer, figures, pages
 from wmhlib.report.captions import ceiling, table1_caption, widest_gap
 from wmhlib.report.findings import findings
-from wmhlib.report.pictures import looks, montage, sample
+from wmhlib.report.pictures import MISTAKES, disputed, looks, montage, sample
 from wmhlib.running.files import write_json
 from wmhlib.running.provenance import provenance
 from wmhlib.study import Study, open_study
@@ -98,10 +98,13 @@ def write_site(study: Study) -> Path:
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     drawn = [
         figures.froc(own, split).update_layout(
-            title=f"Lesions detected by false positives per scan, {split} subjects (large: threshold 0.5)"
+            title="Lesions detected and false positives at every threshold (large dots: 0.5)"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
+    table1 = published.readable(tables["table1"], teams=1)
+    if only_synthetic:
+        table1 = table1.rename(index={"this study": "this study (synthetic)"}, level="Source")
     board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)
     board["note"] += f" {ceiling(ceilings[ceilings.split == split])}"
     pages.write_index(
@@ -109,7 +112,7 @@ def write_site(study: Study) -> Path:
         f"WMH segmentation study: {study.name}",
         study.config.question,
         findings(tables),
-        published.readable(tables["table1"], teams=1).to_html(escape=True, border=0),
+        table1.to_html(escape=True, border=0),
         drawn,
         [(f"{name}.html", heading, line) for name, heading, line in listed],
         {key: value for key, value in record.items() if key != "trainings"}
@@ -122,7 +125,7 @@ def write_site(study: Study) -> Path:
         board=board,
         verdicts=[
             *answer.verdicts(tables),
-            f"At the threshold 0.5, by size: {widest_gap(tables['detection_by_size'], split)}",
+            f"By lesion size, at the threshold 0.5: {widest_gap(tables['detection_by_size'], split)}",
         ],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
     )
@@ -130,18 +133,23 @@ def write_site(study: Study) -> Path:
 
 
 def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame, losses: list[str]) -> dict:
-    """The unseen scan on which the losses differ most in lesion recall, with the mask of each loss, for the front
-    page."""
+    """The unseen scan on which the losses differ most in lesion recall, with the mask of each loss and its mistakes, for
+    the front page."""
     recall = per_subject[per_subject.loss.isin(losses)].pivot_table("lesion_recall", "subject", "loss")
     apart = recall.max(axis=1) - recall.min(axis=1)
     name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
     row = subjects.set_index("subject").loc[name]
     caption = (
-        f"{name}, {row.centre}: the unseen scan on which the losses differ most in lesion recall, at the slice with "
-        f"the largest reference area (seed {study.config.seeds[0]}). Outlines: the reference, then the mask of each "
-        "loss."
+        f"Subject {name}, {row.centre}: of the scans above, the one on which the losses differ most in lesion recall, at "
+        f"the slice with most lesions that some losses detect and others miss (seed {study.config.seeds[0]})."
     )
-    return {"pictures": looks(sample(study, subjects, name, losses, study.config.seeds[0])), "caption": caption}
+    return {
+        "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
+        "key": [
+            (f"{title(kind)} by this loss" if kind == "missed" else title(kind), colour(kind)) for kind in MISTAKES
+        ],
+        "caption": caption,
+    }
 
 
 def main() -> None:
