@@ -67,9 +67,9 @@ def test_the_study_reads_it_as_any_other_folder(root, settings, write_config):
 
 def test_what_is_missing_is_named(root, tmp_path):
     mask = root / "derivatives/manual/sub-01/anat/sub-01_label-WMH_mask.nii.gz"
-    shutil.copy(mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
+    shutil.copy(mask, mask.with_name("sub-01_space-orig_label-WMH_mask.nii.gz"))
     with pytest.raises(
-        ValueError, match=naming("sub-01_FLAIR.nii.gz", mask, mask.with_name("sub-01_label-lesion_mask.nii.gz"))
+        ValueError, match=naming("sub-01_FLAIR.nii.gz", mask, mask.with_name("sub-01_space-orig_label-WMH_mask.nii.gz"))
     ):
         bids.read_bids(root)
     shutil.rmtree(root / "derivatives" / "manual" / "sub-01")
@@ -165,6 +165,12 @@ def test_a_row_that_cannot_be_told_is_refused_by_its_line(root, rows, line, name
         "set\nsub-01\tHold-out\n",
         "cohort\nsub-01\texternal validation\n",
         "use\nsub-01\ttest_set\n",
+        *(
+            f"use\nsub-01\t{words}\n"
+            for words in ("Test cases 2", "held-out", "external hospital", "validation_1", "val")
+        ),
+        "is_external\nsub-01\ttrue\n",
+        "is_external\nsub-01\t1\n",
     ],
 )
 def test_a_split_in_another_column_is_refused(root, text):
@@ -191,7 +197,7 @@ def test_a_mask_need_not_name_the_only_session(root):
 def test_zeros_in_front_decide_only_where_they_are_not_needed(root):
     shutil.copytree(root / "sub-01", root / "sub-1")
     (root / "sub-1/anat/sub-01_FLAIR.nii.gz").rename(root / "sub-1/anat/sub-1_FLAIR.nii.gz")
-    assert people(root, "participant_id\tsplit\nsub-01\texternal\nsub-1\tn/a\n")["01"] == "external"
+    assert people(root, "participant_id\tsplit\nsub-01\texternal\nsub-1\tn/a\nsub-02\t\n")["01"] == "external"
     with pytest.raises(ValueError, match=naming(root / "participants.tsv", "line 2", "sub-1", "sub-01")):
         people(root, "participant_id\tsplit\nsub-001\texternal\n")
 
@@ -476,3 +482,80 @@ def test_the_folder_of_derivatives_may_be_written_in_capitals(root):
 def test_a_missing_centre_is_the_data_set(root, centre):
     people(root, f"participant_id\tcentre\nsub-01\t{centre}\nsub-02\tAlder\n")
     assert bids.read_bids(root).centre.tolist() == ["A set", "Alder", "Alder"]
+
+
+def test_words_of_a_role_are_harmless_where_the_split_is_filled_or_they_mean_something_else(root):
+    text = (
+        "participant_id\tsplit\tgroup\ttest\tsite\nsub-01\ttraining\ttest\t1\tTest\nsub-02\texternal\texternal\t0\tB\n"
+    )
+    assert people(root, text)["01"] == ""
+    assert people(root, "participant_id\tgroup\ttest\nsub-01\ttest-retest\t27\nsub-02\tcontrol\t1\n")["01"] == ""
+
+
+def test_a_table_of_participants_lists_no_more_and_no_fewer_than_the_subjects_where_it_matters(root):
+    table = "participant_id\tsplit\nsub-01\tn/a\nsub-02\tn/a\n"
+    assert people(root, f"{table}sub-09\tn/a\n")["01"] == "" and "sub-09" in notes(bids.read_bids(root))
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "sub-01")):
+        people(root, "participant_id\tsplit\nsub-02\texternal\n")
+
+
+def test_a_quote_that_is_not_closed_swallows_no_row(root):
+    text = 'participant_id\tsplit\tnote\nsub-01\tn/a\t"start\nsub-02\texternal\tend"\n'
+    with pytest.raises(ValueError, match=naming(root / "participants.tsv", "spans lines")):
+        people(root, text)
+
+
+@pytest.mark.parametrize("name", ["participant.tsv", "participants.tab", "participants.tsv~", "participants"])
+def test_tables_of_participants_with_other_names_are_refused(root, name):
+    (root / "participants.tsv").rename(root / name)
+    with pytest.raises(ValueError, match=naming(root / name, root / "participants.tsv")):
+        bids.read_bids(root)
+
+
+def test_tables_that_are_not_read_are_told(root):
+    for name in ("subjects.tsv", "demographics.csv"):
+        (root / name).write_text("id\tsplit\n")
+    assert all(name in notes(bids.read_bids(root)) for name in ("subjects.tsv", "demographics.csv"))
+
+
+def test_run_0_is_a_run_of_its_own(root):
+    anat, masks = root / "sub-01" / "anat", root / "derivatives" / "manual" / "sub-01" / "anat"
+    shutil.copy(anat / "sub-01_FLAIR.nii.gz", anat / "sub-01_run-0_FLAIR.nii.gz")
+    (masks / "sub-01_label-WMH_mask.nii.gz").rename(masks / "sub-01_run-0_label-WMH_mask.nii.gz")
+    table = bids.read_bids(root)
+    assert table.flair[table.subject.str.startswith("01")].item().endswith("sub-01_run-0_FLAIR.nii.gz")
+
+
+def test_a_plain_wmh_mask_goes_before_others_and_an_unusual_one_is_told(root):
+    masks = root / "derivatives" / "manual" / "sub-01" / "anat"
+    plain = masks / "sub-01_label-WMH_mask.nii.gz"
+    shutil.copy(plain, masks / "sub-01_label-lesion_mask.nii.gz")
+    shutil.copy(plain, masks / "sub-01_desc-stroke_label-WMH_mask.nii.gz")
+    assert str(plain) in set(bids.read_bids(root).reference)
+    plain.unlink(), (masks / "sub-01_label-lesion_mask.nii.gz").unlink()
+    table = bids.read_bids(root)
+    assert "01" in set(table.subject) and "desc-" in notes(table)
+
+
+def test_a_mask_in_another_space_is_left_out_and_told(root):
+    masks = root / "derivatives" / "manual" / "sub-01" / "anat"
+    write(masks / "sub-01_space-MNI152_label-WMH_mask.nii.gz", np.ones((9, 9, 9), np.uint8))
+    (masks / "sub-01_label-WMH_mask.nii.gz").unlink()
+    table = bids.read_bids(root)
+    assert "01" not in set(table.subject) and "another grid" in notes(table)
+
+
+def test_makers_are_recognised_by_the_start_of_their_names(root):
+    folder = root / "derivatives" / "manual"
+    describe(folder, GeneratedBy=[{"Name": "wmhlib-1.0"}])
+    with pytest.raises(FileNotFoundError):
+        bids.read_bids(root)
+    describe(folder, GeneratedBy=[{"Name": "Manual segmentation in ITK-SNAP"}])
+    assert "make sure" not in notes(bids.read_bids(root))
+
+
+@pytest.mark.parametrize("name", ["participants.tsv", "dataset_description.json"])
+def test_tables_and_descriptions_that_were_not_fetched_are_told(root, name):
+    (root / name).write_text("/annex/objects/MD5E-s40--0.tsv\n")
+    with pytest.raises(FileNotFoundError, match=naming(root / name, "datalad get")):
+        bids.read_bids(root)

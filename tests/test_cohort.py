@@ -413,6 +413,19 @@ def test_all_scans_of_a_person_are_in_one_split(seed):
         ),
         ([("P7", "A", ""), ("P7_ses01", "A", "external")], None, "P7_ses01"),
         ([("P7-BL", "A", ""), ("P7-FU2", "A", "external")], None, "P7-FU2"),
+        *(
+            ([(f"P7{one}", "A", ""), (f"P7{two}", "A", "external")], None, f"P7{two}")
+            for one, two in (
+                ("_T1", "_T1_rescan"),
+                ("_20190301", "_20200402"),
+                ("_MR_d0129", "_MR_d0757"),
+                ("", "_24months"),
+                ("_pre", "_post"),
+                ("_scan", "_12m"),
+                ("_visitA", "_visitB"),
+            )
+        ),
+        ([("7", "Site 1", ""), ("8", "Site-01", "external")], None, "Site-01"),
         ([("7", "1", ""), ("8", "01", "")], ["1"], "01"),
         ([("7", "1.0", ""), ("8", "1", "external")], None, "1.0"),
         ([("7", "Amsterdam/GE1T5", ""), ("8", "A", "")], ["Amsterdam/ge1t5"], "split.external"),
@@ -486,3 +499,49 @@ def test_a_site_whose_name_is_that_of_a_missing_value_is_refused(tmp_path):
     subject(tmp_path / "training/NA/7")
     with pytest.raises(ValueError, match=naming(tmp_path, "'NA'")):
         read_folder(tmp_path)
+
+
+def test_people_of_a_group_are_not_taken_for_visits_of_one(tmp_path):
+    names = ["AD_T1", "AD_T2", "UKB_M01", "UKB_M02", "MS_scan_01", "MS_scan_02", "LUMC_study_101", "LUMC_study_102"]
+    split = assign_splits(table(*((name, "A", "") for name in names)), 4, 2, 2, 1)
+    assert split.split.value_counts().to_dict() == {"training": 4, "validation": 2, "holdout": 2}
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("training/A/7/old", "inside another"),
+        ("training/test/9", "test"),
+        ("training/A/external validation/9", "external validation"),
+        ("training/training/9", "training"),
+        ("training/A/P9/20190103", "visit"),
+        ("test/A/P9/ses-1", "visit"),
+    ],
+)
+def test_a_folder_that_names_another_role_or_a_visit_is_refused(tmp_path, place, named):
+    subject(tmp_path / "training/A/7"), subject(tmp_path / place, 1)
+    with pytest.raises(ValueError, match=naming(tmp_path / place, named)):
+        read_challenge(tmp_path)
+
+
+def test_a_mask_beside_the_flair_is_no_subject(tmp_path):
+    folder = subject(tmp_path / "training/A/7")
+    shutil.copy(folder / "wmh.nii.gz", folder / "pre" / "wmh.nii.gz")
+    assert read_challenge(tmp_path).subject.tolist() == ["7"]
+
+
+def test_one_mask_of_two_subjects_is_refused(tmp_path, settings, write_config):
+    for number in range(2):
+        subject(tmp_path / f"set/training/A/{number}", number)
+    mask = tmp_path / "set/training/A/1/wmh.nii.gz"
+    mask.unlink()
+    mask.symlink_to(tmp_path / "set/training/A/0/wmh.nii.gz")
+    settings["split"] = ALL
+    with pytest.raises(ValueError, match=naming("0 and 1", "same mask", tmp_path / "set/training/A/0/wmh.nii.gz")):
+        load_cohort(open_study(write_config(settings), tmp_path / "set"))
+
+
+def test_a_folder_that_is_named_twice_is_refused(challenge, settings, write_config):
+    settings["data"]["also"] = [str(challenge)]
+    with pytest.raises(ValueError, match=naming(challenge, "twice")):
+        load_cohort(open_study(write_config(settings)))

@@ -118,7 +118,7 @@ def load_cohort(study: Study) -> pd.DataFrame:
     """The cohort of a study with its splits. A synthetic cohort is made first if configured.
 
     All subjects of the folders in `data.external` are external, and those of `data.also` are not, unless their centre is under
-    `split.external`.
+    `split.external` or `participants.tsv` says so.
 
     Raises
     ------
@@ -126,16 +126,17 @@ def load_cohort(study: Study) -> pd.DataFrame:
         A subject or a scan is in two folders or two splits, or the study has no training or no unseen subjects. Also as
         `read_folder` and `assign_splits`.
     """
+    places = [os.path.realpath(folder) for folder in (study.data, *study.also, *study.external)]
+    if repeated := [place for place in places if places.count(place) > 1]:
+        raise ValueError(f"{study.name} names the folder {repeated[0]} twice under data: remove one of them.")
     # read first, because simulating scans takes minutes
     also, external = ({folder: read_folder(folder) for folder in folders} for folders in (study.also, study.external))
     if phantom := study.config.data.phantom:
         label_maps = ROOT / Path(phantom.label_maps).expanduser() if phantom.label_maps else None
         write_cohort(study.data, phantom.subjects, phantom.seed, scale=phantom.scale, label_maps=label_maps)
-    tables = {study.data: read_folder(study.data)}
-    reason = "external in participants.tsv" if is_bids(study.data) else "below test/"
-    tables[study.data]["reason"] = tables[study.data].split.map({"external": reason}).fillna("")
-    for folder, table in also.items():
-        tables[folder] = table.assign(split="", reason="")
+    tables = {study.data: _with_reason(study.data, read_folder(study.data))}
+    for folder, table in also.items():  # their test/ may train
+        tables[folder] = _with_reason(folder, table if is_bids(folder) else table.assign(split=""))
     for folder, table in external.items():
         tables[folder] = table.assign(split="external", reason="its folder is in data.external")
     roles.refuse_repeated(tables)
@@ -145,11 +146,21 @@ def load_cohort(study: Study) -> pd.DataFrame:
     roles.refuse_copies(cohort)
     for needed, splits in (("training", ["training"]), ("holdout or external", ["holdout", "external"])):
         if not cohort.split.isin(splits).any():
-            where = f"{study.data} (training/ for training, test/ for external subjects)"
+            where = "training/ for training, test/ for external subjects"
+            if is_bids(study.data):
+                where = "external subjects are named in participants.tsv"
+            left_out = "".join(f". Left out: {path}, {reason}" for path, reason in cohort.attrs[NOTES][:3])
             raise ValueError(
-                f"{study.name} has no {needed} subject: add scans to {where}, or lower the counts under split."
+                f"{study.name} has no {needed} subject: add scans to {study.data} ({where}), or lower the counts under "
+                f"split{left_out}."
             )
     return cohort
+
+
+def _with_reason(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """A folder's table with the reason why subjects are external."""
+    reason = "external in participants.tsv" if is_bids(folder) else "below test/"
+    return table.assign(reason=table.split.map({"external": reason}).fillna(""))
 
 
 def account(cohort: pd.DataFrame) -> str:
@@ -162,6 +173,9 @@ def account(cohort: pd.DataFrame) -> str:
         lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
         lines += [f"    {centre}: {', '.join(own.subject)}" for centre, own in scans.groupby("centre")]
     notes = list(cohort.attrs.get(NOTES, []))
+    for _, scans in cohort.groupby(cohort.subject.map(roles.person)):
+        if len(scans) > 1:
+            notes.append((", ".join(scans.subject), "scans of one person, kept in one split"))
     for _, same in cohort.groupby(cohort.flair.map(roles.content)):
         if len(same) > 1:
             both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())

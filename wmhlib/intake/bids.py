@@ -68,7 +68,7 @@ def read_bids(root: PathLike) -> pd.DataFrame:
     tree = folders.search(*subjects)
     folders.refuse_twice(tree, set(subjects))
     scans, notes = _scans(root, tree)
-    people = read_participants(root, [folder.name.removeprefix("sub-") for folder in subjects])
+    people = read_participants(root, [folder.name.removeprefix("sub-") for folder in subjects], notes)
     for folder in subjects:
         if not any(folder in scan.path.parents for scan in scans):
             notes.append((str(folder), "no FLAIR"))

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import remedy
+from wmhlib.intake.folders import not_fetched, remedy
 from wmhlib.running.files import PathLike
 
 NAME = re.compile(r"((?:[a-z]+-[0-9a-zA-Z+]+_)+)([0-9a-zA-Z]+)\.nii(?:\.gz)?")
@@ -52,6 +52,8 @@ def described(folder: PathLike, example: str) -> dict:
         The file is not a JSON object.
     """
     path = Path(folder) / DESCRIPTION
+    if get := not_fetched(path):
+        raise FileNotFoundError(f"The content of {path} has not been fetched: run {get}.")
     if not path.is_file():
         advice = remedy(path) if path.is_symlink() else f"create it with the content {example}"
         raise FileNotFoundError(f"{path} is missing, but BIDS requires it to describe {folder}: {advice}.")

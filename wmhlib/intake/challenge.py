@@ -12,6 +12,7 @@ import pandas as pd
 
 from wmhlib.intake import folders
 from wmhlib.intake.folders import Notes, Tree, not_fetched, remedy
+from wmhlib.intake.roles import is_visit, names_role
 from wmhlib.running.files import PathLike
 
 PARTS = {"training": "", "test": "external"}
@@ -49,7 +50,8 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
         A folder cannot be read.
     ValueError
         Two folders have the same subject, a link points to a subject's folder, a subject's folder is not two or three
-        levels below `training/` or `test/`, or an image exists as `.nii` and as `.nii.gz`.
+        levels below `training/` or `test/`, is inside another subject's, or has a path that names another role or a visit,
+        or an image exists as `.nii` and as `.nii.gz`.
     """
     root = Path(root)
     if not root.is_dir():
@@ -58,8 +60,16 @@ def read_challenge(root: PathLike) -> pd.DataFrame:
     folders.refuse_closed(root)
     tree = folders.search(*(root / part for part in PARTS if (root / part).is_dir()))
     subjects = {path.parents[1] for path in tree.files if path.parent.name == "pre" and path.name.lower() in FLAIRS}
-    subjects |= {path.parent for path in tree.files if path.name.lower() in REFERENCES}
+    images = ("pre", "orig")
+    subjects |= {
+        path.parent for path in tree.files if path.name.lower() in REFERENCES and path.parent.name not in images
+    }
     folders.refuse_twice(tree, subjects)
+    for folder in subjects:
+        if above := next((parent for parent in folder.parents if parent in subjects), None):
+            raise ValueError(
+                f"The subject in {folder} is inside another subject's folder, {above}: move it out or away."
+            )
     notes, rows = [], []
     for folder in sorted(subjects):
         centre, split = _centre(root, folder)
@@ -79,6 +89,16 @@ def _centre(root: Path, folder: Path) -> tuple[str, str]:
     if not 2 <= len(places) <= 3:
         expected = f"{part}/<site>/<id> or {part}/<site>/<scanner>/<id>"
         raise ValueError(f"The subject in {folder} is in the wrong place: move it to {expected}.")
+    if told := [place for place in places if names_role(place) or place.lower() in ("train", "training")]:
+        raise ValueError(
+            f"The subject in {folder} would be in {part}/, but its path has the folder {told[0]}: move it to "
+            f"{root}/training or {root}/test."
+        )
+    if is_visit(places[-1]):
+        raise ValueError(
+            f"The folder {folder} is named like a visit, expected a subject: name it <subject>_{places[-1]} and move it to "
+            f"{part}/<site>, so that all scans of a person are in one split."
+        )
     centre = "/".join(places[:-1])
     return ALIASES.get(centre, centre), PARTS[part]
 

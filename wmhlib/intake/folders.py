@@ -32,6 +32,10 @@ MADE = re.compile(
 """File names (without suffix) of images derived from a scan, such as masks, labels and probability maps."""
 
 
+TABLE = re.compile(r"(participants?(?!\.tsv$)|subjects?|demographics?|\.bidsignore).*(?<!\.json)", re.IGNORECASE)
+"""Names of files at the root of a data set that may say which subjects are kept from training, but are not read."""
+
+
 class Tree(NamedTuple):
     """The content of folders: files (including broken links), folders, links to folders that are already listed with
     the listed path, and folders that cannot be read."""
@@ -145,6 +149,7 @@ def misplaced(root: PathLike, known: Iterable[str], expected: str) -> Notes:
     tree = search(*(path for path in entries if path.is_dir() and path.name not in known), may_be_closed=True)
     tree.files.extend(path for path in entries if not path.is_dir())
     notes = [(str(path), f"named like a FLAIR, but not at {expected}") for path in filter(may_be_flair, tree.files)]
+    notes += [(str(path), "not read for roles") for path in tree.files if TABLE.fullmatch(path.name)]
     return notes + broken_links(tree) + [(str(folder), "a folder that cannot be read") for folder in tree.closed]
 
 

@@ -12,19 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from wmhlib.intake.folders import remedy
+from wmhlib.intake.folders import Notes, not_fetched, remedy
+from wmhlib.intake.roles import names_role
 from wmhlib.running.files import PathLike
 
 CENTRE_COLUMNS = ("centre", "center", "site", "site_id")
-MISSING = ("", "n/a", "na", "nan")
+MISSING = ("", "n/a", "na", "nan", "n.a.", "none", "null", "#n/a", "<na>", "-")
 SPLIT_VALUES = {**dict.fromkeys(MISSING, ""), "training": "", "external": "external"}
 """Accepted values of the column `split` and their meaning; an empty split is drawn later."""
 
-SPLIT_WORDS = re.compile(
-    r"(external|test(ing)?|hold[\s_-]?out|validation|unseen)([\s_-]+(test(ing)?|validation|set|data|site|cent(re|er)|cohort))*",
-    re.IGNORECASE,
-)
-"""A value that keeps a subject from training, if it is in the column `split`."""
+YES = ("yes", "y", "true", "x", "1")
 
 
 class Participant(NamedTuple):
@@ -36,8 +33,10 @@ class Participant(NamedTuple):
     line: int = 0
 
 
-def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Participant]:
+def read_participants(root: PathLike, subjects: Iterable[str], notes: Notes) -> dict[str, Participant]:
     """The rows of `participants.tsv` for these subjects, by label without `sub-`; empty without the file.
+
+    Rows of people without images that are not external are added to `notes`.
 
     Raises
     ------
@@ -47,14 +46,21 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
         The file is a link whose content was not fetched.
     """
     path = Path(root) / "participants.tsv"
+    if get := not_fetched(path):
+        raise FileNotFoundError(f"The content of {path} has not been fetched: run {get}.")
     if not path.is_file():
         _refuse_another_name(path)
         return {}
     people: dict[str, Participant] = {}
     labels = sorted(set(subjects))
     for line, row in _rows(path):
-        written, where = row["participant_id"], f"{path}, line {line}"
+        written, where, split = row["participant_id"], f"{path}, line {line}", row.get("split", "")
+        if split.casefold() not in SPLIT_VALUES:
+            raise ValueError(f"{where}: the split {split!r} is unknown: use external (never trained on) or n/a.")
         matches = _matching(written, labels)
+        if not matches and not SPLIT_VALUES[split.casefold()]:
+            notes.append((where, f"the id {written!r} matches no subject of the data set"))
+            continue
         if len(matches) != 1:
             subjects_matched = " and ".join(f"sub-{label}" for label in matches) or "no subject of the data set"
             raise ValueError(
@@ -63,20 +69,24 @@ def read_participants(root: PathLike, subjects: Iterable[str]) -> dict[str, Part
         [label] = matches
         if label in people:
             raise ValueError(f"{where}: sub-{label} also has a row in line {people[label].line}: keep one of them.")
-        split = row.get("split", "")
-        if split.casefold() not in SPLIT_VALUES:
-            raise ValueError(f"{where}: the split {split!r} is unknown: use external (never trained on) or n/a.")
         centre = next((row[name] for name in CENTRE_COLUMNS if row.get(name, "").casefold() not in MISSING), "")
         people[label] = Participant(centre, SPLIT_VALUES[split.casefold()], line)
+    missing = [f"sub-{label}" for label in labels if label not in people]
+    if missing and any(one.split for one in people.values()):
+        raise ValueError(
+            f"{path} names external subjects, but has no row for {', '.join(missing)}: add a row for each, with n/a for "
+            "those that may train."
+        )
     return people
 
 
 def _refuse_another_name(path: Path) -> None:
-    """Refuse a table of participants that would be overlooked: one with another name, or a link without content."""
+    """Refuse a table of participants that would be overlooked: one with another name, or without content."""
     if path.is_symlink():
         raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
-        if re.fullmatch(r"participants.{0,9}\.(tsv|csv|txt|xlsx?|ods)(\.\w+)?", other.name, re.IGNORECASE):
+        name = other.name.lower()
+        if re.match("participants?([^a-z]|$)", name) and other != path and not name.endswith(".json"):
             raise ValueError(f"{other} would be ignored: save it as {path}, with tabs between the columns.")
 
 
@@ -88,6 +98,11 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a tab-separated table in UTF-8 ({error}): export it again.") from None
+    for number, cells in lines:
+        if broken := [cell for cell in cells if re.search(r"[\n\r]", cell)]:
+            raise ValueError(
+                f"{path}, line {number}: the cell {broken[0]!r} spans lines: close or remove its quotation mark."
+            )
     lines = [(number, cells) for number, cells in lines if any(cells)]
     names = [name.casefold() for name in (lines[0][1] if lines else [])]
     if "participant_id" not in names or any(name and names.count(name) > 1 for name in names):
@@ -99,12 +114,15 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                 "missing values."
             )
     rows = [(number, dict(zip(names, cells, strict=False))) for number, cells in lines[1:]]
-    for number, row in [(lines[0][0], dict(zip(names, names, strict=True))), *rows]:
+    for number, row in rows:
+        given = row.get("split", "").casefold() not in MISSING
         for name, cell in row.items():
-            if name != "split" and SPLIT_WORDS.fullmatch(cell):
+            kept = names_role(cell) or (names_role(name.removeprefix("is_")) and cell.casefold() in YES)
+            harmless = name == "participant_id" or (name == "test" and cell.isdigit())  # an id, a score
+            if kept and not given and not harmless:
                 raise ValueError(
-                    f"{path}, line {number}: {cell!r} in the column {name} would be ignored: write external in a "
-                    "column named split, or use another word."
+                    f"{path}, line {number}: {cell!r} in the column {name} would be ignored: fill a column named split, "
+                    "with external for subjects that are never trained on and training for the others."
                 )
     return rows
 

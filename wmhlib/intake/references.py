@@ -72,7 +72,7 @@ def _made_by_others(root: Path, masks: list[BidsFile], notes: Notes) -> list[Bid
     kept = []
     for folder, masks_of in sorted(by_derivative.items()):
         names = makers(folder)
-        by_hand, own = "manual" in names, OWN_NAME in names
+        by_hand, own = (any(name.startswith(maker) for name in names) for maker in ("manual", OWN_NAME))
         if not by_hand:
             made = ", ".join(filter(None, names)) or "an unnamed maker"
             advice = "not used as references" if own else "make sure that people outlined or corrected them"
@@ -116,7 +116,12 @@ def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tu
     chosen = []
     for rivals in candidates.values():
         best, *others = sorted(rivals, key=lambda pair: (not _overlay(*pair), len(pair[0].entities), pair[0].path))
-        chosen.append(best)
+        if "desc" in best[1].entities:
+            notes.append((str(best[1].path), "used as reference in spite of its desc-: make sure that it marks WMH"))
+        if _elsewhere(*best):
+            notes.append((str(best[1].path), "a mask on another grid than its FLAIR: resample it to the FLAIR's grid"))
+        else:
+            chosen.append(best)
         why = f"a further FLAIR of the session; the mask is used for {best[0].path.name}"
         notes += [(str(scan.path), why) for scan, _ in others]
     for mask in masks:
@@ -135,14 +140,27 @@ def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
     own, theirs = mask.entities, scan.entities
     if own["sub"] != theirs["sub"] or ("ses" in theirs and "ses" not in own and not only_session):
         return False
-    return all(own[key].lstrip("0") == theirs.get(key, "").lstrip("0") for key in ("ses", *VARIANTS) if key in own)
+    named = [key for key in ("ses", *VARIANTS) if key in own]
+    return all(
+        key in theirs and re.sub(r"^0+(?=.)", "", own[key]) == re.sub(r"^0+(?=.)", "", theirs[key]) for key in named
+    )
 
 
 def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
-    """The best of the masks that fit a scan: manual, then on its grid, then with more shared entities."""
+    """The best of the masks that fit a scan: manual, then on its grid, without `desc`, `label-WMH`, with more shared
+    entities."""
     if len(fitting) == 1:
         return fitting[0]
-    ranks = [(mask.by_hand, _overlay(scan, mask), len({"ses", *VARIANTS} & {*mask.entities})) for mask in fitting]
+    ranks = [
+        (
+            mask.by_hand,
+            _overlay(scan, mask),
+            "desc" not in mask.entities,
+            mask.entities["label"].lower() == "wmh",
+            len({"ses", *VARIANTS} & {*mask.entities}),
+        )
+        for mask in fitting
+    ]
     best = [mask for mask, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
     if len(best) > 1:
         advice = ', or mark manual masks in dataset_description.json with {"Name": "Manual"} below GeneratedBy'
@@ -151,6 +169,12 @@ def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:
             f"keep one, or join them into one{advice * (not best[0].by_hand)}."
         )
     return best[0]
+
+
+def _elsewhere(scan: BidsFile, mask: BidsFile) -> bool:
+    """Whether the names say that a mask is in another space than its scan, and the headers agree."""
+    spaces = scan.entities.get("space"), mask.entities.get("space")
+    return spaces[1] not in (None, "orig", "FLAIR", spaces[0]) and not _overlay(scan, mask)
 
 
 def _overlay(scan: BidsFile, mask: BidsFile) -> bool:

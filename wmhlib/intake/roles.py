@@ -19,18 +19,55 @@ ENTITIES = (
 ENTITIES += "recording chunk seg res den label desc".split()
 """The entities of a file's name after the subject, in BIDS order."""
 
-LATER_SCAN = re.compile(
-    rf"_(?:{'|'.join(ENTITIES)})-"
-    r"|[\s._-]+(?:(?:study|session|ses|visit|timepoint|time|tp|scan|exam|wave|month|year|week|day|fu|bl|t|v)[\s_-]*\d+"
-    r"|[myw]\d{1,2}|base-?line|bl|follow[\s_-]?up|fu|re-?scan|re-?test|repeat)$",
+OF_A_SCAN = re.compile(rf"_(?:{'|'.join(key for key in ENTITIES if key not in ('sample', 'split'))})-", re.IGNORECASE)
+"""The start of the part of a name that distinguishes scans of one person, written in entities: `_ses-2`."""
+
+VISIT_WORD = (
+    r"(?:study|session|ses|visit|timepoint|time|tp|scan|exam|wave|screening|base-?line|bl|follow[\s_-]?up|fu|re-?scan"
+    r"|re-?test|repeat|pre|post|test|run|year|week|day|month|mo|mr|mri|flair)"
+)
+VISIT = re.compile(
+    rf"[\s._-]+(?:{VISIT_WORD}[\s_-]*(?:\d+(?:\.\d+)?|[a-z])?|[tv]\d+(?:\.\d+)?|[mywd]\d{{1,4}}"
+    r"|\d{1,3}\s*(?:mo|months?|m|years?|y|weeks?|w|days?|d)|(?:19|20)\d\d[-_]?\d\d[-_]?\d\d)$",
     re.IGNORECASE,
 )
-"""The part of a subject's name that distinguishes scans of one person: `_ses-2`, `_study2`, `_T1`, `_baseline`, `_M12`."""
+"""The last part of a name if it is that of a visit: `_study2`, `_T1`, `_baseline`, `_M12`, `_12m`, `_20190301`."""
+
+ROLE = re.compile(
+    r"(external|test(ing)?(set)?|hold|held|out|of|validation|val|valid|eval(uation)?|unseen|independent"
+    r"|(?:data)?sets?|data|cases?|groups?|subjects?|patients?|split|samples?|sites?|cent(re|er)s?|hospitals?|cohort|\d+|[\s()_-])+",
+    re.IGNORECASE,
+)
+"""Words of a role that keeps a subject from training, such as `external validation`; see `names_role`."""
+
+
+def names_role(text: str) -> bool:
+    """Whether a text says no more than that something is kept from training.
+
+    >>> [names_role(text) for text in ("external", "Test cases 2", "hold-out", "test-retest", "site 2", "group")]
+    [True, True, True, False, False, False]
+    """
+    kept = r"external|test|(hold|held)[\s_-]?out|val|eval|unseen|independent|out[\s_-]of"
+    return bool(ROLE.fullmatch(text) and re.search(kept, text, re.IGNORECASE))
 
 
 def person(subject: str) -> str:
-    """The person of a scan: the subject's name up to `LATER_SCAN`, in lower case."""
-    return folded(LATER_SCAN.split(subject)[0] or subject)
+    """The person of a scan: the subject's name without entities such as `_ses-2` and visits such as `_T1`, in lower case.
+
+    Visits are cut off only if a digit remains, since `AD_T1` and `AD_T2` are two people of a group.
+
+    >>> [person(name) for name in ("P7_ses-1", "P7_T1_rescan", "7_20190301", "AD_T2")]
+    ['p7', 'p7', '7', 'ad_t2']
+    """
+    own = OF_A_SCAN.split(subject)[0] or subject
+    while (shorter := VISIT.sub("", own)) != own and re.search(r"\d", shorter):
+        own = shorter
+    return folded(own)
+
+
+def is_visit(name: str) -> bool:
+    """Whether the name of a folder is that of a visit or date, not of a subject."""
+    return bool(VISIT.fullmatch(f"_{name}") or re.fullmatch("ses-.*", name, re.IGNORECASE))
 
 
 def folded(name: str) -> str:
@@ -39,13 +76,17 @@ def folded(name: str) -> str:
 
 
 def refuse_two_spellings(centres: pd.Series) -> None:
-    """ValueError if names of centres differ only in case, spaces or zeros of a number, since a configuration names only
+    """ValueError if names of centres differ only in case, spaces, hyphens or zeros of a number, since a configuration names only
     one."""
     names = pd.Series(centres.unique(), dtype=str)
-    for _, alike in names.groupby(names.map(lambda name: re.sub(r"^0+(?=\d)|(?<=\d)\.0$", "", folded(name)))):
+    for _, alike in names.groupby(
+        names.map(lambda name: re.sub(r"(?<!\d)0+(?=\d)|(?<=\d)\.0$|[\s_-]", "", folded(name)))
+    ):
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
-            raise ValueError(f"The centres {both} differ only in case, spaces, accents or zeros: give them one name.")
+            raise ValueError(
+                f"The centres {both} differ only in case, spaces, hyphens, accents or zeros: give them one name."
+            )
 
 
 def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
@@ -60,14 +101,15 @@ def refuse_two_roles(cohort: pd.DataFrame, people: pd.Series) -> None:
 
 def refuse_copies(cohort: pd.DataFrame) -> None:
     """ValueError if a FLAIR of one split has exactly the content of one of another split."""
-    for _, same in cohort.groupby(cohort.flair.map(content)):
+    written = cohort[cohort.flair.map(os.path.getsize) > 0]  # empty files are refused later, by their names
+    for _, same in written.groupby(written.flair.map(content)):
         if same.split.nunique() > 1:
             both = " and ".join(f"{row.subject} ({row.split}, {row.flair})" for row in same.itertuples())
             raise ValueError(f"The same FLAIR would be in two splits: {both}. Remove one of them.")
 
 
 def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
-    """Refuse two scans with one name, a person in two folders, and a file under two names; `tables` are by folder.
+    """Refuse two scans with one name, a person in two folders, and a file of two subjects; `tables` are by folder.
 
     Raises
     ------
@@ -82,11 +124,12 @@ def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
             raise ValueError(
                 f"Subject {subjects} exists twice in {places} (ignoring case): rename or remove one of them."
             )
-    for path, scans in rows.groupby(rows.flair.map(os.path.realpath)):
-        if len(scans) > 1:
-            raise ValueError(
-                f"The subjects {' and '.join(scans.subject)} have the same FLAIR {path}: remove one of them."
-            )
+    for which, what in (("flair", "FLAIR"), ("reference", "mask")):
+        for path, scans in rows.groupby(rows[which].map(os.path.realpath)):
+            if len(scans) > 1:
+                raise ValueError(
+                    f"The subjects {' and '.join(scans.subject)} have the same {what} {path}: remove one of them."
+                )
 
 
 def content(path: str | Path) -> bytes:
