@@ -153,16 +153,18 @@ def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
         return ""
-    parts = []
+    metrics_of: dict[tuple[str, str], list[str]] = {}
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
         name = name_in_sentence(metric).split(" (")[0]  # without the unit
-        parts += [
-            f"{_listed(list(rows.loss[which]))} {'has' if which.sum() == 1 else 'have'} a significantly {word} {name}"
-            for word, which in (("better", better), ("worse", ~better))
-            if which.any()
-        ]
-    return f" At the threshold 0.5, {', and '.join(parts)}, than {_listed([significant.against.iloc[0]])}."
+        for word, which in (("better", better), ("worse", ~better)):
+            if which.any():
+                metrics_of.setdefault((word, in_words([title(loss) for loss in rows.loss[which]])), []).append(name)
+    parts = [
+        f"{in_words(names)} {'are' if len(names) > 1 else 'is'} significantly {word} with {losses}"
+        for (word, losses), names in metrics_of.items()
+    ]
+    return f" At the threshold 0.5, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
 
 
 def _singular(does: str) -> str:

@@ -148,12 +148,12 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
 
 
 def looks(row: dict) -> list[tuple[str, str]]:
-    """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask with the
-    lesions that it misses and its false positives in their own colours."""
+    """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask, with
+    the lesions that it misses and its false positives in their own colours."""
     masks = row["masks"]
     drawn = {"FLAIR": {}, title("reference"): {"reference": masks["reference"]}}
     for loss in [name for name in masks if isinstance(name, str)][1:]:
-        drawn[title(loss)] = {loss: masks[loss]} | {kind: masks[kind, loss] for kind in MISTAKES}
+        drawn[title(loss)] = {"found": masks[loss]} | {kind: masks[kind, loss] for kind in MISTAKES}
     return [(name, png_uri(outlined(row["grey"], outlines, 384, 2))) for name, outlines in drawn.items()]
 
 

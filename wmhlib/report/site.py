@@ -145,9 +145,7 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
-        "key": [
-            (f"{title(kind)} by this loss" if kind == "missed" else title(kind), colour(kind)) for kind in MISTAKES
-        ],
+        "key": [(title(kind), colour(kind)) for kind in ("reference", "found", *MISTAKES)],
         "caption": caption,
     }
 
