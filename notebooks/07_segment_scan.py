@@ -41,8 +41,8 @@ from wmhlib.slices import Preparation
 # ## Network and scans
 #
 # The model file is read in Keras's safe mode, which runs no code from it. In a folder, every NIfTI with FLAIR in its name
-# is taken, or every NIfTI where no name has it. Masks and maps, such as earlier results, and images of other formats are
-# left out, and listed below.
+# is taken or, where no name has it, every NIfTI that is not named like another contrast. Masks and maps, such as earlier
+# results, and images of other formats are left out, and listed below.
 #
 # A network that divides scans by their maximum misses lesions where fat or a few bright voxels set that maximum. The
 # brightness of each scan's tissue is therefore compared with that of the training scans. Bright voxels do not mislead a

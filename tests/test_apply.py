@@ -79,7 +79,7 @@ def stored(codes="RAS", affine=None, seed=0, dtype=np.float32, shape=SHAPE) -> n
 
 
 def write(folder, *names, **keywords):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         nibabel.save(stored(seed=number, **keywords), folder / name)
     return folder
@@ -238,8 +238,13 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names(f"{folder}/**/T*.nii.gz") == ["T1.nii.gz", "T1.nii.gz"]
     both = os.pathsep.join([str(deep / "T1.nii.gz"), str(folder / "b_flair.nii"), f"{folder}/*.nii"])
     assert names(both) == ["T1.nii.gz", "b_flair.nii"], "each once, in the order given"
-    (deep / "c-FLAIR.nii.gz").unlink()
-    assert names(deep) == ["T1.nii.gz"], "every NIfTI, where none is called FLAIR"
+    (deep / "c-FLAIR.nii.gz").rename(deep / "c.nii.gz")
+    assert names(deep) == ["c.nii.gz"], "every NIfTI but other contrasts, where none is called FLAIR"
+    (deep / "T1.nii.gz").rename(deep / "t2_tirm_tra_dark-fluid.nii.gz")
+    assert names(deep) == ["t2_tirm_tra_dark-fluid.nii.gz"]
+    write(folder / "p1" / "FLAIR", "scan.nii.gz"), write(folder / "p1" / "T1", "scan.nii.gz")
+    assert [path.parent.name for path in find_scans(folder / "p1")] == ["FLAIR"]
+    assert [path.parent.name for path in find_scans(f"{folder}/p[0-9]")] == ["FLAIR"], "a pattern of folders"
     odd = write(tmp_path / f"with{os.pathsep}it", "d.nii")
     assert names(odd / "d.nii") == ["d.nii"]
     monkeypatch.chdir(folder)
@@ -251,14 +256,17 @@ def test_images_that_are_left_out_are_told_with_the_reason(tmp_path):
     (folder / "b_FLAIR.nrrd").write_bytes(b"NRRD0004\n")
     (folder / "IM0001").write_bytes(bytes(128) + b"DICM")
     (folder / "notes.txt").write_text("no image")
+    (folder / "c_FLAIR.nii.gz.part").write_bytes((folder / "T1.nii.gz").read_bytes())
+    (folder / "d_FLAIR.nii").symlink_to("nowhere")
     notes: list = []
     find_scans(folder, notes)
     told = {Path(path).name: reason for path, reason in notes}
-    assert told.keys() == {"T1.nii.gz", "a_WMH.nii.gz", "b_FLAIR.nrrd", "IM0001"}
+    assert told.keys() == {"T1.nii.gz", "a_WMH.nii.gz", "b_FLAIR.nrrd", "IM0001", "c_FLAIR.nii.gz.part", "d_FLAIR.nii"}
+    assert says(told["c_FLAIR.nii.gz.part"], "name") and says(told["d_FLAIR.nii"], "broken link")
     assert says(told["T1.nii.gz"], "FLAIR") and says(told["a_WMH.nii.gz"], "mask")
     assert says(told["b_FLAIR.nrrd"], "NRRD", "Slicer") and says(told["IM0001"], "DICOM", "dcm2niix")
     (folder / "a_FLAIR.nii.gz").unlink(), (folder / "T1.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=naming("b_FLAIR.nrrd", "NRRD", "IM0001")):
+    with pytest.raises(FileNotFoundError, match=naming("Left out", "DICOM", "IM0001")):
         find_scans(folder)
 
 
@@ -271,6 +279,11 @@ def test_what_programs_make_of_a_scan_is_no_scan(tmp_path):
         "FLAIR_brainmask",
         "lesionmask_FLAIR",
         "FLAIR_pve_0",
+        "FLAIR_mask_corrected",
+        "FLAIR_seg_v2",
+        "FLAIR_lesion_probs",
+        "c1FLAIR",
+        "FLAIR_bias",
     )
     folder = write(
         tmp_path / "in",
@@ -459,10 +472,32 @@ def test_a_mask_that_a_person_changed_is_kept(untrained, tmp_path):
         [problem] = segment.write_bids(again, root, "model.keras")
         assert str(derived) in problem and "kept" in problem
     assert mask.read_bytes() == before and derived.read_bytes() == derived_before
-    assert sorted(pd.read_csv(out / "lesions.csv").scan.unique()) in ([str(scan)], [])
+    rows = pd.read_csv(out / "volumes.csv")
+    assert "by hand" in rows.warnings[0] and len(rows) == 2
+    assert len(pd.read_csv(out / "lesions.csv")) == again.lesions[0], "those of the automatic mask are left out"
     record = out / "sub-1_FLAIR-2.json"
     write_json(record, {key: value for key, value in json.loads(record.read_text()).items() if key != "mask_sha256"})
     assert Path(segment_all(untrained, out, scan)["mask"][0]).name == "sub-1_FLAIR-2_mask.nii.gz", "an older record"
+
+
+def test_other_results_of_a_scan_are_told(untrained, tmp_path):
+    folder, out = write(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
+    segment_all(untrained, out, folder / "a.nii")
+    nibabel.save(stored(seed=7), folder / "a.nii")
+    assert "content has changed; a is" in segment_all(untrained, out, folder / "a.nii").warnings[0]
+    (out / "a.json").rename(out / "a (copy).json")
+    again = segment_all(untrained, out, folder / "a.nii")
+    assert Path(again["mask"][0]).name == "a-2_mask.nii.gz", "the record of another name counts for nothing"
+    (out / "a-2.json").unlink()
+    assert "without its record" in segment_all(untrained, out, folder / "a.nii").warnings[0]
+    (folder / "b.nii").write_bytes(b"no scan")
+    segment_all(untrained, out, os.path.relpath(folder / "b.nii"))
+    nibabel.save(stored(seed=8), folder / "b.nii")
+    segment_all(untrained, out, folder / "b.nii")
+    assert "failed" not in set(pd.read_csv(out / "volumes.csv").status)
+    nibabel.save(stored(seed=8), folder / "b.nii.gz")
+    twins = segment.segment_scans(untrained, [folder / "b.nii", folder / "b.nii.gz"], out, {}, "model.keras")
+    assert "same content" in twins.warnings[1], "compressed or not"
 
 
 def test_tables_of_others_are_neither_replaced_nor_joined(untrained, tmp_path):
@@ -471,10 +506,14 @@ def test_tables_of_others_are_neither_replaced_nor_joined(untrained, tmp_path):
     (out / "my_lesions.csv").write_text("subject,rater\n1,2\n")
     segment_all(untrained, out, scan)
     assert "rater" not in (out / "lesions.csv").read_text()
-    for name, text in (("lesions.csv", "subject,rater\n1,2\n"), ("volumes.csv", "scan;status;mask\na;b;c\n")):
+    own_column = (out / "lesions.csv").read_text().replace("\n", ",true\n").replace(",true", ",mine", 1)
+    semicolons = (out / "a_lesions.csv").read_text().replace(",", ";")
+    tables = [("lesions.csv", "subject,rater\n1,2\n", "commas"), ("lesions.csv", own_column, "mine")]
+    tables += [("volumes.csv", "scan;status;mask\na;b;c\n", "commas"), ("a_lesions.csv", semicolons, "commas")]
+    for name, text, said in tables:
         kept = (out / name).read_text()
         (out / name).write_text(text)
-        with pytest.raises(ValueError, match=naming(out / name, "commas")):
+        with pytest.raises(ValueError, match=naming(out / name, said)):
             segment_all(untrained, out, scan)
         assert (out / name).read_text() == text
         (out / name).write_text(kept)

@@ -29,24 +29,37 @@ def test_a_sound_head_raises_no_doubt(head):
     assert told(np.pad(head, 5)) == [], "blank planes around it"
 
 
+def test_a_sound_scan_that_was_padded_or_cropped_raises_none(head):
+    top = head.copy()
+    top[..., :6] = 0  # the field of view ends at the skull's base
+    assert told(top) == [] and told(np.pad(head[..., 8:], ((0, 0), (0, 0), (4, 1)))) == []
+    assert told(np.pad(head[20:-20], ((9, 9), (0, 0), (0, 0)))) == [], "without ears"
+    spiked = np.pad(head, ((0, 0), (0, 0), (5, 5)))
+    spiked[0, 0, 0] = spiked[0, 0, -1] = 900
+    assert told(spiked) == []
+
+
 def test_heads_of_impossible_size_are_doubted(head):
     assert says(told(head, (1, 1, 1)), "67 x 85 x 33", "voxel sizes")
-    assert says(told(head, (2, 2, 10)), "x 330 mm")
-    assert says(told(head.transpose(1, 0, 2)), "wider than long")
+    assert says(told(head, (2, 2, 10)), "x 330 mm") and says(told(head * 1.0, SIDES * 1.4), "litres")
+    assert says(told(head.transpose(1, 0, 2)), "170 x 134 x")
 
 
-def test_blank_planes_are_doubted_inside_the_head_and_at_its_cut_edge(head):
+def test_blank_and_repeated_planes_are_doubted_inside_the_head_and_at_its_cut_edge(head):
     for axis, direction in enumerate(plausible.DIRECTIONS):
         half = head.shape[axis] // 2
         for blank in (slice(half - 2, half), slice(half, None)):
             values = head.copy()
             values[(slice(None),) * axis + (blank,)] = 0
             assert says(told(values), "blank", direction)
+        values = head.copy()
+        values[(slice(None),) * axis + (half,)] = np.take(head, half - 1, axis)
+        assert says(told(values), "repeated", direction, f"plane {half}")
 
 
-def test_bright_air_and_thick_sagittal_slices_are_doubted(head):
-    assert says(told(head + 1000), "darkest")
-    assert says(told(head[::3], (6, 2, 4)), "6 mm wide")
+def test_bright_air_clipped_tissue_and_large_voxels_are_doubted(head):
+    assert says(told(head + 1000), "darkest") and says(told(np.minimum(head, 303)), "clipped")
+    assert says(told(head[::3], (6, 2, 4)), "6 x 2 x 4 mm") and says(told(head[..., ::3], (2, 2, 12)), "2 x 2 x 12 mm")
 
 
 def test_label_maps_are_doubted_or_refused(head):

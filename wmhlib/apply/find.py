@@ -2,11 +2,13 @@
 
 import glob
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from wmhlib.intake.folders import Notes, may_be_flair, may_be_scan, not_fetched, search
-from wmhlib.intake.formats import FIRST_BYTES, refuse_other_formats
+from wmhlib.intake.folders import OTHER_CONTRAST, Notes, may_be_flair, may_be_scan, not_fetched, search
+from wmhlib.intake.formats import refuse_other_formats
+from wmhlib.intake.nifti import first_bytes
 from wmhlib.running.files import ROOT, PathLike
 
 
@@ -14,8 +16,8 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
     """The scans of a file, a folder, a glob, or several of these separated by `os.pathsep`: each file once, in order.
 
     A folder or glob stands for the NIfTI files in or below it, except hidden files, masks and probability maps, such as
-    earlier results (`wmhlib.intake.folders.may_be_scan`). If files in a folder have FLAIR in their name, only these are
-    used. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory
+    earlier results (`wmhlib.intake.folders.may_be_scan`). If files in a folder have FLAIR in their name or are in a folder
+    `FLAIR`, only these are used; otherwise all except those named like another contrast, such as T1. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory
     or, if not found there, to the project. A path that does not exist is kept if others exist, so that it is reported
     later. `notes` receives the images that were left out, with the reason.
 
@@ -32,15 +34,14 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
         if not (path := next(filter(Path.exists, places), None)):
             matches = (list(map(Path, glob.glob(str(place), recursive=True))) for place in places)
             matched = next(filter(None, matches), [])
-            paths += _scans(matched, notes) or [Path(piece)]
+            found = _scans([match for match in matched if not match.is_dir()], notes)
+            for match in matched if "**" not in piece else ():  # which matches the files as well
+                found += _in_folder(match, notes) if match.is_dir() else []
+            paths += found or [Path(piece)]
         elif path.is_file():
             paths.append(path)
         else:
-            scans_in_folder = _scans(search(path).files, notes)
-            flairs = list(filter(may_be_flair, scans_in_folder))
-            paths += flairs or scans_in_folder
-            others = [scan for scan in scans_in_folder if flairs and scan not in flairs]
-            notes += [(str(scan), "no FLAIR in its name, unlike others in the folder") for scan in others]
+            paths += _in_folder(path, notes)
     paths = list({os.path.abspath(path): path for path in paths}.values())
     if not any(path.is_file() for path in paths):
         if get := next(filter(None, map(not_fetched, paths)), ""):
@@ -53,12 +54,24 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
     return paths
 
 
+def _in_folder(folder: Path, notes: Notes) -> list[Path]:
+    """The scans in and below a folder, without those of other contrasts, which are added to the notes."""
+    scans = _scans(search(folder).files, notes)
+    flairs = [scan for scan in scans if may_be_flair(scan) or scan.parent.name.lower() == "flair"]
+    chosen = flairs or [scan for scan in scans if not OTHER_CONTRAST.search(scan.name)]
+    why = "no FLAIR in its name, unlike others in the folder" if flairs else "named like an image of another contrast"
+    notes += [(str(scan), why) for scan in scans if scan not in set(chosen)]
+    return chosen
+
+
 def _scans(paths: Iterable[Path], notes: Notes) -> list[Path]:
     """The scans among these files, including those not fetched, so that they are reported; notes on other images."""
     chosen = []
     for path in sorted(paths):
         if may_be_scan(path) and (path.is_file() or not_fetched(path)):
             chosen.append(path)
+        elif path.is_symlink() and not path.exists():
+            notes.append((str(path), f"a broken link to {os.readlink(path)}"))
         elif path.is_file() and (why := _other_image(path)):
             notes.append((str(path), why))
     return chosen
@@ -72,9 +85,11 @@ def _other_image(path: Path) -> str:
     if not path.stat().st_size:
         return ""
     try:
-        with path.open("rb") as file:
-            refuse_other_formats(path, file.read(FIRST_BYTES))
-    except OSError:
+        start = first_bytes(path)
+        if start[344:347] == b"n+1" or start[4:7] == b"n+2":
+            return "a NIfTI file whose name does not end in .nii or .nii.gz"
+        refuse_other_formats(path, start)
+    except (OSError, EOFError, zlib.error):
         return "a file that cannot be read"
     except ValueError as error:
         return str(error).removeprefix(f"{path} is ").rstrip(".")

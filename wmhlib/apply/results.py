@@ -18,7 +18,7 @@ import pandas as pd
 from wmhlib.apply import lesions
 from wmhlib.intake.nifti import changed_since
 from wmhlib.intake.roles import folded
-from wmhlib.running.files import PathLike, read_json, sha256, write_json, write_table
+from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
 MADE_WITH = ["network", "network_sha256", "wmhlib", "code"]
 """Columns of every row: the network's file and checksum, the version of wmhlib, and a digest of its code."""
@@ -59,9 +59,15 @@ def safe_names(scans: Iterable[PathLike]) -> list[str]:
 
 
 def read_records(out: PathLike) -> dict[str, dict]:
-    """The record of every result in a folder, by name."""
+    """The record of every result in a folder, by name; copies of records under another name are ignored."""
     paths = sorted(Path(out).glob(f"*{RESULTS['record']}"))
-    return {path.name.removesuffix(RESULTS["record"]): record for path in paths if (record := read_record(path))}
+    records = {path.name.removesuffix(RESULTS["record"]): read_record(path) for path in paths}
+    return {name: record for name, record in records.items() if record and record.get("name", name) == name}
+
+
+def changed_names(out: PathLike, records: dict[str, dict]) -> set[str]:
+    """The names of the results whose masks people changed."""
+    return {name for name, record in records.items() if changed_since(Path(out) / f"{name}{RESULTS['mask']}", record)}
 
 
 def read_record(path: PathLike) -> dict:
@@ -86,8 +92,8 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
         Output of `read_records`.
     """
     existing_files = {folded(path.name) for path in Path(out).iterdir()}
-    own = [name for name, known in records.items() if all(known[key] == record[key] for key in IDENTITY)]
-    kept = [name for name in own if changed_since(Path(out) / f"{name}{RESULTS['mask']}", records[name])]
+    own = [name for name, known in records.items() if _same(known, record, IDENTITY)]
+    kept = changed_names(out, {name: records[name] for name in own})
     own = [name for name in own if name not in kept]
     rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
     distinguished = [safe_names([rival, record["scan"]])[1] for rival in rivals]
@@ -95,13 +101,24 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     name = next(
         name for name in names if name in own or not {folded(name + end) for end in RESULTS.values()} & existing_files
     )
-    masks = " and ".join(f"{kept_name}{RESULTS['mask']}" for kept_name in kept)
-    return name, f"{masks} was changed by hand and is kept; this result is {name}" * bool(kept)
+    notes = [
+        f"{other}{RESULTS['mask']} was changed by hand and is kept; this result is {name}" for other in sorted(kept)
+    ]
+    older = [other for other, known in records.items() if _same(known, record, IDENTITY, but="scan_sha256")]
+    notes += [f"The scan's content has changed; {other} is of its earlier content" for other in older]
+    if name != wanted and wanted not in records and (Path(out) / f"{wanted}{RESULTS['mask']}").exists():
+        notes.append(f"{wanted}{RESULTS['mask']} exists without its record and is kept; this result is {name}")
+    return name, "; ".join(notes)
+
+
+def _same(one: dict, other: dict, keys: Iterable[str], but: str = "") -> bool:
+    """Whether two records agree in these keys, and disagree in `but` if given."""
+    return all((one[key] == other[key]) != (key == but) for key in keys)
 
 
 def move_in(folder: PathLike, out: PathLike, name: str, record: dict) -> dict:
     """Move the finished results of a scan from `folder` to `out`, and its record last; returns the record written."""
-    record = record | {"mask_sha256": sha256(Path(folder) / f"{name}{RESULTS['mask']}")}
+    record = record | {"name": name, "mask_sha256": sha256(Path(folder) / f"{name}{RESULTS['mask']}")}
     for path in Path(folder).iterdir():
         path.replace(Path(out) / path.name)
     write_json(Path(out) / f"{name}{RESULTS['record']}", record)
@@ -140,16 +157,37 @@ LESION_TABLE = ["scan", *lesions.COLUMNS, *MADE_WITH]
 """Columns of `lesions.csv` and of each scan's lesions."""
 
 
-def join_lesions(out: PathLike, names: Iterable[str]) -> None:
-    """Write `lesions.csv` with the lesions of the results with these names. Errors as in `read_rows`."""
+def read_lesions(out: PathLike, names: Iterable[str]) -> pd.DataFrame:
+    """The lesions of the results with these names. Errors as in `read_rows`."""
     tables = [read_rows(Path(out) / f"{name}{RESULTS['lesions']}", LESION_TABLE) for name in sorted(names)]
-    if tables:
-        write_table(Path(out) / "lesions.csv", pd.concat(tables, ignore_index=True))
+    return pd.concat([pd.DataFrame(columns=LESION_TABLE, dtype=str), *tables], ignore_index=True)
+
+
+def check_lesions(out: PathLike, names: Iterable[str]) -> None:
+    """ValueError if `lesions.csv` or a table of one of these results is another table, or has columns that people added."""
+    read_lesions(out, names)
+    rows = read_rows(Path(out) / "lesions.csv", LESION_TABLE)
+    if added := [column for column in rows.columns if column not in LESION_TABLE]:
+        raise ValueError(
+            f"{Path(out) / 'lesions.csv'} has the column {added[0]}, which would be lost: rename the file, or set out to "
+            "another folder."
+        )
+
+
+HAND = "The mask was changed by hand; these numbers are of the automatic mask"
+
+
+def marked_as_changed(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
+    """Rows of `volumes.csv` with a warning at those whose mask people changed."""
+    masks = rows["mask"].fillna("").map(os.path.basename).str.removesuffix(RESULTS["mask"])
+    texts = rows.get("warnings", pd.Series("", rows.index)).fillna("")
+    new = masks.isin(names) & ~texts.str.contains(HAND, regex=False)
+    return rows.assign(warnings=texts.mask(new, (texts + "; " + HAND).str.removeprefix("; ")))
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:
     """Earlier rows without those of the result `name` and without failed attempts at this scan."""
-    failed = (earlier.status == "failed") & (earlier.scan == scan)
+    failed = (earlier.status == "failed") & (earlier.scan.map(os.path.abspath) == os.path.abspath(scan))
     return earlier[~failed & (earlier["mask"].fillna("").map(os.path.basename) != f"{name}{RESULTS['mask']}")]
 
 

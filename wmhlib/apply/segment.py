@@ -38,6 +38,7 @@ from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_l
 from wmhlib.intake import plausible
 from wmhlib.intake.bids import write_derivative
 from wmhlib.intake.nifti import noting, open_scan, read_scan, save_image
+from wmhlib.intake.roles import content
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.metrics import voxel_mm3
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table, writing
@@ -222,8 +223,9 @@ def segment_scans(
     made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": code_sha256()[:12]}
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
-        results.read_rows(out / "lesions.csv", results.LESION_TABLE)  # refuse a table of others before hours of work
-        first_with: dict[str, Path] = {}
+        results.check_lesions(out, records)  # before hours of work
+        earlier = results.marked_as_changed(earlier, results.changed_names(out, records))
+        first_with: dict[bytes, Path] = {}
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
             name, row = "", {"scan": str(path), "status": "done", **made_with}
             try:
@@ -237,7 +239,7 @@ def segment_scans(
                     write_table(Path(folder) / f"{wanted}{RESULTS['lesions']}", lesions.assign(**made_with))
                     records[wanted] = results.move_in(folder, out, wanted, record)
                 name, values["mask"] = wanted, str(out / f"{wanted}{RESULTS['mask']}")
-                twin = first_with.setdefault(record["scan_sha256"], path)
+                twin = first_with.setdefault(content(path), path)
                 copied = f"The file has the same content as {twin}" * (twin != path)
                 values["warnings"] = "; ".join(filter(None, [values["warnings"], kept, copied]))
                 row |= values
@@ -247,7 +249,8 @@ def segment_scans(
             earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
             table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
-        results.join_lesions(out, records)
+        changed = results.changed_names(out, records)
+        write_table(out / "lesions.csv", results.read_lesions(out, records.keys() - changed))
     return table
 
 

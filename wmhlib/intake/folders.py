@@ -26,11 +26,17 @@ POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git 
 
 
 MADE = re.compile(
-    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d)$|^(lesions?[_-]?mask|mask|seg|roi)[_-]",
+    r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d|bias(field)?)$"
+    r"|^(lesions?[_-]?mask|w?c[1-6]|ples_)"
+    r"|(^|[_-])(mask|seg|segmentation|labels?|roi|prob|probs|probability|probseg)([_-]|$)",
     re.IGNORECASE,
 )
 """File names (without suffix) of images derived from a scan, such as masks, labels and probability maps."""
 
+OTHER_CONTRAST = re.compile(
+    r"(^|[^a-z0-9])(t1|t1w|mp2?rage|t2|t2w|t2star|pd|pdw|dwi|adc|dti|bold|swi|asl|cbf)([^a-z0-9]|$)", re.IGNORECASE
+)
+"""Names of images with another contrast than FLAIR."""
 
 TABLE = re.compile(r"(participants?(?!\.tsv$)|subjects?|demographics?|\.bidsignore).*(?<!\.json)", re.IGNORECASE)
 """Names of files at the root of a data set that may say which subjects are kept from training, but are not read."""
@@ -111,9 +117,9 @@ def may_be_scan(path: PathLike) -> bool:
 
 
 def may_be_flair(path: PathLike) -> bool:
-    """Whether a file may be a scan and has FLAIR in its name; for BIDS names, in the suffix."""
+    """Whether a file may be a scan and has FLAIR (or dark-fluid, tirm) in its name; for BIDS names, in the suffix."""
     name = re.sub(r"^sub-.*_(?=[^_]+$)", "", Path(path).name.lower())
-    return may_be_scan(path) and "flair" in name
+    return may_be_scan(path) and bool(re.search(r"flair|dark[\s_-]?fluid|tirm", name))
 
 
 def not_fetched(*paths: PathLike) -> str:

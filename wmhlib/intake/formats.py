@@ -5,9 +5,6 @@ from pathlib import Path
 
 from wmhlib.intake.folders import not_fetched
 
-FIRST_BYTES = 540
-"""The number of bytes that identify a format: a NIfTI-2 header."""
-
 _NIBABEL = "convert it with `nib-convert {path} {stem}.nii.gz`"
 _SLICER = "convert it with 3D Slicer, or with SimpleITK's ReadImage and WriteImage"
 _UNPACK = "unpack it first"
@@ -29,7 +26,7 @@ _KINDS = (
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:
-    """Refuse a file of another known format, from its name and its first `FIRST_BYTES` (or all) after decompression.
+    """Refuse a file of another known format, from its name and its first bytes (540 or all) after decompression.
 
     Raises
     ------

@@ -108,6 +108,12 @@ def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path) if _is_gzip(path) else open(path, "rb")
 
 
+def first_bytes(path: str | Path) -> bytes:
+    """The first bytes of a file, decompressed, as many as a NIfTI-2 header has. Errors: those of `gzip`."""
+    with _opened(path) as file:
+        return file.read(nibabel.Nifti2Header.sizeof_hdr)
+
+
 def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
     """Read the rest of the file, so that gzip verifies its checksum. Errors: those of `gzip`, and ValueError."""
     try:
@@ -142,8 +148,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} cannot be read: change its permissions.")
     try:
-        with _opened(path) as file:
-            start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+        start = first_bytes(path)
     except DAMAGE as error:
         raise unreadable(path, error) from None
     refuse_other_formats(path, start)
@@ -152,7 +157,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         kind = nibabel.Nifti2Image if nibabel.Nifti2Header.sizeof_hdr in sizes else nibabel.Nifti1Image
         stored = start[: kind.header_class.sizeof_hdr]  # ends before any extension
         raw = kind.header_class(stored, check=False)  # unchecked: nibabel's check would replace sides of 0 by 1
-        zipped = isinstance(file, gzip.GzipFile)
+        zipped = _is_gzip(path)
         _check_claims(raw, os.path.getsize(path), zipped)
         faults = mend(raw)
         header = kind.header_class(raw.binaryblock, raw.endianness)
