@@ -5,7 +5,10 @@ half cosine; then all segment the study's unseen scans on the scans' grids and a
 BasicUNet and DiceCELoss keep their defaults. Run one network at a time, on a machine that does nothing else:
 
     .venv/bin/pip install torch monai
-    .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15
+    .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks plain_unet dense_unet --out peers.csv
+    KERAS_BACKEND=jax .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks monai --out peers.csv
+
+MONAI runs in a process of its own, without TensorFlow, since PyTorch and TensorFlow in one process crashed.
 
 Input: a study of which notebooks 01 and 02 are finished. Output: a Markdown table of mean Dice per centre, and with `--out` a
 CSV with a row per network, duration and scan.
