@@ -1,4 +1,5 @@
 import shutil
+import time
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ from conftest import SHARED, as_nobody, naming, small_scan, write_subject
 from wmhlib import slices
 from wmhlib.cohort import account, assign_splits, load_cohort, read_challenge, read_folder
 from wmhlib.inference import mask_of
+from wmhlib.intake import roles
 from wmhlib.intake.folders import COLUMNS, inventory
 from wmhlib.intake.nifti import read_scan, save_image
 from wmhlib.study import open_study
@@ -545,3 +547,10 @@ def test_a_folder_that_is_named_twice_is_refused(challenge, settings, write_conf
     settings["data"]["also"] = [str(challenge)]
     with pytest.raises(ValueError, match=naming(challenge, "twice")):
         load_cohort(open_study(write_config(settings)))
+
+
+def test_a_long_name_of_words_of_a_role_is_judged_at_once():
+    started = time.process_time()
+    for text in ("testset" * 500 + "x", "1" * 5000 + "x", "external " * 500 + "x"):
+        assert not roles.names_role(text)
+    assert roles.names_role("testset" * 500) and time.process_time() - started < 1

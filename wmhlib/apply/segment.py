@@ -232,7 +232,7 @@ def segment_scans(
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 record = {key: _readable(text) for key, text in record.items()}
-                wanted, kept = results.free_name(out, wanted, record, records)
+                wanted, told = results.free_name(out, wanted, record, records)
                 with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
                     values, lesions = segment_scan(network, path, wanted, folder, trained_on, threshold, smallest_mm3)
                     lesions.insert(0, "scan", _readable(str(path)))
@@ -241,7 +241,7 @@ def segment_scans(
                 name, values["mask"] = wanted, str(out / f"{wanted}{RESULTS['mask']}")
                 twin = first_with.setdefault(content(path), path)
                 copied = f"The file has the same content as {twin}" * (twin != path)
-                values["warnings"] = "; ".join(filter(None, [values["warnings"], kept, copied]))
+                values["warnings"] = "; ".join(filter(None, [values["warnings"], told, copied]))
                 row |= values
             except Exception as error:  # one failing scan must not stop the others
                 row |= {"status": "failed", "reason": _sentence(error)}

@@ -34,8 +34,9 @@ VISIT = re.compile(
 """The last part of a name if it is that of a visit: `_study2`, `_T1`, `_baseline`, `_M12`, `_12m`, `_20190301`."""
 
 ROLE = re.compile(
-    r"(external|test(ing)?(set)?|hold|held|out|of|validation|val|valid|eval(uation)?|unseen|independent"
-    r"|(?:data)?sets?|data|cases?|groups?|subjects?|patients?|split|samples?|sites?|cent(re|er)s?|hospitals?|cohort|\d+|[\s()_-])+",
+    r"(?:external|test(?:ing)?(?:set)?|hold|held|out|of|validation|valid|val|evaluation|eval|unseen|independent"
+    r"|(?:data)?sets?|data|cases?|groups?|subjects?|patients?|split|samples?|sites?|cent(?:re|er)s?|hospitals?|cohort"
+    r"|[\d\s()_-])++",
     re.IGNORECASE,
 )
 """Words of a role that keeps a subject from training, such as `external validation`; see `names_role`."""
@@ -66,8 +67,13 @@ def person(subject: str) -> str:
 
 
 def is_visit(name: str) -> bool:
-    """Whether the name of a folder is that of a visit or date, not of a subject."""
-    return bool(VISIT.fullmatch(f"_{name}") or re.fullmatch("ses-.*", name, re.IGNORECASE))
+    """Whether the name of a folder is surely that of a visit or a date, not of a subject.
+
+    >>> [is_visit(name) for name in ("ses-1", "20190301", "baseline", "scan01", "T1")]
+    [True, True, True, False, False]
+    """
+    word = r"ses-.+|(session|visit|timepoint)[\s_-]*\w{1,3}|base-?line|follow[\s_-]?up[\s_-]*\d*"
+    return bool(re.fullmatch(rf"{word}|(19|20)\d\d[-_]?\d\d[-_]?\d\d", name, re.IGNORECASE))
 
 
 def folded(name: str) -> str:
