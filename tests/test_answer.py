@@ -36,6 +36,7 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
         "froc_scores": froc,
         "froc_comparisons": pairs.assign(p_holm=pairs.p),
         "centres": pd.DataFrame({"split": [split], "centre": ["a"]}),
+        "false_detections": pd.DataFrame({"split": split, "loss": list(dice), "per_scan": range(4, 4 + len(dice))}),
     }
 
 
@@ -132,7 +133,8 @@ def test_a_page_says_on_which_scans_it_rests():
     assert "Synthetic" not in real and "3 training runs" in real
     both = answer.about(cohort, cohort.centre == "a", seeds=1)
     assert (
-        "Synthetic scans (2 training) and real scans from 2 centres (1 external, of" in both and "patients" not in both
+        "Synthetic scans (2 training) and real scans from 2 centres (1 external from a centre not used" in both
+        and "patients" not in both
     )
     limits = answer.cannot_say(study(**APART), 1, True)
     assert any("synthetic" in sentence for sentence in limits) and any("once" in sentence for sentence in limits)

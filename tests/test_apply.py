@@ -235,6 +235,8 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names(folder) == ["a_FLAIR.nii.gz", "b_flair.nii", "c-FLAIR.nii.gz"]
     assert names(deep) == ["c-FLAIR.nii.gz"], "brackets of a folder are no pattern"
     assert names(f"{folder}/T*.nii.gz") == ["T1.nii.gz"]
+    assert names(write(tmp_path / "group", "PD_003.nii.gz")) == ["PD_003.nii.gz"], "Parkinson's disease"
+    assert names(write(tmp_path / "controls", "C12_FLAIR.nii.gz")) == ["C12_FLAIR.nii.gz"]
     assert names(f"{folder}/**/T*.nii.gz") == ["T1.nii.gz", "T1.nii.gz"]
     both = os.pathsep.join([str(deep / "T1.nii.gz"), str(folder / "b_flair.nii"), f"{folder}/*.nii"])
     assert names(both) == ["T1.nii.gz", "b_flair.nii"], "each once, in the order given"
@@ -244,7 +246,8 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names(deep) == ["t2_tirm_tra_dark-fluid.nii.gz"]
     write(folder / "p1" / "FLAIR", "scan.nii.gz"), write(folder / "p1" / "T1", "scan.nii.gz")
     assert [path.parent.name for path in find_scans(folder / "p1")] == ["FLAIR"]
-    assert [path.parent.name for path in find_scans(f"{folder}/p[0-9]")] == ["FLAIR"], "a pattern of folders"
+    for pattern in ("p[0-9]", "**/p[0-9]"):
+        assert [path.parent.name for path in find_scans(f"{folder}/{pattern}")] == ["FLAIR"], "a pattern of folders"
     odd = write(tmp_path / f"with{os.pathsep}it", "d.nii")
     assert names(odd / "d.nii") == ["d.nii"]
     monkeypatch.chdir(folder)
@@ -473,7 +476,8 @@ def test_a_mask_that_a_person_changed_is_kept(untrained, tmp_path):
         assert str(derived) in problem and "kept" in problem
     assert mask.read_bytes() == before and derived.read_bytes() == derived_before
     rows = pd.read_csv(out / "volumes.csv")
-    assert "by hand" in rows.warnings[0] and len(rows) == 2
+    assert "by hand" in rows.warnings[0] and "by hand" in rows.verdict[0] and len(rows) == 2
+    assert "no check raised" not in rows.verdict[1], "the note on the kept mask counts"
     assert len(pd.read_csv(out / "lesions.csv")) == again.lesions[0], "those of the automatic mask are left out"
     record = out / "sub-1_FLAIR-2.json"
     write_json(record, {key: value for key, value in json.loads(record.read_text()).items() if key != "mask_sha256"})

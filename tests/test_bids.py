@@ -489,6 +489,8 @@ def test_words_of_a_role_are_harmless_where_the_split_is_filled_or_they_mean_som
         "participant_id\tsplit\tgroup\ttest\tsite\nsub-01\ttraining\ttest\t1\tTest\nsub-02\texternal\texternal\t0\tB\n"
     )
     assert people(root, text)["01"] == ""
+    assert people(root, "participant_id\tqc\tadl\nsub-01\tvalid\tindependent\nsub-02\tvalid\tn/a\n")["01"] == ""
+    assert "participants.tsv" not in notes(bids.read_bids(root)), "it was read"
     assert people(root, "participant_id\tgroup\ttest\nsub-01\ttest-retest\t27\nsub-02\tcontrol\t1\n")["01"] == ""
 
 
@@ -535,6 +537,24 @@ def test_a_plain_wmh_mask_goes_before_others_and_an_unusual_one_is_told(root):
     plain.unlink(), (masks / "sub-01_label-lesion_mask.nii.gz").unlink()
     table = bids.read_bids(root)
     assert "01" in set(table.subject) and "desc-" in notes(table)
+
+
+def test_a_mask_on_the_grid_is_used_where_peoples_mask_is_in_another_space(root):
+    masks = root / "derivatives" / "manual" / "sub-01" / "anat"
+    tool = root / "derivatives" / "tool" / "sub-01" / "anat"
+    shutil.copytree(masks, tool)
+    describe(root / "derivatives" / "tool", GeneratedBy=[{"Name": "Some Tool"}])
+    write(masks / "sub-01_space-MNI152_label-WMH_mask.nii.gz", np.ones((9, 9, 9), np.uint8))
+    (masks / "sub-01_label-WMH_mask.nii.gz").unlink()
+    table = bids.read_bids(root)
+    assert str(tool / "sub-01_label-WMH_mask.nii.gz") in set(table.reference) and "another grid" in notes(table)
+
+
+def test_a_folder_per_subject_and_session_is_no_contradiction(root):
+    masks = root / "derivatives" / "manual"
+    (masks / "sub-02_ses-a").mkdir()
+    shutil.move(masks / "sub-02/ses-a/anat/sub-02_ses-a_label-WMH_mask.nii.gz", masks / "sub-02_ses-a")
+    assert "02_ses-a" in set(bids.read_bids(root).subject)
 
 
 def test_a_mask_in_another_space_is_left_out_and_told(root):

@@ -497,14 +497,8 @@ def test_names_of_files_are_read_in_any_case(tmp_path):
     assert row.flair.endswith("flair.nii.gz") and row.reference.endswith("WMH.nii.gz")
 
 
-def test_a_site_whose_name_is_that_of_a_missing_value_is_refused(tmp_path):
-    subject(tmp_path / "training/NA/7")
-    with pytest.raises(ValueError, match=naming(tmp_path, "'NA'")):
-        read_folder(tmp_path)
-
-
 def test_people_of_a_group_are_not_taken_for_visits_of_one(tmp_path):
-    names = ["AD_T1", "AD_T2", "UKB_M01", "UKB_M02", "MS_scan_01", "MS_scan_02", "LUMC_study_101", "LUMC_study_102"]
+    names = ["AD_T1", "AD_T2", "UKB_M01", "HOSP1_MR0001", "HOSP1_MR0002", "MS_scan_01", "7T_MRI_012", "7T_MRI_013"]
     split = assign_splits(table(*((name, "A", "") for name in names)), 4, 2, 2, 1)
     assert split.split.value_counts().to_dict() == {"training": 4, "validation": 2, "holdout": 2}
 
@@ -554,3 +548,9 @@ def test_a_long_name_of_words_of_a_role_is_judged_at_once():
     for text in ("testset" * 500 + "x", "1" * 5000 + "x", "external " * 500 + "x"):
         assert not roles.names_role(text)
     assert roles.names_role("testset" * 500) and time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("place", ["test/UMC/test_01", "training/A/20012345", "test/external/9", "training/A/scan01"])
+def test_names_that_contradict_no_role_are_read(tmp_path, place):
+    subject(tmp_path / place)
+    assert len(read_challenge(tmp_path)) == 1

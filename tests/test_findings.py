@@ -134,7 +134,7 @@ def test_dice_lost_on_the_external_subjects_is_told_least_first():
         columns=["metric", "loss", "gap", "low", "high"],
     )
     (said,) = findings.gaps(gap)
-    assert says(said, "Dice", "+0.05", "-0.10", "+0.20", "Siamese", "+0.25", "+0.10", "+0.40")
+    assert says(said, "Dice", "-0.05", "-0.20", "+0.10", "Siamese", "-0.25", "-0.40", "-0.10")
 
 
 def test_a_game_is_set_beside_the_frozen_loss():

@@ -348,3 +348,15 @@ def test_overflows_colours_and_double_compression_are_told(tmp_path):
     twice.write_bytes(gzip.compress(gzip.compress((tmp_path / "wrapped.nii").read_bytes())))
     with pytest.raises(ValueError, match=naming(twice, "compressed twice", "gunzip")):
         read_scan(twice)
+
+
+def test_an_sform_with_parallel_axes_is_refused_in_one_sentence(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.float32), np.diag([1, 1, 3, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.header["srow_x"], image.header["srow_y"] = [1, 1, 0, 0], [0, 0, 0, 0]
+    image.header["sform_code"] = 1
+    raw = bytearray(nibabel.Nifti1Image(np.zeros(SHAPE, np.float32), np.diag([1, 1, 3, 1.0])).to_bytes())
+    raw[:348] = image.header.binaryblock
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(ValueError, match=naming(tmp_path / "a.nii")):
+        read_scan(tmp_path / "a.nii")

@@ -94,10 +94,10 @@ def test_a_disputed_slice_shows_what_a_loss_misses_and_marks_wrongly(study):
     marked = reference.copy()
     marked[4, 13, 7] = 1
     save_image(nibabel.Nifti1Image(marked.astype(np.uint8), image.affine), study.mask("siamese", 1, "e"))
-    masks = disputed(study, subjects, "e", ["dice", "siamese"], 1)["masks"]
-    assert masks["reference"].sum() == masks["missed", "dice"].sum() == 4 and not masks["missed", "siamese"].any()
-    assert masks["false", "siamese"].sum() == 1 and not masks["dice"].any(), "the slice of the second lesion"
-    names = [name for name, _ in looks(disputed(study, subjects, "e", ["dice", "siamese"], 1))]
+    row = disputed(study, subjects, "e", ["dice", "siamese"], 1)
+    assert row["masks"]["reference"].sum() == row["missed"]["dice"].sum() == 4 and not row["missed"]["siamese"].any()
+    assert row["false"]["siamese"].sum() == 1 and not row["masks"]["dice"].any(), "the slice of the second lesion"
+    names = [name for name, _ in looks(row)]
     assert names == ["FLAIR", "Reference", "Dice", "Siamese"]
     agreed = disputed(study, subjects, "e", ["dice"], 1)["masks"]
     assert agreed["reference"].sum() == 9, "the slice with most lesion, where losses do not differ"

@@ -67,3 +67,8 @@ def test_label_maps_are_doubted_or_refused(head):
     assert says(told(labels), "label map")
     with pytest.raises(ValueError, match="3 different values"):
         told((head > 100) + (head > 305.0) * 1)
+
+
+def test_a_ramp_is_doubted_and_no_error():
+    ramp = np.broadcast_to(np.linspace(0, 100, 60), (80, 90, 60)).copy()
+    assert says(plausible.doubts(nibabel.Nifti1Image(ramp / 100, np.diag([2, 2, 2, 1]))), "single value")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.intake import participants, roles
+from wmhlib.intake import roles
 from wmhlib.intake.bids import is_bids, read_bids
 from wmhlib.intake.challenge import read_challenge
 from wmhlib.intake.folders import NOTES, listed
@@ -90,7 +90,8 @@ def _drawn(
             if not waiting[centre]:
                 requested = ", ".join(f"{name}={number}" for name, number in counts.items())
                 raise ValueError(
-                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s), too few to divide {requested} "
+                    f"Centre {centre} has {(own.centre == centre).sum()} subject(s) (with {(cohort.centre == centre).sum()} "
+                    f"scan(s)), too few to divide {requested} "
                     f"evenly over {len(centres)} centre(s): lower the counts under split."
                 )
             yield waiting[centre].pop(), split
@@ -206,8 +207,6 @@ def read_folder(root: PathLike) -> pd.DataFrame:
                 f"{root} has the name {ascii(name)}: rename it to at most {LONGEST_NAME} bytes without line breaks or "
                 "invalid characters."
             )
-        if name.casefold() in participants.MISSING:
-            raise ValueError(f"{root} has the name {name!r}, which tables use for a missing value: rename it.")
     for path in (*cohort.flair, *cohort.reference):
         if not os.access(path, os.R_OK):
             raise PermissionError(f"{path} cannot be read: change its permissions.")

@@ -23,7 +23,7 @@ from skimage.transform import resize
 
 from wmhlib.intake import plausible
 from wmhlib.intake.nifti import MOST_VOXELS
-from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_proportion, read_pair
+from wmhlib.intake.scans import INTENSITIES, canonical_slice_count, check_proportion, read_flair, read_pair
 from wmhlib.running.files import PathLike, read_table, writing
 from wmhlib.running.parallel import in_threads
 
@@ -213,12 +213,16 @@ def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparatio
     images = _reserved(folder / "images.npy", np.float32, shape)
     references = _reserved(folder / "references.npy", np.uint8, shape)
 
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    """(FLAIR or reference, checksum of its slices): (subject, split) of those that have it."""
+
     def fill(place: tuple) -> list[tuple]:
         subject, start, count = place
         flair, reference = read_pair(subject.flair, subject.reference, preparation.intensity)
         if preparation.intensity == "maximum":
             check_proportion(subject.flair, flair)
-        for doubt in plausible.doubts(flair):
+        unclipped = flair if preparation.intensity == "maximum" else read_flair(subject.flair)
+        for doubt in plausible.doubts(unclipped):
             warnings.warn(f"{subject.flair}: {doubt}", plausible.ImplausibleWarning, stacklevel=2)
         rows, box = slice(start, start + count), box_of(flair, preparation.view)
         images[rows] = axial_slices(cut_out(flair.get_fdata(dtype=np.float32), box), size)
@@ -227,11 +231,10 @@ def _fill(folder: Path, cohort: pd.DataFrame, size: int, preparation: Preparatio
         tissue = (images[rows] > TISSUE).mean(axis=(1, 2)) * 100
         for which, stack in (("FLAIR", images[rows]), ("reference", references[rows])):
             if stack.any():
-                digest = which, hashlib.sha256(stack.tobytes()).hexdigest()
-                alike.setdefault(digest, []).append((subject.subject, subject.split))
+                key = which, hashlib.sha256(stack.tobytes()).hexdigest()
+                alike.setdefault(key, []).append((subject.subject, subject.split))
         return [(subject.subject, subject.centre, subject.split, k, density[k], tissue[k]) for k in range(count)]
 
-    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     starts = np.cumsum([0, *counts[:-1]])
     places = list(zip(cohort.itertuples(), starts, counts, strict=True))
     index = itertools.chain.from_iterable(in_threads(fill, places, "slices", "subject"))

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wmhlib.intake.folders import OTHER_CONTRAST, Notes, may_be_flair, may_be_scan, not_fetched, search
-from wmhlib.intake.formats import refuse_other_formats
-from wmhlib.intake.nifti import first_bytes
+from wmhlib.intake.formats import first_bytes, refuse_other_formats
 from wmhlib.running.files import ROOT, PathLike
 
 
@@ -35,8 +34,8 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
             matches = (list(map(Path, glob.glob(str(place), recursive=True))) for place in places)
             matched = next(filter(None, matches), [])
             found = _scans([match for match in matched if not match.is_dir()], notes)
-            for match in matched if "**" not in piece else ():  # which matches the files as well
-                found += _in_folder(match, notes) if match.is_dir() else []
+            if not found:
+                found = [scan for match in matched if match.is_dir() for scan in _in_folder(match, notes)]
             paths += found or [Path(piece)]
         elif path.is_file():
             paths.append(path)
@@ -58,7 +57,7 @@ def _in_folder(folder: Path, notes: Notes) -> list[Path]:
     """The scans in and below a folder, without those of other contrasts, which are added to the notes."""
     scans = _scans(search(folder).files, notes)
     flairs = [scan for scan in scans if may_be_flair(scan) or scan.parent.name.lower() == "flair"]
-    chosen = flairs or [scan for scan in scans if not OTHER_CONTRAST.search(scan.name)]
+    chosen = flairs or [scan for scan in scans if not OTHER_CONTRAST.search(scan.name)] or scans
     why = "no FLAIR in its name, unlike others in the folder" if flairs else "named like an image of another contrast"
     notes += [(str(scan), why) for scan in scans if scan not in set(chosen)]
     return chosen

@@ -76,8 +76,8 @@ def read_record(path: PathLike) -> dict:
     return record if all(isinstance(record.get(key), str) for key in IDENTITY) else {}
 
 
-def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> tuple[str, str]:
-    """Choose a name for results in `out`; also a note if an earlier mask is kept because people changed it.
+def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> tuple[str, list[str]]:
+    """Choose a name for results in `out`; also notes on earlier results of the scan that are kept.
 
     The first free name of these is used: the earlier name of this scan and network; `wanted`; the name with the folders
     that distinguish it from the scan that has `wanted`; `wanted` with a number.
@@ -92,7 +92,11 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
         Output of `read_records`.
     """
     existing_files = {folded(path.name) for path in Path(out).iterdir()}
-    own = [name for name, known in records.items() if _same(known, record, IDENTITY)]
+    of_scan = [
+        name for name, known in records.items() if all(known[key] == record[key] for key in ("scan", "network_sha256"))
+    ]
+    own = [name for name in of_scan if records[name]["scan_sha256"] == record["scan_sha256"]]
+    older = [name for name in of_scan if name not in own]
     kept = changed_names(out, {name: records[name] for name in own})
     own = [name for name in own if name not in kept]
     rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
@@ -104,25 +108,21 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     notes = [
         f"{other}{RESULTS['mask']} was changed by hand and is kept; this result is {name}" for other in sorted(kept)
     ]
-    older = [other for other, known in records.items() if _same(known, record, IDENTITY, but="scan_sha256")]
     notes += [f"The scan's content has changed; {other} is of its earlier content" for other in older]
     if name != wanted and wanted not in records and (Path(out) / f"{wanted}{RESULTS['mask']}").exists():
         notes.append(f"{wanted}{RESULTS['mask']} exists without its record and is kept; this result is {name}")
-    return name, "; ".join(notes)
-
-
-def _same(one: dict, other: dict, keys: Iterable[str], but: str = "") -> bool:
-    """Whether two records agree in these keys, and disagree in `but` if given."""
-    return all((one[key] == other[key]) != (key == but) for key in keys)
+    return name, notes
 
 
 def move_in(folder: PathLike, out: PathLike, name: str, record: dict) -> dict:
-    """Move the finished results of a scan from `folder` to `out`, and its record last; returns the record written."""
-    record = record | {"name": name, "mask_sha256": sha256(Path(folder) / f"{name}{RESULTS['mask']}")}
-    for path in Path(folder).iterdir():
-        path.replace(Path(out) / path.name)
-    write_json(Path(out) / f"{name}{RESULTS['record']}", record)
-    return record
+    """Move the finished results of a scan from `folder` to `out` and write its record, which is returned."""
+    record, path = record | {"name": name}, Path(out) / f"{name}{RESULTS['record']}"
+    checksum = sha256(Path(folder) / f"{name}{RESULTS['mask']}")
+    write_json(path, record)  # without the checksum, so that an interruption does not look like a change by hand
+    for result in Path(folder).iterdir():
+        result.replace(Path(out) / result.name)
+    write_json(path, record | {"mask_sha256": checksum})
+    return record | {"mask_sha256": checksum}
 
 
 def _numbered(name: str) -> Iterable[str]:
@@ -146,9 +146,8 @@ def read_rows(path: PathLike, columns: list[str] = COLUMNS) -> pd.DataFrame:
         rows = pd.DataFrame()
     if missing := [column for column in columns if column not in rows.columns]:
         raise ValueError(
-            f"{path} is not a table of this notebook: it has no column {missing[0]}, separated by commas. If a "
-            "spreadsheet program saved it with other separators, save it with commas; otherwise move it, or set out to "
-            "another folder."
+            f"{path} is not a table of this notebook: its first line has no column {missing[0]}. If a spreadsheet program "
+            "saved it, save it in UTF-8 with commas between columns; otherwise move it, or set out to another folder."
         )
     return rows
 
@@ -159,7 +158,9 @@ LESION_TABLE = ["scan", *lesions.COLUMNS, *MADE_WITH]
 
 def read_lesions(out: PathLike, names: Iterable[str]) -> pd.DataFrame:
     """The lesions of the results with these names. Errors as in `read_rows`."""
-    tables = [read_rows(Path(out) / f"{name}{RESULTS['lesions']}", LESION_TABLE) for name in sorted(names)]
+    tables = [
+        read_rows(Path(out) / f"{name}{RESULTS['lesions']}", LESION_TABLE)[LESION_TABLE] for name in sorted(names)
+    ]
     return pd.concat([pd.DataFrame(columns=LESION_TABLE, dtype=str), *tables], ignore_index=True)
 
 
@@ -175,14 +176,16 @@ def check_lesions(out: PathLike, names: Iterable[str]) -> None:
 
 
 HAND = "The mask was changed by hand; these numbers are of the automatic mask"
+"""The warning and verdict of a result whose mask people changed."""
 
 
 def marked_as_changed(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
-    """Rows of `volumes.csv` with a warning at those whose mask people changed."""
+    """Rows of `volumes.csv` with `HAND` as verdict, and in the warnings, of those whose mask people changed."""
     masks = rows["mask"].fillna("").map(os.path.basename).str.removesuffix(RESULTS["mask"])
-    texts = rows.get("warnings", pd.Series("", rows.index)).fillna("")
+    texts = rows["warnings"].fillna("")
     new = masks.isin(names) & ~texts.str.contains(HAND, regex=False)
-    return rows.assign(warnings=texts.mask(new, (texts + "; " + HAND).str.removeprefix("; ")))
+    warned = texts.mask(new, (texts + "; " + HAND).str.removeprefix("; "))
+    return rows.assign(warnings=warned, verdict=rows["verdict"].mask(new, f"{HAND}."))
 
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:

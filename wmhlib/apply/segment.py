@@ -114,10 +114,12 @@ def segment_scan(
     trained_on: dict,
     threshold: float = THRESHOLD,
     smallest_mm3: float = 0.0,
+    told: Iterable[str] = (),
 ) -> tuple[dict, pd.DataFrame]:
     """Segment one scan and write its results to `out` under `name`.
 
-    Probabilities are averaged over the scan and its mirror image. Errors as in `read_flair`.
+    Probabilities are averaged over the scan and its mirror image. `told` are notes on the file that are known already.
+    Errors as in `read_flair`.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def segment_scan(
     with noting() as notes, warnings.catch_warnings():
         warnings.simplefilter("ignore", BrightnessWarning)  # brightness_doubt compares with the training scans
         seen = prepared(network, path)
-    scan = seen.scan
+    scan, notes = seen.scan, [*notes, *told]
     if isinstance(scan.header, nibabel.Nifti1Header) and not scan.header["qform_code"] + scan.header["sform_code"]:
         notes.append(
             "The file does not define the orientation (qform and sform codes are 0), so left and right may be swapped"
@@ -232,17 +234,17 @@ def segment_scans(
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 record = {key: _readable(text) for key, text in record.items()}
-                wanted, told = results.free_name(out, wanted, record, records)
-                with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
-                    values, lesions = segment_scan(network, path, wanted, folder, trained_on, threshold, smallest_mm3)
-                    lesions.insert(0, "scan", _readable(str(path)))
-                    write_table(Path(folder) / f"{wanted}{RESULTS['lesions']}", lesions.assign(**made_with))
-                    records[wanted] = results.move_in(folder, out, wanted, record)
-                name, values["mask"] = wanted, str(out / f"{wanted}{RESULTS['mask']}")
+                free, told = results.free_name(out, wanted, record, records)
                 twin = first_with.setdefault(content(path), path)
-                copied = f"The file has the same content as {twin}" * (twin != path)
-                values["warnings"] = "; ".join(filter(None, [values["warnings"], told, copied]))
-                row |= values
+                told += [f"The file has the same content as {twin}"] if twin != path else []
+                with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
+                    values, lesions = segment_scan(
+                        network, path, free, folder, trained_on, threshold, smallest_mm3, told
+                    )
+                    lesions.insert(0, "scan", _readable(str(path)))
+                    write_table(Path(folder) / f"{free}{RESULTS['lesions']}", lesions.assign(**made_with))
+                    records[free] = results.move_in(folder, out, free, record)
+                name, row = free, row | values | {"mask": str(out / f"{free}{RESULTS['mask']}")}
             except Exception as error:  # one failing scan must not stop the others
                 row |= {"status": "failed", "reason": _sentence(error)}
             rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})

@@ -45,16 +45,18 @@ AGREEMENT = 0.67
 a Dice of 0.4 or more reached 0.69 to 0.82, and those of nine synthetic external scans 0.77 to 0.89."""
 
 FOUND = {True: "No lesions were found", False: "Lesions were found"}
+"""The verdict's first half, by whether the mask is empty."""
+
 VERDICTS = {
     (True, "doubt"): ", but the scan may be unsuitable for the network: do not take this as a normal finding.",
     (False, "doubt"): ", but the mask is doubtful: see the warnings.",
-    (True, "note"): ", but the file has a fault: see the warnings, and do not take this as a normal finding.",
-    (False, "note"): ", but the file has a fault: see the warnings.",
+    (True, "note"): ", but there is a note on the file: see the warnings, and do not take this as a normal finding.",
+    (False, "note"): ", but there is a note on the file: see the warnings.",
     (True, ""): ", and the scan resembles those that the network can segment.",
     (False, ""): ", and no check raised a warning.",
 }
-"""The verdict's second half by (mask is empty, kind of warning): a doubt about the scan or mask, or only a note on how a
-faulty file was read."""
+"""The verdict's second half by (mask is empty, kind of warning): a doubt about the scan or mask, or only a note on the file
+or on earlier results."""
 
 
 def levels(flair: nibabel.Nifti1Image) -> dict[str, float]:

@@ -106,10 +106,10 @@ def _scans(root: Path, tree: Tree) -> tuple[list[BidsFile], Notes]:
             if image.entities.get("part", "mag") == "mag":
                 scans.append(image)
             else:
-                notes.append((str(path), "not a magnitude image (part-mag)"))
+                notes.append((str(path), "a phase, real or imaginary image, not the magnitude"))
         elif folders.may_be_flair(path):
             notes.append((str(path), f"named like a FLAIR, but not at {EXPECTED}"))
-    known = [*WITHOUT_SCANS, *(folder.name for folder in _subject_folders(root))]
+    known = [*WITHOUT_SCANS, "participants.tsv", *(folder.name for folder in _subject_folders(root))]
     return scans, notes + folders.misplaced(root, known, EXPECTED)
 
 

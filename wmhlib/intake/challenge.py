@@ -89,10 +89,11 @@ def _centre(root: Path, folder: Path) -> tuple[str, str]:
     if not 2 <= len(places) <= 3:
         expected = f"{part}/<site>/<id> or {part}/<site>/<scanner>/<id>"
         raise ValueError(f"The subject in {folder} is in the wrong place: move it to {expected}.")
-    if told := [place for place in places if names_role(place) or place.lower() in ("train", "training")]:
+    others = [place for place in places[:-1] if names_role(place) or place.lower() in ("train", "training")]
+    if others and not (part == "test" and names_role(others[0])):
         raise ValueError(
-            f"The subject in {folder} would be in {part}/, but its path has the folder {told[0]}: move it to "
-            f"{root}/training or {root}/test."
+            f"The subject in {folder} would be in {part}/, but its path has the folder {others[0]}: move it to "
+            f"{root}/training or {root}/test, or rename that folder."
         )
     if is_visit(places[-1]):
         raise ValueError(

@@ -27,7 +27,7 @@ POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git 
 
 MADE = re.compile(
     r"(mask|seg|segmentation|labels?|lesions?|wmh|roi|probability|probseg|prob|pve_?\d|bias(field)?)$"
-    r"|^(lesions?[_-]?mask|w?c[1-6]|ples_)"
+    r"|^(lesions?[_-]?mask|w?c[1-6](?=[^_\d-])|ples_)"
     r"|(^|[_-])(mask|seg|segmentation|labels?|roi|prob|probs|probability|probseg)([_-]|$)",
     re.IGNORECASE,
 )
@@ -38,7 +38,7 @@ OTHER_CONTRAST = re.compile(
 )
 """Names of images with another contrast than FLAIR."""
 
-TABLE = re.compile(r"(participants?(?!\.tsv$)|subjects?|demographics?|\.bidsignore).*(?<!\.json)", re.IGNORECASE)
+TABLE = re.compile(r"(participants?|subjects?|demographics?)\..*(?<!\.json)", re.IGNORECASE)
 """Names of files at the root of a data set that may say which subjects are kept from training, but are not read."""
 
 
@@ -155,7 +155,11 @@ def misplaced(root: PathLike, known: Iterable[str], expected: str) -> Notes:
     tree = search(*(path for path in entries if path.is_dir() and path.name not in known), may_be_closed=True)
     tree.files.extend(path for path in entries if not path.is_dir())
     notes = [(str(path), f"named like a FLAIR, but not at {expected}") for path in filter(may_be_flair, tree.files)]
-    notes += [(str(path), "not read for roles") for path in tree.files if TABLE.fullmatch(path.name)]
+    notes += [
+        (str(path), "not read for roles")
+        for path in tree.files
+        if TABLE.fullmatch(path.name) and path.name not in known
+    ]
     return notes + broken_links(tree) + [(str(folder), "a folder that cannot be read") for folder in tree.closed]
 
 

@@ -1,7 +1,9 @@
 """Recognise files that are not a single NIfTI file, and say how to convert them."""
 
+import gzip
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from wmhlib.intake.folders import not_fetched
 
@@ -23,6 +25,23 @@ _KINDS = (
     ("a web page", rb"(?i)\s*<(!doctype|html|\?xml)", (), "download it again, after signing in if required"),
 )
 """Format, pattern of its first bytes after gzip, suffixes, and advice."""
+
+
+def is_gzip(path: str | Path) -> bool:
+    """Whether a file is compressed by gzip, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
+    """A file open for reading, decompressed by gzip if necessary."""
+    return gzip.open(path) if is_gzip(path) else open(path, "rb")
+
+
+def first_bytes(path: str | Path) -> bytes:
+    """The first 540 bytes of a file after decompression, the length of a NIfTI-2 header. Errors: those of `gzip`."""
+    with opened(path) as file:
+        return file.read(540)
 
 
 def refuse_other_formats(path: str | Path, start: bytes) -> None:

@@ -140,10 +140,12 @@ def _told_directions(header: nibabel.Nifti1Header) -> str | None:
     if not (header["sform_code"] and header["qform_code"]):
         return None
     try:
-        qform, sform = ("".join(nibabel.aff2axcodes(form)) for form in (header.get_qform(), header.get_sform()))
+        qform, sform = (nibabel.aff2axcodes(form) for form in (header.get_qform(), header.get_sform()))
     except ValueError:  # an invalid quaternion is not used where there is an sform
         return None
+    if sform == qform or None in (*sform, *qform):
+        return None
     return (
-        f"its axes run to {sform} in its sform but to {qform} in its qform; the sform was used, so sides are exchanged if "
-        "the qform is right"
-    ) * (sform != qform) or None
+        f"its axes run to {''.join(sform)} in its sform but to {''.join(qform)} in its qform; the sform was used, so "
+        "directions are wrong if the qform is right"
+    )

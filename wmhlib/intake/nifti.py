@@ -14,14 +14,13 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
 from wmhlib.intake.folders import remedy
-from wmhlib.intake.formats import refuse_other_formats
+from wmhlib.intake.formats import first_bytes, is_gzip, opened, refuse_other_formats
 from wmhlib.intake.headers import check_grid, mend
 from wmhlib.running.files import read_json, replacing, sha256
 
@@ -78,7 +77,7 @@ def open_scan(path: str | Path) -> nibabel.Nifti1Image:
     """
     kind, header = _header(path)
     zipped = str(path).lower().endswith(".gz")  # by name, since nibabel only looks at the name
-    source = str(path) if zipped == _is_gzip(path) else _opened(path)
+    source = str(path) if zipped == is_gzip(path) else opened(path)
     return _image(kind, ArrayProxy(source, header), header, path)
 
 
@@ -90,28 +89,13 @@ def read_scan(path: str | Path) -> nibabel.Nifti1Image:
     """
     kind, header = _header(path)
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             values = np.asanyarray(ArrayProxy(file, header))
             if isinstance(file, gzip.GzipFile):
                 _read_to_the_end(file, path)
     except DAMAGE as error:
         raise unreadable(path, error) from None
     return _image(kind, values, header, path)
-
-
-def _is_gzip(path: str | Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _opened(path: str | Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if _is_gzip(path) else open(path, "rb")
-
-
-def first_bytes(path: str | Path) -> bytes:
-    """The first bytes of a file, decompressed, as many as a NIfTI-2 header has. Errors: those of `gzip`."""
-    with _opened(path) as file:
-        return file.read(nibabel.Nifti2Header.sizeof_hdr)
 
 
 def _read_to_the_end(file: gzip.GzipFile, path: str | Path) -> None:
@@ -157,7 +141,7 @@ def _header(path: str | Path) -> tuple[type[nibabel.Nifti1Image], nibabel.Nifti1
         kind = nibabel.Nifti2Image if nibabel.Nifti2Header.sizeof_hdr in sizes else nibabel.Nifti1Image
         stored = start[: kind.header_class.sizeof_hdr]  # ends before any extension
         raw = kind.header_class(stored, check=False)  # unchecked: nibabel's check would replace sides of 0 by 1
-        zipped = _is_gzip(path)
+        zipped = is_gzip(path)
         _check_claims(raw, os.path.getsize(path), zipped)
         faults = mend(raw)
         header = kind.header_class(raw.binaryblock, raw.endianness)

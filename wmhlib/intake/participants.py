@@ -2,7 +2,7 @@
 
 Input: the table as written by people: ids with or without `sub-`, leading zeros or surrounding spaces, column names and
 values in any case. Output: a `Participant` per subject. Everything that could put an external subject into training is
-refused: a row that matches no subject or two or lacks a cell, a subject with two rows, an unknown split, a split in
+refused: an external row that matches no subject, a row that matches two or lacks a cell, a subject with two rows, an unknown split, a split in
 another column.
 """
 
@@ -53,7 +53,9 @@ def read_participants(root: PathLike, subjects: Iterable[str], notes: Notes) -> 
         return {}
     people: dict[str, Participant] = {}
     labels = sorted(set(subjects))
-    for line, row in _rows(path):
+    rows = _rows(path)
+    _refuse_other_columns(path, rows)
+    for line, row in rows:
         written, where, split = row["participant_id"], f"{path}, line {line}", row.get("split", "")
         if split.casefold() not in SPLIT_VALUES:
             raise ValueError(f"{where}: the split {split!r} is unknown: use external (never trained on) or n/a.")
@@ -86,7 +88,10 @@ def _refuse_another_name(path: Path) -> None:
         raise FileNotFoundError(f"{path} cannot be read: {remedy(path)}.")
     for other in path.parent.iterdir():
         name = other.name.lower()
-        if re.match("participants?([^a-z]|$)", name) and other != path and not name.endswith(".json"):
+        if (
+            re.fullmatch(r"participants?.{0,9}(\.(tsv|csv|txt|tab|dat|xlsx?|ods)(~|\.\w+)?)?", name)
+            and other.name != path.name
+        ):
             raise ValueError(f"{other} would be ignored: save it as {path}, with tabs between the columns.")
 
 
@@ -113,18 +118,22 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                 f"{path}, line {number} has {len(cells)} cells for {len(names)} columns: correct the row, with n/a for "
                 "missing values."
             )
-    rows = [(number, dict(zip(names, cells, strict=False))) for number, cells in lines[1:]]
+    return [(number, dict(zip(names, cells, strict=False))) for number, cells in lines[1:]]
+
+
+def _refuse_other_columns(path: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
+    """Refuse a role in another column than `split`, where no row has a split."""
+    if any(row.get("split", "").casefold() not in MISSING for _, row in rows):
+        return
     for number, row in rows:
-        given = row.get("split", "").casefold() not in MISSING
         for name, cell in row.items():
             kept = names_role(cell) or (names_role(name.removeprefix("is_")) and cell.casefold() in YES)
             harmless = name == "participant_id" or (name == "test" and cell.isdigit())  # an id, a score
-            if kept and not given and not harmless:
+            if kept and not harmless:
                 raise ValueError(
                     f"{path}, line {number}: {cell!r} in the column {name} would be ignored: fill a column named split, "
-                    "with external for subjects that are never trained on and training for the others."
+                    "with external for subjects that are never trained on and n/a for the others."
                 )
-    return rows
 
 
 def _matching(written: str, labels: list[str]) -> list[str]:

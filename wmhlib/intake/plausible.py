@@ -1,6 +1,6 @@
 """Signs that a scan is not what its header says, is incomplete, or does not show a whole head.
 
-Input: a FLAIR from `wmhlib.intake.scans.read_flair`. Output: sentences for the user. Such a scan can still be used, but its
+Input: a FLAIR from `wmhlib.intake.scans.read_flair` with the intensity `maximum`. Output: sentences for the user. Such a scan can still be used, but its
 volumes may be wrong by a factor.
 """
 
@@ -76,15 +76,17 @@ def _planes(axis: int, volume: np.ndarray, area: np.ndarray, shown: np.ndarray) 
     """Phrase on planes of an axis that are blank or repeated within the head, or blank where the head is cut."""
     planes, others = np.moveaxis(volume, axis, 0), tuple({0, 1, 2} - {axis})
     blank = volume.min(axis=others) == volume.max(axis=others)
+    if blank.all():
+        return f"Every plane has a single value ({DIRECTIONS[axis]}): this is not a scan"
     (first, last), (start, stop) = shown, np.flatnonzero(~blank)[[0, -1]]
     ends = [(start - 1, start)] * (axis != 2) + [(stop + 1, stop)]  # a blank plane beside one that is not
     cut = [beyond for beyond, end in ends if 0 <= beyond < len(blank) and area[end] > CUT_OFF * area.max()]
     again = [k for k in range(first, last) if not blank[k] and np.array_equal(planes[k], planes[k + 1])]
     faults = [*(np.flatnonzero(blank[first:last]) + first), *cut, *again]
-    text = (
-        f"Planes are blank or repeated within the head ({DIRECTIONS[axis]}, such as plane {int([*faults, 0][0]) + 1})"
-    )
-    return f"{text}: is the file complete?" if faults else ""
+    if not faults:
+        return ""
+    plane = int(faults[0]) + 1
+    return f"Planes are blank or repeated within the head ({DIRECTIONS[axis]}, such as plane {plane}): is the file complete?"
 
 
 def _voxels(sides_mm: np.ndarray) -> str:

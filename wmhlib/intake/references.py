@@ -13,6 +13,7 @@ from pathlib import Path
 from wmhlib.intake.bids_files import DESCRIPTION, BidsFile, makers, parsed
 from wmhlib.intake.folders import Notes, broken_links, not_fetched, search
 from wmhlib.intake.grids import on_one_grid
+from wmhlib.intake.roles import without_zeros
 from wmhlib.running.files import PathLike
 
 VARIANTS = ("acq", "ce", "rec", "run", "part", "echo", "chunk", "dir")
@@ -58,8 +59,8 @@ def _unfit(mask: BidsFile, place: Path) -> str:
     if "hemi" in mask.entities:
         return "a lesion mask of one hemisphere; join both into one mask without hemi-"
     for folder in place.parts[:-1]:
-        key, _, label = folder.partition("-")
-        if key in ("sub", "ses") and label != mask.entities.get(key, label):
+        named = dict(part.split("-", 1) for part in folder.split("_") if re.match("(sub|ses)-", part))
+        if any(label != mask.entities.get(key, label) for key, label in named.items()):
             return f"a lesion mask in the folder {folder}, which its name contradicts: correct the name or the folder"
     return ""
 
@@ -108,27 +109,27 @@ def pairs(scans: list[BidsFile], masks: list[BidsFile], notes: Notes) -> list[tu
         known |= {mask.path for mask in fitting}
         if get := not_fetched(scan.path, *(mask.path for mask in fitting)):
             notes.append((str(scan.path), f"content not fetched: run {get}"))
-        elif not fitting:
-            notes.append((str(scan.path), "a FLAIR without a lesion mask in the derivatives"))
+        elif not (usable := [mask for mask in fitting if not _elsewhere(scan, mask)]):
+            why = "a FLAIR without a lesion mask in the derivatives" + ", on its own grid" * bool(fitting)
+            notes.append((str(scan.path), why))
         else:
-            mask = _best(scan, fitting)
+            mask = _best(scan, usable)
             candidates.setdefault(mask.path, []).append((scan, mask))
     chosen = []
     for rivals in candidates.values():
         best, *others = sorted(rivals, key=lambda pair: (not _overlay(*pair), len(pair[0].entities), pair[0].path))
         if "desc" in best[1].entities:
             notes.append((str(best[1].path), "used as reference in spite of its desc-: make sure that it marks WMH"))
-        if _elsewhere(*best):
-            notes.append((str(best[1].path), "a mask on another grid than its FLAIR: resample it to the FLAIR's grid"))
-        else:
-            chosen.append(best)
+        chosen.append(best)
         why = f"a further FLAIR of the session; the mask is used for {best[0].path.name}"
         notes += [(str(scan.path), why) for scan, _ in others]
     for mask in masks:
         if mask.path not in known:
             notes.append((str(mask.path), "a lesion mask without a matching FLAIR"))
         elif mask.path not in candidates:
-            notes.append((str(mask.path), "a further lesion mask, not used because another fits its FLAIR better"))
+            notes.append(
+                (str(mask.path), "a lesion mask on another grid, or not used because another fits its FLAIR better")
+            )
     return chosen
 
 
@@ -141,9 +142,7 @@ def _fits(mask: BidsFile, scan: BidsFile, only_session: bool) -> bool:
     if own["sub"] != theirs["sub"] or ("ses" in theirs and "ses" not in own and not only_session):
         return False
     named = [key for key in ("ses", *VARIANTS) if key in own]
-    return all(
-        key in theirs and re.sub(r"^0+(?=.)", "", own[key]) == re.sub(r"^0+(?=.)", "", theirs[key]) for key in named
-    )
+    return all(key in theirs and without_zeros(own[key]) == without_zeros(theirs[key]) for key in named)
 
 
 def _best(scan: BidsFile, fitting: list[BidsFile]) -> BidsFile:

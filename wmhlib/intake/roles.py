@@ -22,19 +22,20 @@ ENTITIES += "recording chunk seg res den label desc".split()
 OF_A_SCAN = re.compile(rf"_(?:{'|'.join(key for key in ENTITIES if key not in ('sample', 'split'))})-", re.IGNORECASE)
 """The start of the part of a name that distinguishes scans of one person, written in entities: `_ses-2`."""
 
+DATE = r"(?:19|20)\d\d[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01])"
 VISIT_WORD = (
     r"(?:study|session|ses|visit|timepoint|time|tp|scan|exam|wave|screening|base-?line|bl|follow[\s_-]?up|fu|re-?scan"
-    r"|re-?test|repeat|pre|post|test|run|year|week|day|month|mo|mr|mri|flair)"
+    r"|re-?test|repeat|pre|post|year|week|day|month|mo)"
 )
 VISIT = re.compile(
-    rf"[\s._-]+(?:{VISIT_WORD}[\s_-]*(?:\d+(?:\.\d+)?|[a-z])?|[tv]\d+(?:\.\d+)?|[mywd]\d{{1,4}}"
-    r"|\d{1,3}\s*(?:mo|months?|m|years?|y|weeks?|w|days?|d)|(?:19|20)\d\d[-_]?\d\d[-_]?\d\d)$",
+    rf"[\s._-]+(?:{VISIT_WORD}[\s_-]*(?:\d{{1,2}}(?:\.\d+)?|[a-z])?|[tv]\d{{1,2}}(?:\.\d+)?|[myw]\d{{1,3}}|d\d{{1,4}}"
+    rf"|\d{{1,3}}\s*(?:mo|months?|m|years?|y|weeks?|w|days?|d)|(?:mr[_-])?d\d{{4}}|{DATE})$",
     re.IGNORECASE,
 )
 """The last part of a name if it is that of a visit: `_study2`, `_T1`, `_baseline`, `_M12`, `_12m`, `_20190301`."""
 
 ROLE = re.compile(
-    r"(?:external|test(?:ing)?(?:set)?|hold|held|out|of|validation|valid|val|evaluation|eval|unseen|independent"
+    r"(?:external|test(?:ing)?(?:set)?|hold|held|out|of|validation|val|unseen"
     r"|(?:data)?sets?|data|cases?|groups?|subjects?|patients?|split|samples?|sites?|cent(?:re|er)s?|hospitals?|cohort"
     r"|[\d\s()_-])++",
     re.IGNORECASE,
@@ -48,7 +49,7 @@ def names_role(text: str) -> bool:
     >>> [names_role(text) for text in ("external", "Test cases 2", "hold-out", "test-retest", "site 2", "group")]
     [True, True, True, False, False, False]
     """
-    kept = r"external|test|(hold|held)[\s_-]?out|val|eval|unseen|independent|out[\s_-]of"
+    kept = r"external|test|(hold|held)[\s_-]?out|val|unseen|out[\s_-]of"
     return bool(ROLE.fullmatch(text) and re.search(kept, text, re.IGNORECASE))
 
 
@@ -72,8 +73,8 @@ def is_visit(name: str) -> bool:
     >>> [is_visit(name) for name in ("ses-1", "20190301", "baseline", "scan01", "T1")]
     [True, True, True, False, False]
     """
-    word = r"ses-.+|(session|visit|timepoint)[\s_-]*\w{1,3}|base-?line|follow[\s_-]?up[\s_-]*\d*"
-    return bool(re.fullmatch(rf"{word}|(19|20)\d\d[-_]?\d\d[-_]?\d\d", name, re.IGNORECASE))
+    word = r"ses-.+|(session|visit|timepoint)[\s_-]*\d{1,3}|base-?line|follow[\s_-]?up[\s_-]*\d*"
+    return bool(re.fullmatch(f"{word}|{DATE}", name, re.IGNORECASE))
 
 
 def folded(name: str) -> str:
@@ -81,17 +82,21 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
 
 
+def without_zeros(text: str) -> str:
+    """A text whose numbers have no zeros in front."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
 def refuse_two_spellings(centres: pd.Series) -> None:
-    """ValueError if names of centres differ only in case, spaces, hyphens or zeros of a number, since a configuration names only
+    """ValueError if names of centres differ only in case, separators or zeros of a number, since a configuration names only
     one."""
     names = pd.Series(centres.unique(), dtype=str)
-    for _, alike in names.groupby(
-        names.map(lambda name: re.sub(r"(?<!\d)0+(?=\d)|(?<=\d)\.0$|[\s_-]", "", folded(name)))
-    ):
+    plain = names.map(lambda name: re.sub(r"[\s_-]+", " ", without_zeros(folded(name)).removesuffix(".0")))
+    for _, alike in names.groupby(plain):
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
             raise ValueError(
-                f"The centres {both} differ only in case, spaces, hyphens, accents or zeros: give them one name."
+                f"The centres {both} differ only in case, spaces, accents, hyphens or zeros: give them one name."
             )
 
 
@@ -128,7 +133,8 @@ def refuse_repeated(tables: Mapping[Path, pd.DataFrame]) -> None:
         if len(folders) > 1 or scans.subject.map(folded).duplicated().any():
             subjects, places = " and ".join(scans.subject.unique()), " and ".join(folders)
             raise ValueError(
-                f"Subject {subjects} exists twice in {places} (ignoring case): rename or remove one of them."
+                f"Subject {subjects} exists twice in {places}, or these are scans of one person: rename or remove one of "
+                "them."
             )
     for which, what in (("flair", "FLAIR"), ("reference", "mask")):
         for path, scans in rows.groupby(rows[which].map(os.path.realpath)):

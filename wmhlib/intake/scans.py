@@ -77,7 +77,8 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
     if highest <= 0 or lowest == highest:
         raise ValueError(f"{name_of(path)} has values from {lowest:g} to {highest:g} only: give a FLAIR.")
     fewest = FEWEST_VALUES if volume.size > 10_000 else 3
-    if len(np.unique(volume.ravel()[::101])) < fewest > len(different := np.unique(volume)):
+    few_in_sample = len(np.unique(volume.ravel()[::101])) < fewest  # sorting all voxels takes a second
+    if few_in_sample and len(different := np.unique(volume)) < fewest:
         raise ValueError(
             f"{name_of(path)} has only {len(different)} different values from {lowest:g} to {highest:g}, like a mask or "
             "label map: give the FLAIR."

@@ -140,15 +140,17 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
     if differences and open_questions:
         topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
         text += f" No significant difference in {topics}."
-    text += _at_one_half(tables["comparisons"], split)
+    text += _at_one_half(tables, split)
     trainings = (
         "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
     )
     return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
 
 
-def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
-    """The significant differences from the Siamese loss in metrics other than Dice, as a sentence."""
+def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
+    """The significant differences from the Siamese loss in metrics other than Dice, with the range of false positives, as a
+    sentence."""
+    comparisons, false = tables["comparisons"], of_losses(tables["false_detections"], split).per_scan
     tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
@@ -164,7 +166,8 @@ def _at_one_half(comparisons: pd.DataFrame, split: str) -> str:
         f"{in_words(names)} {'are' if len(names) > 1 else 'is'} significantly {word} with {losses}"
         for (word, losses), names in metrics_of.items()
     ]
-    return f" At the threshold 0.5, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
+    rates = f", where losses have {false.min():.0f} to {false.max():.0f} false positives per scan" if len(false) else ""
+    return f" At the threshold 0.5{rates}, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
 
 
 def _singular(does: str) -> str:
@@ -257,8 +260,10 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
 
     def counted(scans: pd.DataFrame) -> str:
         counts = scans[scans.split != ""].groupby("split", sort=False).size()
-        named = {"external": "external, of centres not used in training"}
-        return ", ".join(f"{counts[split]} {named.get(split, split)}" for split in ALL_SPLITS if split in counts)
+        parts = [f"{counts[split]} {split}" for split in ALL_SPLITS if split in counts]
+        centres = scans.centre[scans.split == "external"].nunique()
+        from_where = "a centre" if centres == 1 else f"{centres} centres"
+        return ", ".join(parts) + f" from {from_where} not used in training" * ("external" in counts)
 
     drawn, real = cohort[synthetic], cohort[~synthetic]
     scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []
@@ -285,6 +290,11 @@ def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> 
         f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
         "tested, and the intervals resample only these."
     )
+    if tables["comparisons"].p.notna().any():
+        sentences.append(
+            f"Whether losses are equal: with {subjects} scans, only large differences reach significance (a paired test with "
+            "Holm's correction, and an interval without zero)."
+        )
     if of_losses(tables["summary"], split).loss.nunique() > 2:
         sentences.append(
             "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "

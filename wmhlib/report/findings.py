@@ -228,15 +228,15 @@ def floor(table: pd.DataFrame, split: str) -> list[str]:
 
 
 def gaps(gap: pd.DataFrame) -> list[str]:
-    """The drop in Dice from the held-out to the external subjects per loss, smallest first."""
+    """The change in Dice from the held-out to the external subjects per loss, highest first."""
     rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
     if not len(rows) or not np.isfinite(rows.gap.iloc[0]):
         return []
     parts = []
     for row in rows.itertuples():
-        text = f"{title(row.loss)} {row.gap:+.2f}"
-        parts.append(text + (f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""))
-    return [f"Drop in mean Dice from the held-out to the external subjects, smallest first: {', '.join(parts)}."]
+        text = f"{title(row.loss)} {-row.gap:+.2f}"
+        parts.append(text + (f" [{-row.high:+.2f}, {-row.low:+.2f}]" if np.isfinite(row.low) else ""))
+    return [f"Change in mean Dice from the held-out to the external subjects, highest first: {', '.join(parts)}."]
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> list[str]:

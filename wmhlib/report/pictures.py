@@ -21,9 +21,6 @@ from wmhlib.intake.scans import read_pair
 from wmhlib.slices import TISSUE, Box, Preparation, axial_slices, box_of, cut_out, round_trip
 from wmhlib.study import Study
 
-MISTAKES = ("missed", "false")
-"""Lesions that a mask misses, and its false positives; names of colours in `wmhlib.evaluation.names`."""
-
 MARGIN_MM = 15
 """Margin around the masks in the picture of the front page."""
 
@@ -150,10 +147,9 @@ def montage(rows: list[dict], side: int = 200) -> Image.Image:
 def looks(row: dict) -> list[tuple[str, str]]:
     """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask, with
     the lesions that it misses and its false positives in their own colours."""
-    masks = row["masks"]
-    drawn = {"FLAIR": {}, title("reference"): {"reference": masks["reference"]}}
-    for loss in [name for name in masks if isinstance(name, str)][1:]:
-        drawn[title(loss)] = {"found": masks[loss]} | {kind: masks[kind, loss] for kind in MISTAKES}
+    drawn = {"FLAIR": {}, title("reference"): {"reference": row["masks"]["reference"]}}
+    for loss in row["missed"]:
+        drawn[title(loss)] = {"found": row["masks"][loss], "missed": row["missed"][loss], "false": row["false"][loss]}
     return [(name, png_uri(outlined(row["grey"], outlines, 384, 2))) for name, outlines in drawn.items()]
 
 
@@ -207,29 +203,32 @@ def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str],
     Returns
     -------
     dict
-        As `sample`. `masks` also has, under the keys (`missed`, loss) and (`false`, loss), the reference's lesions without
-        an overlap with the loss's mask, and the components of the mask without an overlap with the reference.
+        As `sample`; also `missed` and `false`, per loss: the reference's lesions without an overlap with its mask, and the
+        components of its mask without an overlap with the reference, boolean (i, j).
     """
     flair, masks = _volumes(study, subjects, name, losses, seed)
     reference = masks["reference"]
-    missed = {("missed", loss): _untouched(reference, masks[loss]) for loss in losses}
-    false = {("false", loss): _untouched(masks[loss], reference) for loss in losses}
+    missed = {loss: _untouched(reference, masks[loss]) for loss in losses}
+    false = {loss: _untouched(masks[loss], reference) for loss in losses}
     unlike = np.any(list(missed.values()), axis=0) & ~np.all(list(missed.values()), axis=0)
     labels = cc3d.connected_components(unlike, connectivity=26)
-    lesions = [len(np.unique(labels[..., k])) for k in range(labels.shape[2])]
-    k = int(np.argmax(lesions)) if unlike.any() else _largest_slice(flair, reference)
-    marked = np.any([mask[..., k] for mask in masks.values()], axis=0)
-    return _cut(flair, masks | missed | false, k, _box_around(marked, flair))
+    counts = [np.count_nonzero(np.unique(labels[..., k])) for k in range(labels.shape[2])]
+    k = int(np.argmax(counts)) if unlike.any() else _largest_slice(flair, reference)
+    box = _box_around(np.any([mask[..., k] for mask in masks.values()], axis=0), flair)
+    mistakes = {
+        which: _cut(flair, of_losses, k, box)["masks"] for which, of_losses in (("missed", missed), ("false", false))
+    }
+    return _cut(flair, masks, k, box) | mistakes
 
 
 def _box_around(marked: np.ndarray, flair: nibabel.Nifti1Image) -> Box:
-    """The part of an axial slice around a mask (i, j), with a margin of `MARGIN_MM` inside the head; the head for an empty
-    mask."""
+    """The part of an axial slice around a mask (i, j), with a margin of `MARGIN_MM` inside the head; the whole head for an
+    empty mask or one that reaches beyond it."""
     head, spacing = box_of(flair, "head"), nibabel.affines.voxel_sizes(flair.affine)
     box = []
     for axis, (start, stop) in enumerate(head):
         places, margin = np.flatnonzero(marked.any(axis=1 - axis)), round(MARGIN_MM / spacing[axis])
-        if len(places):
+        if len(places) and start <= places[0] and places[-1] < stop:
             start, stop = max(start, int(places[0]) - margin), min(stop, int(places[-1]) + margin + 1)
         box.append((start, stop))
     return tuple(box)

@@ -18,7 +18,7 @@ from wmhlib.evaluation.names import UNTRAINED, colour, title
 from wmhlib.report import answer, figures, pages
 from wmhlib.report.captions import ceiling, table1_caption, widest_gap
 from wmhlib.report.findings import findings
-from wmhlib.report.pictures import MISTAKES, disputed, looks, montage, sample
+from wmhlib.report.pictures import disputed, looks, montage, sample
 from wmhlib.running.files import write_json
 from wmhlib.running.provenance import provenance
 from wmhlib.study import Study, open_study
@@ -105,6 +105,7 @@ def write_site(study: Study) -> Path:
     table1 = published.readable(tables["table1"], teams=1)
     if only_synthetic:
         table1 = table1.rename(index={"this study": "this study (synthetic)"}, level="Source")
+        table1.loc[table1.index.get_level_values("Source") == "this study (synthetic)", "Rank score ≈ ↓"] = "—"
     board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)
     board["note"] += f" {ceiling(ceilings[ceilings.split == split])}"
     pages.write_index(
@@ -139,13 +140,15 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     apart = recall.max(axis=1) - recall.min(axis=1)
     name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
     row = subjects.set_index("subject").loc[name]
+    kind = "synthetic, " if study.is_synthetic(row.flair) else ""
     caption = (
-        f"Subject {name}, {row.centre}: of the scans above, the one on which the losses differ most in lesion recall, at "
-        f"the slice with most lesions that some losses detect and others miss (seed {study.config.seeds[0]})."
+        f"Subject {name} ({kind}{row.centre}), chosen because the losses differ most in lesion recall there, at the slice with "
+        "most lesions that some losses detect and others miss, if any. One overlapping voxel counts as detection "
+        f"(seed {study.config.seeds[0]})."
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
-        "key": [(title(kind), colour(kind)) for kind in ("reference", "found", *MISTAKES)],
+        "key": [(title(kind), colour(kind)) for kind in ("reference", "found", "missed", "false")],
         "caption": caption,
     }
 
