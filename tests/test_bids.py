@@ -579,3 +579,17 @@ def test_tables_and_descriptions_that_were_not_fetched_are_told(root, name):
     (root / name).write_text("/annex/objects/MD5E-s40--0.tsv\n")
     with pytest.raises(FileNotFoundError, match=naming(root / name, "datalad get")):
         bids.read_bids(root)
+
+
+@pytest.mark.parametrize("name", ["sub-01/sub-01_sessions.tsv", "sub-02/ses-a/sub-02_ses-a_scans.tsv"])
+def test_a_split_of_sessions_or_scans_is_refused(root, name):
+    (root / name).write_text("filename\tage\n")
+    assert len(bids.read_bids(root)) == 3
+    (root / name).write_text("filename\tsplit\n")
+    with pytest.raises(ValueError, match=naming(root / name, "participants.tsv")):
+        bids.read_bids(root)
+
+
+def test_a_description_of_participants_is_no_table(root):
+    (root / "participants.tsv").rename(root / "participants.json")
+    assert len(bids.read_bids(root)) == 3

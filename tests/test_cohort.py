@@ -275,6 +275,10 @@ def test_one_scan_under_two_names_is_refused_and_a_copy_within_a_split_is_told(t
     flair, eighth = root / "test/B/9/pre/FLAIR.nii.gz", root / "training/A/8/pre/FLAIR.nii.gz"
     eighth.write_bytes((root / "training/A/7/pre/FLAIR.nii.gz").read_bytes())
     assert "7 (training)" in (said := account(load_cohort(study))) and "8 (training)" in said
+    assert "perhaps of one person" not in said
+    subject(root / "test/B/07", 3)
+    assert "perhaps of one person" in account(load_cohort(study))
+    shutil.rmtree(root / "test/B/07")
     subject(root / "training/A/10", 1)
     shutil.rmtree(root / "training/A/8")
     (root / "training/A/7/pre/FLAIR.nii.gz").write_bytes(flair.read_bytes())

@@ -174,9 +174,14 @@ def account(cohort: pd.DataFrame) -> str:
         lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
         lines += [f"    {centre}: {', '.join(own.subject)}" for centre, own in scans.groupby("centre")]
     notes = list(cohort.attrs.get(NOTES, []))
-    for _, scans in cohort.groupby(cohort.subject.map(roles.person)):
+    people = cohort.subject.map(roles.person)
+    for _, scans in cohort.groupby(people):
         if len(scans) > 1:
             notes.append((", ".join(scans.subject), "scans of one person, kept in one split"))
+    for _, scans in cohort.groupby(people.str.removeprefix("sub-").map(roles.without_zeros)):
+        if people[scans.index].nunique() > 1:
+            both = " and ".join(f"{row.subject} ({row.split})" for row in scans.itertuples())
+            notes.append((both, "Warning: names that differ only in zeros or sub-, perhaps of one person"))
     for _, same in cohort.groupby(cohort.flair.map(roles.content)):
         if len(same) > 1:
             both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())

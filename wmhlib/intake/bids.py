@@ -20,7 +20,7 @@ from wmhlib.intake import folders, references
 from wmhlib.intake.bids_files import DESCRIPTION, RAW_EXAMPLE, BidsFile, described, makers, parsed
 from wmhlib.intake.folders import Notes, Tree
 from wmhlib.intake.nifti import changed_since, save_image
-from wmhlib.intake.participants import Participant, read_participants
+from wmhlib.intake.participants import Participant, read_participants, refuse_split_elsewhere
 from wmhlib.intake.roles import ENTITIES
 from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
@@ -68,6 +68,7 @@ def read_bids(root: PathLike) -> pd.DataFrame:
     tree = folders.search(*subjects)
     folders.refuse_twice(tree, set(subjects))
     scans, notes = _scans(root, tree)
+    refuse_split_elsewhere(path for path in tree.files if path.name.endswith(("_sessions.tsv", "_scans.tsv")))
     people = read_participants(root, [folder.name.removeprefix("sub-") for folder in subjects], notes)
     for folder in subjects:
         if not any(folder in scan.path.parents for scan in scans):

@@ -82,6 +82,14 @@ def read_participants(root: PathLike, subjects: Iterable[str], notes: Notes) -> 
     return people
 
 
+def refuse_split_elsewhere(tables: Iterable[PathLike]) -> None:
+    """ValueError if one of these tables of sessions or scans has a column `split`, which is not read."""
+    for path in tables:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            if "split" in file.readline().casefold().split():
+                raise ValueError(f"{path} has a column split, which would be ignored: give it in participants.tsv.")
+
+
 def _refuse_another_name(path: Path) -> None:
     """Refuse a table of participants that would be overlooked: one with another name, or without content."""
     if path.is_symlink():
@@ -91,6 +99,7 @@ def _refuse_another_name(path: Path) -> None:
         if (
             re.fullmatch(r"participants?.{0,9}(\.(tsv|csv|txt|tab|dat|xlsx?|ods)(~|\.\w+)?)?", name)
             and other.name != path.name
+            and not name.endswith(".json")
         ):
             raise ValueError(f"{other} would be ignored: save it as {path}, with tabs between the columns.")
 

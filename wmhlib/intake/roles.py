@@ -25,7 +25,7 @@ OF_A_SCAN = re.compile(rf"_(?:{'|'.join(key for key in ENTITIES if key not in ('
 DATE = r"(?:19|20)\d\d[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01])"
 VISIT_WORD = (
     r"(?:study|session|ses|visit|timepoint|time|tp|scan|exam|wave|screening|base-?line|bl|follow[\s_-]?up|fu|re-?scan"
-    r"|re-?test|repeat|pre|post|year|week|day|month|mo)"
+    r"|re-?test|repeat|pre|post|flair|year|week|day|month|mo)"
 )
 VISIT = re.compile(
     rf"[\s._-]+(?:{VISIT_WORD}[\s_-]*(?:\d{{1,2}}(?:\.\d+)?|[a-z])?|[tv]\d{{1,2}}(?:\.\d+)?|[myw]\d{{1,3}}|d\d{{1,4}}"
