@@ -246,6 +246,8 @@ def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):
     assert names(deep) == ["t2_tirm_tra_dark-fluid.nii.gz"]
     write(folder / "p1" / "FLAIR", "scan.nii.gz"), write(folder / "p1" / "T1", "scan.nii.gz")
     assert [path.parent.name for path in find_scans(folder / "p1")] == ["FLAIR"]
+    (folder / "p2_FLAIR.nii").write_bytes((folder / "b_flair.nii").read_bytes())
+    assert len(find_scans(f"{folder}/p*")) == 2, "a file and a folder"
     for pattern in ("p[0-9]", "**/p[0-9]"):
         assert [path.parent.name for path in find_scans(f"{folder}/{pattern}")] == ["FLAIR"], "a pattern of folders"
     odd = write(tmp_path / f"with{os.pathsep}it", "d.nii")
@@ -436,6 +438,10 @@ def test_rows_of_earlier_scans_stay_as_they_were_written(untrained, tmp_path):
     assert (out / "volumes.csv").read_text().splitlines()[:-1] == lines and len(lines) == 4
     segment_all(untrained, out, folder / "bad.nii", folder / "NA.nii")
     assert len(pd.read_csv(out / "volumes.csv")) == 4, "one row per scan, that of a failed one as well"
+    table = (out / "volumes.csv").read_text()
+    (out / "volumes.csv").write_text(table + "," * 17 + "\n")  # as spreadsheet programs leave it
+    segment_all(untrained, out, folder / "c.nii")
+    assert len(pd.read_csv(out / "volumes.csv")) == 4, "blank rows are dropped"
     (out / "volumes.csv").write_text("a;b\n1;2\n")
     with pytest.raises(ValueError, match=naming(out / "volumes.csv")):
         segment_all(untrained, out, folder / "c.nii")

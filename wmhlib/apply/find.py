@@ -34,8 +34,8 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
             matches = (list(map(Path, glob.glob(str(place), recursive=True))) for place in places)
             matched = next(filter(None, matches), [])
             found = _scans([match for match in matched if not match.is_dir()], notes)
-            if not found:
-                found = [scan for match in matched if match.is_dir() for scan in _in_folder(match, notes)]
+            if not found or "**" not in piece:  # which matches the files below a folder as well
+                found += [scan for match in matched if match.is_dir() for scan in _in_folder(match, notes)]
             paths += found or [Path(piece)]
         elif path.is_file():
             paths.append(path)

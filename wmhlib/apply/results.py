@@ -139,7 +139,7 @@ def read_rows(path: PathLike, columns: list[str] = COLUMNS) -> pd.DataFrame:
         The file is another table, or has another separator.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False)
+        rows = pd.read_csv(path, dtype=str, na_values=[""], keep_default_na=False).dropna(how="all")
     except FileNotFoundError:
         return pd.DataFrame(columns=columns, dtype=str)
     except ValueError:  # includes the errors of pandas and of UTF-8 decoding
@@ -190,7 +190,7 @@ def marked_as_changed(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
 
 def without_rows_of(earlier: pd.DataFrame, scan: str, name: str) -> pd.DataFrame:
     """Earlier rows without those of the result `name` and without failed attempts at this scan."""
-    failed = (earlier.status == "failed") & (earlier.scan.map(os.path.abspath) == os.path.abspath(scan))
+    failed = (earlier.status == "failed") & (earlier.scan.fillna("").map(os.path.abspath) == os.path.abspath(scan))
     return earlier[~failed & (earlier["mask"].fillna("").map(os.path.basename) != f"{name}{RESULTS['mask']}")]
 
 
