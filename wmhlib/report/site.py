@@ -14,7 +14,7 @@ import pandas as pd
 
 from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
-from wmhlib.evaluation.names import UNTRAINED, colour, title
+from wmhlib.evaluation.names import UNTRAINED, colour, of_losses, title
 from wmhlib.report import answer, figures, pages
 from wmhlib.report.captions import ceiling, table1_caption, widest_gap
 from wmhlib.report.findings import findings
@@ -96,9 +96,15 @@ def write_site(study: Study) -> Path:
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
+    sizes = tables["detection_by_size"][tables["detection_by_size"].loss.isin(losses)]
+    per_scan = of_losses(tables["false_detections"], split).per_scan
+    rates = f"{per_scan.min():.0f} to {per_scan.max():.0f}" if len(per_scan) else "no"
     drawn = [
         figures.froc(own, split).update_layout(
             title="Lesions detected and false positives at every threshold (large dots: 0.5)"
+        ),
+        figures.detection_by_size(of_losses(sizes, split), split).update_layout(
+            title=f"Lesions detected by size at the threshold 0.5, with {rates} false positives per scan"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
