@@ -18,7 +18,7 @@ import pandas as pd
 from wmhlib.intake import roles
 from wmhlib.intake.bids import is_bids, read_bids
 from wmhlib.intake.challenge import read_challenge
-from wmhlib.intake.folders import NOTES, listed
+from wmhlib.intake.folders import NOTES, left_out, listed
 from wmhlib.intake.nifti import AUTOMATIC, is_automatic
 from wmhlib.intake.phantom import write_cohort
 from wmhlib.running.files import ROOT, PathLike, sha256
@@ -150,10 +150,9 @@ def load_cohort(study: Study) -> pd.DataFrame:
             where = "training/ for training, test/ for external subjects"
             if is_bids(study.data):
                 where = "external subjects are named in participants.tsv"
-            left_out = "".join(f". Left out: {path}, {reason}" for path, reason in cohort.attrs[NOTES][:3])
             raise ValueError(
                 f"{study.name} has no {needed} subject: add scans to {study.data} ({where}), or lower the counts under "
-                f"split{left_out}."
+                f"split{left_out(cohort.attrs[NOTES])}."
             )
     return cohort
 
@@ -169,6 +168,10 @@ def account(cohort: pd.DataFrame) -> str:
 
     Scans of one split with the same content are listed too, because they may be one subject with two names.
     """
+
+    def named(scans: pd.DataFrame) -> str:
+        return " and ".join(f"{row.subject} ({row.split})" for row in scans.itertuples())
+
     lines = []
     for (split, reason), scans in cohort.groupby(["split", "reason"], sort=False):
         lines.append(f"{split}, {reason}: {len(scans)} scan(s)")
@@ -180,12 +183,10 @@ def account(cohort: pd.DataFrame) -> str:
             notes.append((", ".join(scans.subject), "scans of one person, kept in one split"))
     for _, scans in cohort.groupby(people.str.removeprefix("sub-").map(roles.without_zeros)):
         if people[scans.index].nunique() > 1:
-            both = " and ".join(f"{row.subject} ({row.split})" for row in scans.itertuples())
-            notes.append((both, "Warning: names that differ only in zeros or sub-, perhaps of one person"))
+            notes.append((named(scans), "Warning: names that differ only in zeros or sub-, perhaps of one person"))
     for _, same in cohort.groupby(cohort.flair.map(roles.content)):
         if len(same) > 1:
-            both = " and ".join(f"{row.subject} ({row.split})" for row in same.itertuples())
-            notes.append((both, "Warning: the same image under two names"))
+            notes.append((named(same), "Warning: the same image under two names"))
     return "\n".join([*lines, *["", "Left out, or to be checked:"] * bool(notes), *listed(notes)])
 
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from wmhlib.intake.folders import OTHER_CONTRAST, Notes, may_be_flair, may_be_scan, not_fetched, search
+from wmhlib.intake.folders import OTHER_CONTRAST, Notes, left_out, may_be_flair, may_be_scan, not_fetched, search
 from wmhlib.intake.formats import first_bytes, refuse_other_formats
 from wmhlib.running.files import ROOT, PathLike
 
@@ -16,9 +16,9 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
 
     A folder or glob stands for the NIfTI files in or below it, except hidden files, masks and probability maps, such as
     earlier results (`wmhlib.intake.folders.may_be_scan`). If files in a folder have FLAIR in their name or are in a folder
-    `FLAIR`, only these are used; otherwise all except those named like another contrast, such as T1. Links to folders are followed, and no folder is searched twice. Paths are relative to the working directory
-    or, if not found there, to the project. A path that does not exist is kept if others exist, so that it is reported
-    later. `notes` receives the images that were left out, with the reason.
+    `FLAIR`, only these are used; otherwise all except those named like another contrast, such as T1. Links to folders are
+    followed, and no folder is searched twice. Paths are relative to the working directory or, if not found there, to the
+    project. A path that does not exist is kept if others exist, so that it is reported later. `notes` receives the images that were left out, with the reason.
 
     Raises
     ------
@@ -45,10 +45,9 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
     if not any(path.is_file() for path in paths):
         if get := next(filter(None, map(not_fetched, paths)), ""):
             raise FileNotFoundError(f"The content of {text!r} has not been downloaded: run {get}.")
-        left_out = "".join(f". Left out: {path}, {reason}" for path, reason in notes[:3])
         raise FileNotFoundError(
             f"No scan found at {text!r}: give a NIfTI file, a folder with .nii or .nii.gz files, a pattern such as "
-            f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}{left_out}."
+            f"'scans/*.nii.gz', or several of these separated by {os.pathsep!r}{left_out(notes)}."
         )
     return paths
 

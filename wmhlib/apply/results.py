@@ -76,7 +76,9 @@ def read_record(path: PathLike) -> dict:
     return record if all(isinstance(record.get(key), str) for key in IDENTITY) else {}
 
 
-def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]) -> tuple[str, list[str]]:
+def free_name(
+    out: PathLike, wanted: str, record: dict, records: dict[str, dict], changed: set[str]
+) -> tuple[str, list[str]]:
     """Choose a name for results in `out`; also notes on earlier results of the scan that are kept.
 
     The first free name of these is used: the earlier name of this scan and network; `wanted`; the name with the folders
@@ -90,6 +92,8 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
         The keys of `IDENTITY`.
     records
         Output of `read_records`.
+    changed
+        Output of `changed_names`.
     """
     existing_files = {folded(path.name) for path in Path(out).iterdir()}
     of_scan = [
@@ -97,7 +101,7 @@ def free_name(out: PathLike, wanted: str, record: dict, records: dict[str, dict]
     ]
     own = [name for name in of_scan if records[name]["scan_sha256"] == record["scan_sha256"]]
     older = [name for name in of_scan if name not in own]
-    kept = changed_names(out, {name: records[name] for name in own})
+    kept = changed & {*own}
     own = [name for name in own if name not in kept]
     rivals = [known["scan"] for name, known in records.items() if folded(name) == folded(wanted)]
     distinguished = [safe_names([rival, record["scan"]])[1] for rival in rivals]

@@ -226,7 +226,8 @@ def segment_scans(
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
         results.check_lesions(out, records)  # before hours of work
-        earlier = results.marked_as_changed(earlier, results.changed_names(out, records))
+        changed = results.changed_names(out, records)
+        earlier = results.marked_as_changed(earlier, changed)
         first_with: dict[bytes, Path] = {}
         for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
             name, row = "", {"scan": str(path), "status": "done", **made_with}
@@ -234,7 +235,7 @@ def segment_scans(
                 open_scan(path)
                 record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
                 record = {key: _readable(text) for key, text in record.items()}
-                free, told = results.free_name(out, wanted, record, records)
+                free, told = results.free_name(out, wanted, record, records, changed)
                 twin = first_with.setdefault(content(path), path)
                 told += [f"The file has the same content as {twin}"] if twin != path else []
                 with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
@@ -251,7 +252,6 @@ def segment_scans(
             earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
             table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
             write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
-        changed = results.changed_names(out, records)
         write_table(out / "lesions.csv", results.read_lesions(out, records.keys() - changed))
     return table
 

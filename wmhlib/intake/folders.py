@@ -175,6 +175,11 @@ def listed(notes: Notes, most: int = 50) -> list[str]:
     return lines
 
 
+def left_out(notes: Notes) -> str:
+    """The first notes as the end of an error message; empty without notes."""
+    return "".join(f". Left out: {path}, {reason}" for path, reason in notes[:3])
+
+
 def cohort_table(rows: list[tuple], notes: Notes, root: PathLike, expected: str) -> pd.DataFrame:
     """The sorted table of a data set with its notes, which name files relative to the parent of the data set's folder.
 
@@ -186,8 +191,7 @@ def cohort_table(rows: list[tuple], notes: Notes, root: PathLike, expected: str)
         Two rows have the same subject; the message names their FLAIRs.
     """
     if not rows:
-        left_out = "".join(f". Left out: {path}, {reason}" for path, reason in notes[:3])
-        raise FileNotFoundError(f"No scans found in {root}: expected {expected} (see data/README.md){left_out}.")
+        raise FileNotFoundError(f"No scans found in {root}: expected {expected} (see data/README.md){left_out(notes)}.")
     cohort = pd.DataFrame(rows, columns=COLUMNS).sort_values(["split", "centre", "subject"], ignore_index=True)
     for subject, flairs in cohort.groupby("subject").flair:
         if len(flairs) > 1:

@@ -2,8 +2,8 @@
 
 Input: the table as written by people: ids with or without `sub-`, leading zeros or surrounding spaces, column names and
 values in any case. Output: a `Participant` per subject. Everything that could put an external subject into training is
-refused: an external row that matches no subject, a row that matches two or lacks a cell, a subject with two rows, an unknown split, a split in
-another column.
+refused: an external row that matches no subject, a row that matches two or lacks a cell, a subject with two rows, an unknown
+split, a split in another column.
 """
 
 import csv

@@ -9,7 +9,7 @@ from skimage.filters import threshold_otsu
 
 from wmhlib.intake.grids import canonical, laid_over, name_of, refuse_other_than_3d, turned_grid
 from wmhlib.intake.masks import check_labels
-from wmhlib.intake.nifti import Mended, open_scan, refuse_derived
+from wmhlib.intake.nifti import Mended, open_scan, read_scan, refuse_derived
 
 INTENSITIES = ("maximum", "tissue")
 """Scaling of a volume to 0-1: `maximum` divides by the maximum (paper 3.2.1). `tissue` sets the median of tissue to
@@ -58,11 +58,10 @@ def read_flair(path: str | Path | nibabel.Nifti1Image, intensity: str = "maximum
         is positive, unsigned values overflowed, there are fewer than `FEWEST_VALUES` different values, or the header says
         that the image is a map or of this project.
     """
-    with warnings.catch_warnings(action="ignore", category=Mended):  # `canonical` raises them
-        stored = open_scan(path) if isinstance(path, str | Path) else path
+    stored = read_scan(path) if isinstance(path, str | Path) else path
     if isinstance(stored.header, nibabel.Nifti1Header):
         refuse_derived(name_of(path), stored.header)
-    image = canonical(path)
+    image = canonical(stored)
     values = np.asanyarray(image.dataobj)
     with np.errstate(over="ignore"):
         volume = values.astype(np.float32)

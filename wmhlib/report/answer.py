@@ -18,8 +18,6 @@ from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds, name_in_sentence
 from wmhlib.study import Study
 
-HELD_OUT = "held-out scans of the training centres"
-
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
 """Metrics of the scoreboard, to the left of those at other thresholds."""
 
@@ -46,10 +44,21 @@ def unseen_split(summary: pd.DataFrame) -> str:
 
 def unseen_scans(tables: dict[str, pd.DataFrame]) -> str:
     """The scans that the front page reports, in words."""
-    split, centres = unseen_split(tables["summary"]), tables["centres"]
-    own = centres[centres.split == split].centre.nunique()
-    from_where = "a centre" if own == 1 else f"{own} centres"
-    return f"scans from {from_where} not used in training" if split == "external" else HELD_OUT
+    centres = tables["centres"]
+    external = centres.centre[centres.split == "external"].nunique()
+    if unseen_split(tables["summary"]) == "holdout":
+        return "held-out scans of the training centres"
+    return f"scans from {_not_in_training(external)}"
+
+
+def _not_in_training(centres: int) -> str:
+    return f"{'a centre' if centres == 1 else f'{centres} centres'} not used in training"
+
+
+def false_positives(tables: dict[str, pd.DataFrame], split: str) -> str:
+    """The range of the losses' false positives per scan at the threshold 0.5, such as `4 to 11`; empty without a loss."""
+    per_scan = of_losses(tables["false_detections"], split).per_scan
+    return f"{per_scan.min():.0f} to {per_scan.max():.0f}" if len(per_scan) else ""
 
 
 def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
@@ -150,7 +159,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
 def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     """The significant differences from the Siamese loss in metrics other than Dice, with the range of false positives, as a
     sentence."""
-    comparisons, false = tables["comparisons"], of_losses(tables["false_detections"], split).per_scan
+    comparisons, rates = tables["comparisons"], false_positives(tables, split)
     tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
@@ -166,8 +175,8 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
         f"{in_words(names)} {'are' if len(names) > 1 else 'is'} significantly {word} with {losses}"
         for (word, losses), names in metrics_of.items()
     ]
-    rates = f", where losses have {false.min():.0f} to {false.max():.0f} false positives per scan" if len(false) else ""
-    return f" At the threshold 0.5{rates}, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
+    where = f", where losses have {rates} false positives per scan" if rates else ""
+    return f" At the threshold 0.5{where}, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
 
 
 def _singular(does: str) -> str:
@@ -262,8 +271,7 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
         counts = scans[scans.split != ""].groupby("split", sort=False).size()
         parts = [f"{counts[split]} {split}" for split in ALL_SPLITS if split in counts]
         centres = scans.centre[scans.split == "external"].nunique()
-        from_where = "a centre" if centres == 1 else f"{centres} centres"
-        return ", ".join(parts) + f" from {from_where} not used in training" * ("external" in counts)
+        return ", ".join(parts) + f" from {_not_in_training(centres)}" * ("external" in counts)
 
     drawn, real = cohort[synthetic], cohort[~synthetic]
     scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []

@@ -155,8 +155,8 @@ def froc(curves: pd.DataFrame, split: str) -> go.Figure:
         lesions=points.lesions.map(titles), size=np.where(marked, 13, 4), place=points.false_detections.clip(lower=0.5)
     )
     at_edge = points.place == points.place.min()
-    best_at_edge = points[at_edge].groupby(["loss", "lesions"]).recall.transform("max")
-    hidden = at_edge & (points.recall < best_at_edge.reindex(points.index))  # otherwise a vertical line at the edge
+    best_there = points.groupby(["loss", "lesions", "place"]).recall.transform("max")
+    hidden = at_edge & (points.recall < best_there)  # otherwise a vertical line at the edge
     figure = drawn(
         px.line, points[((points.recall >= highest) & ~hidden) | marked], 460,
         "threshold %{customdata[1]:.4g}: %{y:.0%} detected, %{customdata[2]:.1f} false positives",

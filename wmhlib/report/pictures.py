@@ -172,14 +172,14 @@ def _largest_slice(flair: nibabel.Nifti1Image, reference: np.ndarray) -> int:
     return int(shown.sum(axis=(0, 1)).argmax())
 
 
-def _cut(flair: nibabel.Nifti1Image, masks: dict[str, np.ndarray], k: int, box: Box) -> dict:
-    """Axial slice `k` in a box with square pixels: `grey` (i, j) in 0-1, and `masks`, name to boolean (i, j)."""
+def _cut(flair: nibabel.Nifti1Image, k: int, box: Box, **masks: dict[str, np.ndarray]) -> dict:
+    """Axial slice `k` in a box with square pixels: `grey` (i, j) in 0-1, and each of `masks`, name to boolean (i, j)."""
     spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
     shape = np.round(np.ptp(box, axis=1) * spacing / spacing.min()).astype(int)
     grey = resize(cut_out(flair.get_fdata(dtype=np.float32)[..., k], box), shape, order=1)
-    return {
-        "grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1),
-        "masks": {which: resize(cut_out(mask[..., k], box), shape, order=0) for which, mask in masks.items()},
+    return {"grey": np.clip(grey / np.percentile(grey, 99.5), 0, 1)} | {
+        kind: {name: resize(cut_out(mask[..., k], box), shape, order=0) for name, mask in of_kind.items()}
+        for kind, of_kind in masks.items()
     }
 
 
@@ -192,7 +192,7 @@ def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], s
     Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
     """
     flair, masks = _volumes(study, subjects, name, losses, seed)
-    return _cut(flair, masks, _largest_slice(flair, masks["reference"]), box_of(flair, "head"))
+    return _cut(flair, _largest_slice(flair, masks["reference"]), box_of(flair, "head"), masks=masks)
 
 
 def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
@@ -215,10 +215,7 @@ def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str],
     counts = [np.count_nonzero(np.unique(labels[..., k])) for k in range(labels.shape[2])]
     k = int(np.argmax(counts)) if unlike.any() else _largest_slice(flair, reference)
     box = _box_around(np.any([mask[..., k] for mask in masks.values()], axis=0), flair)
-    mistakes = {
-        which: _cut(flair, of_losses, k, box)["masks"] for which, of_losses in (("missed", missed), ("false", false))
-    }
-    return _cut(flair, masks, k, box) | mistakes
+    return _cut(flair, k, box, masks=masks, missed=missed, false=false)
 
 
 def _box_around(marked: np.ndarray, flair: nibabel.Nifti1Image) -> Box:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
-from wmhlib.evaluation.names import UNTRAINED, colour, of_losses, title
+from wmhlib.evaluation.names import UNTRAINED, colour, title
 from wmhlib.report import answer, figures, pages
 from wmhlib.report.captions import ceiling, table1_caption, widest_gap
 from wmhlib.report.findings import findings
@@ -97,13 +97,12 @@ def write_site(study: Study) -> Path:
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
     sizes = tables["detection_by_size"][tables["detection_by_size"].loss.isin(losses)]
-    per_scan = of_losses(tables["false_detections"], split).per_scan
-    rates = f"{per_scan.min():.0f} to {per_scan.max():.0f}" if len(per_scan) else "no"
+    rates = answer.false_positives(tables, split) or "no"
     drawn = [
         figures.froc(own, split).update_layout(
             title="Lesions detected and false positives at every threshold (large dots: 0.5)"
         ),
-        figures.detection_by_size(of_losses(sizes, split), split).update_layout(
+        figures.detection_by_size(sizes, split).update_layout(
             title=f"Lesions detected by size at the threshold 0.5, with {rates} false positives per scan"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
@@ -146,9 +145,9 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     apart = recall.max(axis=1) - recall.min(axis=1)
     name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
     row = subjects.set_index("subject").loc[name]
-    kind = "synthetic, " if study.is_synthetic(row.flair) else ""
+    origin = "synthetic, " if study.is_synthetic(row.flair) else ""
     caption = (
-        f"Subject {name} ({kind}{row.centre}), chosen because the losses differ most in lesion recall there, at the slice with "
+        f"Subject {name} ({origin}{row.centre}), chosen because the losses differ most in lesion recall there, at the slice with "
         "most lesions that some losses detect and others miss, if any. One overlapping voxel counts as detection "
         f"(seed {study.config.seeds[0]})."
     )
