@@ -26,9 +26,12 @@ from wmhlib.generator import dense_unet
 from wmhlib.intake.scans import BrightnessWarning
 from wmhlib.minmax import Adversary
 from wmhlib.running.checkpoints import finish
+from wmhlib.running.files import sha256
 from wmhlib.siamese import SiameseContentLoss
 from wmhlib.slices import VIEWS, write_slices
 from wmhlib.study import Study, open_study
+
+BUNDLED_GENERATOR = {"network": "plain_unet", "filters": 16, "depth": 4, "convolutions": 2}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,40 @@ def test_every_loss_of_a_seed_starts_from_the_same_weights_and_leaves_vgg19_alon
     one.step(image, (random.random((4, 32, 32, 1)) > 0.9).astype(np.float32))
     assert any(not np.array_equal(a, b) for a, b in zip(start, one.generator.get_weights(), strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
+
+
+@pytest.mark.slow
+def test_a_training_can_start_from_a_trained_network(trained, tmp_path):
+    file = trained.model("dice", 1) / "model.keras"
+    tuned = trained.changed(losses={"tuned": {"loss": "dice", "labels": "soft", "training": {"start": str(file)}}})
+    start = training.make_generator(tuned.recipe("tuned"), 32, seed=3)
+    assert all(map(np.array_equal, start.get_weights(), inference.load_generator(file).get_weights()))
+    training.train(tuned, "tuned", 1)
+    started = json.loads((tuned.model("tuned", 1) / "started.json").read_text())
+    assert started["follows_from"]["start"] == sha256(file)
+    assert training.train(tuned, "tuned", 1).equals(training.train(tuned, "tuned", 1)), "not trained again"
+    before = stamp(tuned, "tuned")
+    training.train(trained, "dice", 2)
+    shutil.copyfile(trained.model("dice", 2) / "model.keras", file)
+    training.train(tuned, "tuned", 1)
+    assert stamp(tuned, "tuned") > before, "the network that it starts from has changed"
+    file.with_name("training.json").write_text(json.dumps({"subjects_seen": ["a stranger"]}))
+    training.train(tuned, "tuned", 2)
+    assert "a stranger" in json.loads((tuned.model("tuned", 2) / "training.json").read_text())["subjects_seen"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {"start": "nowhere.keras"}}, ("nowhere.keras", "training.start")),
+        ({"training": {"start": "bundled"}}, ("training.start", "weights", "set generator")),
+        ({"training": {"start": "bundled"}, "generator": BUNDLED_GENERATOR}, ("head_tissue", "whole", "preprocessing")),
+    ],
+)
+def test_an_unsuitable_start_is_refused_in_one_sentence(study, change, words):
+    tuned = study.changed(losses={"tuned": {"loss": "dice", **change}})
+    with pytest.raises((ValueError, FileNotFoundError), match=naming(*words)):
+        training.make_generator(tuned.recipe("tuned"), 32, 1)
 
 
 def test_what_is_missing_is_said_in_one_sentence(study):

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS, amount
 from wmhlib.generator import GENERATORS
+from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.scans import INTENSITIES
 from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
@@ -44,6 +45,7 @@ class Phantom(Settings):
     subjects: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     label_maps: Text | None = None  # a folder of label maps of heads, such as head-label-maps; None: only the template
+    structure: Literal[("wmh", *STRUCTURES)] = "wmh"  # type: ignore[valid-type]  # what the references mark
 
 
 class Data(Settings):
@@ -77,6 +79,9 @@ class Training(Settings):
     beta_1: Fraction
     beta_2: Fraction
     precision: Literal["float32", "mixed_bfloat16", "auto"] = "float32"  # D-031
+    start: Text | None = (
+        None  # a model.keras with the first weights, or `bundled`; None: random weights of the seed, D-060
+    )
 
 
 class Generator(Settings):

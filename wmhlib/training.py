@@ -12,6 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -22,11 +23,12 @@ from tqdm import tqdm
 from wmhlib import features, gpu
 from wmhlib.batches import PlainBatches, ReadAhead, TrainingBatches, chosen_augmentations
 from wmhlib.generator import build
+from wmhlib.inference import BUNDLED, load_generator
 from wmhlib.learner import COMPILED, BatchNormMeasurement, Learner, PooledDice, WatchedAdam, pooled_dice, precision
 from wmhlib.losses import LOSSES, Loss
 from wmhlib.minmax import Players, make_players
 from wmhlib.running.checkpoints import Checkpoints
-from wmhlib.running.files import alone, write_json
+from wmhlib.running.files import alone, find, read_json, sha256, write_json
 from wmhlib.running.keys import follows_from
 from wmhlib.running.provenance import provenance
 from wmhlib.settings import Recipe, Training
@@ -80,8 +82,9 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
     network = make_features(study, recipe)
     checkpoints = Checkpoints(study.model(loss, seed))
     devices = [str(device) for device in keras.distribution.list_devices()]
+    start = start_file(settings)
     made_with = checkpoints.begin(
-        follows_from(study, recipe, network, seed, policy),
+        follows_from(study, recipe, network, seed, policy) | ({"start": sha256(start)} if start else {}),
         {"devices": devices, "precision": policy, **provenance()},
         logs_steps=issubclass(LOSSES[recipe.loss], SiameseContentLoss),
     )
@@ -100,8 +103,9 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
         print(f"{loss}, seed {seed}: already trained with the same settings, slices, features and code.")
         if watch:
             watch(pd.DataFrame(checkpoints.history), None)
-    seen = sorted(set(slices[2].subject[np.union1d(rows, validation_rows)]))
-    return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with | {"subjects_seen": seen})
+    seen = {*slices[2].subject[np.union1d(rows, validation_rows)], *seen_before(settings)}
+    made_with |= {"subjects_seen": sorted(seen)}
+    return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with)
 
 
 class Data(NamedTuple):
@@ -199,7 +203,7 @@ def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
 def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | None) -> Learner:
     """The untrained generator of a recipe with its loss, compiled.
 
-    All losses of a seed start from the same weights, except for the bias of the last layer, which starts at the
+    All losses of a seed start from the same weights (random, or those of `training.start`), except for the bias of the last layer, which starts at the
     background's label value (D-004). The learning rate decays to zero along a half cosine (D-016).
     """
     settings = recipe.training
@@ -211,8 +215,44 @@ def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | No
 
 
 def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
-    """The untrained generator of a recipe."""
-    return build(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
+    """The untrained generator of a recipe, or with `training.start` the generator with the weights of that file.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file of `training.start` does not exist.
+    ValueError
+        Its network has other layers, or was trained on scans prepared in another way.
+    """
+    generator = build(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
+    if path := start_file(recipe.training):
+        earlier = load_generator(path)
+        shapes = [[weight.shape for weight in model.weights] for model in (earlier, generator)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"training.start: the network in {path} has {earlier.count_params():,} weights, but the generator of this "
+                f"study has {generator.count_params():,}: set generator to the network, filters and depth of {path}."
+            )
+        if earlier.inputs[0].name != generator.inputs[0].name:
+            raise ValueError(
+                f"training.start: the network in {path} was trained on scans prepared as {earlier.inputs[0].name}, but this "
+                f"study prepares them as {generator.inputs[0].name}: change preprocessing.view or intensity."
+            )
+        generator.set_weights(earlier.get_weights())
+    return generator
+
+
+def start_file(settings: Training) -> Path | None:
+    """The file named by `training.start`; None without one. FileNotFoundError if it does not exist."""
+    if settings.start == "bundled":
+        return BUNDLED
+    return find(settings.start, "network for training.start") if settings.start else None
+
+
+def seen_before(settings: Training) -> list[str]:
+    """The subjects on which the network of `training.start` was trained, if its `training.json` is beside it."""
+    path = start_file(settings)
+    return read_json(path.with_name("training.json")).get("subjects_seen", []) if path else []
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:

@@ -57,6 +57,10 @@ IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBEL
 """For each number of `Tissue`, whether it belongs to the brain, including the ventricles."""
 
 
+STRUCTURES = {"brain": IN_BRAIN, "ventricles": np.isin(np.arange(256), (Tissue.VENTRICLE, Tissue.CHOROID))}
+"""For each number of `Tissue`, whether it belongs to a structure. The brain includes its ventricles, not the fluid around it."""
+
+
 class Head(NamedTuple):
     """A head at 1 mm with axes to right, anterior, superior."""
 

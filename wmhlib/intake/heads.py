@@ -27,10 +27,11 @@ class Bent(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """`image` with white matter = 100; `lesion` 0-1; `kept`, above 0.5 where a stripped scan has values; the mask
-    `pathology`."""
+    """`image` with white matter = 100; `tissue`, the numbers of `Tissue`; `lesion` 0-1; `kept`, above 0.5 where a stripped
+    scan has values; the mask `pathology`."""
 
     image: np.ndarray
+    tissue: np.ndarray
     lesion: np.ndarray
     kept: np.ndarray
     pathology: np.ndarray
@@ -98,7 +99,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     if random.random() < site.other_pathology:
         pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
     lesion[box] = height
-    return Painted(image, lesion, kept, pathology)
+    return Painted(image, head_tissue, lesion, kept, pathology)
 
 
 def _mixed(image: np.ndarray, levels: np.ndarray, tissue: np.ndarray, white, fluid, ventricle) -> np.ndarray:
