@@ -13,18 +13,21 @@ a multiply-add as two operations. All take turns in random order, so that other 
 import argparse
 import functools
 import itertools
+import json
 import math
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from wmhlib import features
-from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
+from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations, cores
 from wmhlib.learner import Learner, precision
 from wmhlib.minmax import make_adversary
 from wmhlib.study import Study, open_study
@@ -105,6 +108,39 @@ def in_turn(calls: dict[str, list[Callable]], rounds: int) -> dict[str, np.ndarr
     return {name: np.array(rows[WARM_UP:]) for name, rows in took.items()}
 
 
+class InTorch:
+    """The study's generator with the Dice loss in PyTorch, in a process of its own (`torch_step.py`)."""
+
+    def __init__(self, study: Study, python: str):
+        generator = study.config.generator
+        levels = range(generator.depth + 1)
+        widths = {
+            "dense_unet": [generator.filters * 2**level for level in levels],
+            "plain_unet": [generator.filters * max(1, 2 * level) for level in levels],
+        }[generator.network]
+        settings = {"network": generator.network, "widths": widths, "convolutions": generator.convolutions}
+        settings |= {"size": study.config.preprocessing.size_px, "batch": study.config.training.batch_size}
+        command = [python, Path(__file__).with_name("torch_step.py"), json.dumps(settings | {"threads": cores()})]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.weights = int(self.answer())
+
+    def answer(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("PyTorch's process ended: give --python of an environment that has torch.")
+        return line
+
+    def step(self) -> None:
+        """One training step; returns when it is done."""
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        self.answer()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
 def first_device() -> tuple[str, int | None]:
     """The first device's name and, where the backend tells it, the most memory that was in use there, in bytes."""
     if keras.backend.backend() == "jax":
@@ -121,8 +157,8 @@ def first_device() -> tuple[str, int | None]:
     return "cpu", None
 
 
-def report(study: Study, policy: str, steps: int) -> None:
-    """Time everything in turn, and print."""
+def report(study: Study, policy: str, steps: int, torch: InTorch | None = None) -> None:
+    """Time everything in turn, and print; `torch`, if given, takes its turns too."""
     size, batch = study.config.preprocessing.size_px, study.config.training.batch_size
     losses = [name for name, kind in study.kinds.items() if name == kind]
     random = np.random.default_rng(0)
@@ -139,7 +175,7 @@ def report(study: Study, policy: str, steps: int) -> None:
     others = {
         "plain": [functools.partial(plain.predict_on_batch, pair[0])],
         "input": [functools.partial(read, batches, DRAWN)],
-    }
+    } | ({"torch": [torch.step]} if torch else {})
     seconds = {name: np.median(took, axis=0) for name, took in in_turn(others | steps_of, steps).items()}
     work = {loss: batch * np.array(operations) for loss, (_, operations) in compiled.items()}
     peak = batch * sum(forward_operations(plain)) / seconds["plain"].sum()
@@ -150,6 +186,13 @@ def report(study: Study, policy: str, steps: int) -> None:
         done, took = work[loss].sum(), seconds[loss].sum()
         print(f"| {loss} | {done / 1e9:.1f} | {1e3 * took:.1f} | {batch / took:.1f} | {done / took / peak:.2f} |")
     print(f"\n- Plain convolutions, 3x3, 64 to 64 channels: {peak / 1e9:.0f} GFLOP/s.")
+    if torch:
+        ours, weights = seconds["dice"].sum(), compiled["dice"][0][-1].generator
+        trained = sum(math.prod(weight.shape) for weight in weights.trainable_weights)
+        print(
+            f"- The same network with Dice in PyTorch, channels last: {1e3 * seconds['torch'].sum():.1f} ms a step; ours "
+            f"takes {ours / seconds['torch'].sum():.2f} of that (weights: {torch.weights:,}; ours {trained:,})."
+        )
     for loss in losses if "dice" in losses else ():
         if study.kinds[loss].startswith("siamese"):
             cost, predicted = (of[loss].sum() / of["dice"].sum() for of in (seconds, work))
@@ -185,16 +228,27 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of a slice in pixels")
     parser.add_argument("--filters", type=int, help="of the generator's first dense block")
     parser.add_argument("--precision", choices=["float32", "mixed_bfloat16", "auto"])
+    parser.add_argument("--batch", type=int, help="slices in a batch")
+    parser.add_argument("--losses", nargs="+", help="only these")
     parser.add_argument("--steps", type=int, default=20, help="timed, of each loss")
+    parser.add_argument(
+        "--against", choices=["torch"], help="time the same network in PyTorch as well, with the Dice loss"
+    )
+    parser.add_argument("--python", default=sys.executable, help="a Python that has torch, for --against")
     arguments = parser.parse_args()
 
     study = open_study(arguments.config)
     study = study.changed(
         preprocessing={"size_px": arguments.size or study.config.preprocessing.size_px},
         generator={"filters": arguments.filters or study.config.generator.filters},
+        training={"batch_size": arguments.batch or study.config.training.batch_size},
+        losses={name: None for name in study.recipes if arguments.losses and name not in arguments.losses},
     )
+    torch = InTorch(study, arguments.python) if arguments.against else None
     with precision(arguments.precision or study.config.training.precision) as policy:
-        report(study, policy, arguments.steps)
+        report(study, policy, arguments.steps, torch)
+    if torch:
+        torch.close()
 
 
 if __name__ == "__main__":
