@@ -49,15 +49,13 @@ level, tuned = scoring.write_threshold_masks(study, subjects)
 scored = scoring.of_scans(scoring.score(study, every_unseen), unseen)
 tables = scoring.summarise(scored, study.kinds)
 per_subject, per_lesion = tables["per_subject"], tables["per_lesion"]
-if part:
-    print(f"Only {part}: the study's tables stay as they are.")
-else:
+if not part:
     scoring.save_tables(study, tables)
-    print(f"All centres, losses and seeds: {len(per_subject)} masks scored, {len(tables)} tables written.")
 
 # %%
 synthetic = answer.unseen_is_synthetic(study, unseen, tables["summary"])
-Markdown(f"**{answer.headline(tables, len(study.config.seeds), synthetic)}**")
+lead, stop, rest = answer.headline(tables, len(study.config.seeds), synthetic).partition(". ")
+Markdown(f"**{lead}{stop.strip()}** {rest}")
 
 # %% [markdown]
 # Means over the scans of the unseen centre (the held-out scans, where there is none) with 95 % intervals; ★ marks the best
@@ -160,6 +158,12 @@ prediction_samples(
 # tables, figures and sentences are computed from these two and from what each threshold detects.
 
 # %%
+kept = (
+    f"Only {part}: the study's tables stay as they are"
+    if part
+    else f"All centres, losses and seeds: {len(tables)} tables"
+)
+print(f"{kept}. {len(per_subject)} masks were scored.")
 print(f"Global threshold: {level:.2f} of the volume's maximum, mean Dice on the training subjects {tuned:.2f}.")
 assert per_subject.dice.dropna().between(0, 1).all()
 assert not per_subject.duplicated(["loss", "seed", "subject"]).any(), "no mask is scored twice"

@@ -540,8 +540,8 @@ def made(tmp_path, settings, write_config, monkeypatch) -> list:
     provenance = {"configuration": opened.raw, NAMES[1]: NAMES}
     words = [captions.table1_caption(opened, tables), *NAMES]
     pages.write_index(
-        tmp_path / "index.html", NAMES[1], opened.config.question, words, table, drawn[:1],
-        [("page.html", name, name) for name in NAMES], provenance, NAMES[1], " ".join(words),
+        tmp_path / "index.html", NAMES[1], opened.config.question, words, {NAMES[1]: table}, drawn[:1],
+        [(name, [("page.html", name)] * (number % 2 + 1), name) for number, name in enumerate(NAMES)], provenance, NAMES[1], " ".join(words),
     )  # fmt: skip
     return [tmp_path / "page.html", tmp_path / "index.html"]
 

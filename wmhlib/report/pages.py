@@ -37,6 +37,8 @@ PROGRESS_BAR = re.compile(r"\d%\||\d\w+ \[\d+:\d\d|━━")
 NOTEBOOK = re.compile(r"^\d\w*\.ipynb$")
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*([eE][-+]?\d+)?\s*%?(\s*[±(\[].*)?|nan|NaN|<NA>|—|–|-?inf|")
 LABELS = {"parameters": "Parameters", "injected-parameters": "Parameters of this run"}
+JOINED = "Parameters and code"
+"""What a folded code cell is called, by its tag; and several cells that fold as one."""
 
 DETAILS = "details"
 """The tag of a markdown cell whose section is folded on the page: down to the next heading of its level or a higher one."""
@@ -105,7 +107,7 @@ def export_page(
             cells.append({"kind": "code", "label": label, "code": code, "lines": lines, "outputs": outputs})
     kinds = {output["kind"] for cell in cells for output in cell.get("outputs", ())}
     content = {"title": title, "pages": pages, "banner": banner, "about": about, "headings": headings}
-    content |= {"sections": sections(cells)}
+    content |= {"sections": sections(joined(cells))}
     write("page.html.j2", page, "figure" in kinds, viewers="viewer" in kinds, **content)
 
 
@@ -114,9 +116,9 @@ def write_index(
     title: str,
     question: str,
     findings: list[str],
-    table_html: str,
+    tables: dict[str, str],
     figures: list[go.Figure],
-    pages: list[tuple[str, str, str]],
+    cards: list[tuple[str, list[tuple[str, str]], str]],
     provenance: dict,
     banner: str | None,
     caption: str,
@@ -133,12 +135,12 @@ def write_index(
     ----------
     findings
         All findings, shown folded.
-    table_html, caption
-        Table 1 as HTML written by pandas with `escape=True`, and the plain text above it.
+    tables, caption
+        The parts of Table 1 by their titles, as HTML written by pandas with `escape=True`, and the plain text on both.
     figures
         The first is shown below the scoreboard, the others below Table 1.
-    pages
-        (file name, title, one-line summary) of every page.
+    cards
+        (title, (file name, text) of each link, one-line summary) of the pages.
     provenance
         How the results were made; nested dicts become nested lists.
     about, headline, verdicts, cannot_say
@@ -148,10 +150,14 @@ def write_index(
     board
         Output of `wmhlib.report.answer.scoreboard`.
     """
-    content = {"title": title, "question": question, "findings": findings, "pages": pages, "banner": banner}
+    content = {"title": title, "question": question, "findings": findings, "cards": cards, "banner": banner}
     content |= {"about": about, "headline": headline, "looks": looks, "board": board}
     content |= {"verdicts": verdicts, "cannot_say": cannot_say}
-    content |= {"table": clean(table_html), "caption": caption, "provenance": provenance}
+    content |= {
+        "tables": {part: clean(html) for part, html in tables.items()},
+        "caption": caption,
+        "provenance": provenance,
+    }
     pictures = [drawing(json.loads(figure.to_json()), title) for figure in figures]
     write("index.html.j2", page, bool(pictures), viewers=False, pictures=pictures, **content)
 
@@ -274,6 +280,20 @@ def between_pages(text: Markup, pages: Sequence[tuple[str, str]]) -> Markup:
         else:
             link.unwrap()
     return Markup(str(soup))
+
+
+def joined(cells: list[dict]) -> list[dict]:
+    """Cells with each code cell that has no output joined to a code cell that follows directly, so that they fold as one."""
+    runs: list[dict] = []
+    for cell in cells:
+        before = runs[-1] if runs else {}
+        if cell["kind"] == before.get("kind") == "code" and not before["outputs"]:
+            label = before["label"] if before["label"] == cell["label"] else JOINED
+            code = Markup("{}\n{}").format(before["code"], cell["code"])
+            runs[-1] = cell | {"label": label, "code": code, "lines": before["lines"] + cell["lines"]}
+        else:
+            runs.append(cell)
+    return runs
 
 
 def sections(cells: list[dict]) -> list[dict]:

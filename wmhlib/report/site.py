@@ -33,6 +33,10 @@ PAGES = {
 }
 
 
+CENTRES = {"holdout": "holdout: centres used in training", "external": "external: other centres"}
+"""What the scans of a split are, in the front page's table."""
+
+
 def page_list(study: Study) -> list[tuple[str, str, str]]:
     """(name of the executed notebook, title, one-line summary) of every page of the study, in reading order."""
     listed = []
@@ -43,6 +47,19 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
         elif name != "06_diagnose_minmax" or study.has_game:
             listed.append((name, heading, line))
     return listed
+
+
+def cards(study: Study) -> list[tuple[str, list[tuple[str, str]], str]]:
+    """The entries of the front page: title, (file, text) of each link, one-line summary. All trainings share one."""
+    entries, curves = [], []
+    for name, heading, line in page_list(study):
+        if not name.startswith("04_train-"):
+            entries.append((heading, [(f"{name}.html", heading)], line))
+            continue
+        curves.append((f"{name}.html", heading.removeprefix("Training: ").removesuffix(", seed 1")))
+        if len(curves) == 1:
+            entries.append((PAGES["04_train"][0], curves, line))
+    return entries
 
 
 def run_record(study: Study) -> dict:
@@ -107,10 +124,11 @@ def write_site(study: Study) -> Path:
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
-    table1 = published.readable(tables["table1"], teams=1)
+    table1 = published.readable(tables["table1"], teams=0)
+    is_own = table1.index.get_level_values("Source") == "this study"
+    own_rows = table1[is_own].droplevel("Source").rename(index=CENTRES, level="Data")
     if only_synthetic:
-        table1 = table1.rename(index={"this study": "this study (synthetic)"}, level="Source")
-        table1.loc[table1.index.get_level_values("Source") == "this study (synthetic)", "Rank score ≈ ↓"] = "—"
+        own_rows = own_rows.drop(columns="Rank score ≈ ↓")  # it is defined for the challenge's scans
     board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)
     board["note"] += f" {ceiling(ceilings[ceilings.split == split])}"
     pages.write_index(
@@ -118,9 +136,14 @@ def write_site(study: Study) -> Path:
         f"WMH segmentation study: {study.name}",
         study.config.question,
         findings(tables),
-        table1.to_html(escape=True, border=0),
+        {
+            f"This study{': synthetic scans' * only_synthetic}": own_rows.to_html(escape=True, border=0),
+            "Published results on other scans: the paper, and how human observers agree": table1[~is_own].to_html(
+                escape=True, border=0
+            ),
+        },
         drawn,
-        [(f"{name}.html", heading, line) for name, heading, line in listed],
+        cards(study),
         {key: value for key, value in record.items() if key != "trainings"}
         | {"trainings": {f"{row['loss']}, seed {row['seed']}": row for row in record["trainings"]}},
         banner,

@@ -88,6 +88,11 @@
       for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
     }, { rootMargin: "800px" });
     figures.forEach((figure) => near.observe(figure));
+    // The others follow when the browser has nothing else to do, one at a time, so that none is empty on arrival.
+    const idle = window.requestIdleCallback || ((call) => setTimeout(call, 200));
+    const waiting = figures.filter((figure) => !figure.closest("details:not([open])"));
+    const next = () => { const figure = waiting.shift(); if (figure) draw(figure).then(() => idle(next)); };
+    addEventListener("load", () => idle(next));
     dark.addEventListener("change", () => {
       for (const [figure, wish] of wishes) Plotly.relayout(figure.querySelector(".js-plotly-plot"), colours(wish));
     });
