@@ -8,7 +8,7 @@ OPTIONS ?=
 BIN    := .venv/bin
 SHELL  := /bin/bash
 
-.PHONY: setup report rerun segment results network test test-fast lab data check schema lock sync
+.PHONY: setup report rerun segment results network structures test test-fast lab data check schema lock sync
 
 WHERE = --data "$(DATA)" --profile "$(PROFILE)" $(if $(CORES),--cores $(CORES))
 report: setup
@@ -26,13 +26,18 @@ export SCANS OUT
 segment: setup
 	@$(BIN)/python workflow/notebook.py 07_segment_scan "$$OUT/07_segment_scan.ipynb" -p scans "$$SCANS" -p out "$$OUT" --page "$$OUT/index.html" $(OPTIONS)
 
-# For maintainers: write a finished study as a page of docs/results/.
+# For maintainers: write a finished study as a page of docs/results/. Several studies with NAME=page become one page.
+NAME ?=
 results: setup
-	$(BIN)/python -m wmhlib.report.results "$(CONFIG)"
+	$(BIN)/python -m wmhlib.report.results $(CONFIG) $(if $(NAME),--name "$(NAME)")
 
 # For maintainers: make the trained network of config/transfer.yaml the bundled network.
 network: setup
 	$(BIN)/python -m wmhlib.apply.model_card config/transfer.yaml
+
+# For maintainers: train the networks that find the inside of the skull and the ventricles, about half an hour on two cores.
+structures: setup
+	$(BIN)/python -m wmhlib.apply.train_structures config/structures.yaml
 
 # On two cores, with the longest test files first (tests/conftest.py), so that both end at about the same time.
 TWO = -n 2 --dist loadfile --no-loadscope-reorder

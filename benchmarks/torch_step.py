@@ -1,7 +1,7 @@
-"""The generator and its Dice training step in PyTorch, for `train_step.py --against torch`.
+"""The generator and its Dice training step in PyTorch, for `train_step.py` and `segment.py` with `--against torch`.
 
 PyTorch and TensorFlow in one process crashed, so this is a process of its own: for every line on standard input, it takes one
-training step and answers with a line. Layers, widths and operations are those of `wmhlib.generator.dense_unet` and
+training step (with `forward`, it only predicts) and answers with a line. Layers, widths and operations are those of `wmhlib.generator.dense_unet` and
 `plain_unet`; tensors are channels last, PyTorch's fastest layout on a CPU. Its first line is the number of weights.
 """
 
@@ -85,6 +85,10 @@ def main() -> None:
     print(sum(weight.numel() for weight in network.parameters()), flush=True)
     for _ in sys.stdin:
         x, y = (torch.from_numpy(values).permute(0, 3, 1, 2) for values in (image, reference))  # channels last already
+        if settings.get("forward"):
+            with torch.inference_mode():
+                print(float(network.eval()(x).sum()), flush=True)
+            continue
         likely = network(x)
         loss = 1 - (2 * (likely * y).sum() + 1) / (likely.sum() + y.sum() + 1)
         optimizer.zero_grad()

@@ -64,10 +64,12 @@ print(*["Images left out:" if left_out else "No image was left out.", *folders.l
 # as in training (notebook [2](02_preprocess.ipynb)) and segmented twice, as it is and mirrored left to right. The mean of
 # both probabilities is resampled to the scan's own grid, where the threshold is applied. A network that can read a scan
 # detects nearly the same lesions in the mirror image: the agreement of the two masks (`mirror_dice`) shows how far to
-# trust them. A scan that cannot be read or segmented is reported and does not stop the others.
+# trust them. Two small networks mark the space inside the skull and the ventricles; no lesion is marked outside the skull. A
+# scan that cannot be read or segmented is reported and does not stop the others.
 #
-# A result is replaced only by one of the same scan and network, and never if a person changed its mask. Scans of the same name in different folders, and masks of
-# two networks, get names of their own; `<name>.json` says which scan and network a mask is of.
+# A result is replaced only by one of the same scan and network, and never if a person changed its mask. Scans of the same
+# name in different folders, and masks of two networks, get names of their own; `<name>.json` says which scan and network a
+# mask is of.
 
 # %%
 table = segment.segment_scans(network, chosen, out, trained_on, path, threshold or None, smallest_mm3)
@@ -100,7 +102,9 @@ for name, picture in pictures.doubtful_first(table, most=200):
 #
 # A lesion is a component of the mask whose voxels touch by a side, an edge or a corner. `volumes.csv` has these rows and
 # those of earlier results in the folder; `lesions.csv` has one row per lesion: volume, centre in mm, mean and highest
-# probability. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
+# probability, distance from the ventricles. A lesion is *periventricular* if at least half of it is within 10 mm of the
+# ventricles (all four), otherwise *deep*; with a confluent lesion this line is arbitrary. The volume inside the skull, by
+# which lesion volumes are often divided, is that of the brain in a skull-stripped scan. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
 #
 # **An empty mask is not a healthy brain.** The verdict says whether an empty mask may be due to an unsuitable scan. It
 # raises a doubt where tissue is unusually dark or bright for the network, where the mirrored scan has another mask
@@ -109,8 +113,8 @@ for name, picture in pictures.doubtful_first(table, most=200):
 # doubt can still be wrong.
 
 # %%
-columns = ["status", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "mirror_dice"]
-columns += ["verdict", "warnings", "reason", "scan"]
+columns = ["status", "lesions", "volume_ml", "largest_lesion_ml", "periventricular_ml", "deep_ml", "intracranial_ml"]
+columns += ["ventricles_ml", "voxel_mm", "mirror_dice", "verdict", "warnings", "reason", "scan"]
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
     display(table[columns].round(3).astype(object).where(table[columns].notna(), ""))
 

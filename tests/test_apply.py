@@ -24,13 +24,14 @@ from PIL import Image
 from test_bids import errors as bids_errors
 
 from wmhlib import inference
-from wmhlib.apply import pictures, segment, suitability
+from wmhlib.apply import pictures, segment, structures, suitability
 from wmhlib.apply.find import find_scans
 from wmhlib.apply.lesions import lesions_of
 from wmhlib.apply.results import COLUMNS, LONGEST, RESULTS, safe_names
 from wmhlib.generator import dense_unet
 from wmhlib.inference import BUNDLED
 from wmhlib.intake import phantom, plausible
+from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.scans import read_flair
 from wmhlib.metrics import challenge_metrics
 from wmhlib.running.files import ROOT, alone, sha256, write_json
@@ -46,6 +47,7 @@ def small_heads(monkeypatch, request):
     """The scans made here are far smaller than a head."""
     if "of_a_head" not in request.node.name:
         monkeypatch.setattr(plausible, "doubts", lambda flair: [])
+        monkeypatch.setattr(segment, "skull_doubt", lambda structures: "")
 
 
 @pytest.fixture(scope="module")
@@ -827,6 +829,15 @@ def test_lesions_have_their_volume_place_and_probability():
     assert np.allclose(table.mean_probability, [0.675, 0.6, 0.8]) and np.allclose(
         table.highest_probability, [0.9, 0.7, 0.8]
     )
+    assert table.ventricle_mm.isna().all() and set(table.region) == {""}, "without ventricles"
+    ventricles = np.zeros(likely.shape, bool)
+    ventricles[1:3, 5, 1] = True
+    near = lesions_of(image, 0.5, ventricles=ventricles)[1]
+    step = affine[:3, :3] @ [[0], [3], [0]]
+    assert near.ventricle_mm[0] == pytest.approx(np.linalg.norm(step))
+    points = [nibabel.affines.apply_affine(affine, places) for places in ([[6, 6, 4]], np.argwhere(ventricles))]
+    assert near.ventricle_mm[1] == pytest.approx(np.linalg.norm(points[0] - points[1], axis=1).min())
+    assert near.region.tolist() == ["periventricular", "deep", "deep"]
     mask, table = lesions_of(image, 0.5, smallest_mm3=10)
     assert mask.sum() == 6 and len(table) == 2, "one voxel of 6 mm³ is left out"
     mask, table = lesions_of(image, 0.95)
@@ -897,26 +908,53 @@ def test_the_network_that_comes_with_the_project_makes_a_mask_worth_looking_at(t
 
 def test_the_network_that_comes_with_the_project_is_small_and_says_what_it_is():
     path, network, trained_on = segment.open_network()
+    names = {path.name for path in BUNDLED.parent.glob("*.keras")}
+    assert names == {"model.keras", *(f"{structure}.keras" for structure in STRUCTURES)}
     assert path == BUNDLED and path.stat().st_size < 5e6 and 0 < trained_on["threshold"] < 1
     card = path.with_name("README.md").read_text(encoding="utf-8")
     assert sha256(path) in card and f"{network.count_params():,} weights" in card
     assert inference.load_generator().name == network.name, "the same without a path"
 
 
-def test_nothing_is_marked_in_the_face_and_neck():
+def test_nothing_is_marked_outside_a_mask():
     image = keras.Input((16, 16, 3), name="head_tissue")
     marks_everything = keras.layers.Conv2D(
         1, 1, activation="sigmoid", kernel_initializer="zeros", bias_initializer="ones"
     )
     network = keras.Model(image, marks_everything(image))
-    head = np.zeros((20, 22, 120), np.float32)
-    head[2:18, 2:20, :110] = np.random.default_rng(1).uniform(0.4, 0.5, (16, 18, 110))
+    head = np.random.default_rng(1).uniform(0.4, 0.5, (16, 18, 40)).astype(np.float32)
     scan = nibabel.Nifti1Image(head[:, :, ::-1], np.diag([1.0, 1.0, -2.0, 1.0]))  # stored from the top down
-    mean, (look, mirrored) = inference.two_looks(network, scan)
-    marked = np.asarray(mean.dataobj)[10, 10, ::-1] > 0.5
-    top, lowest = 109, 109 - inference.BRAIN_MM // 2
-    assert not marked[:lowest].any() and marked[lowest : top + 1].all()
-    assert not look[10, 10, ::-1][:lowest].any() and not mirrored[10, 10, ::-1][:lowest].any()
+    inside = np.zeros(head.shape, bool)
+    inside[3:12, 2:9, 5:9] = True
+    mean, looks = inference.two_looks(network, scan, inside)
+    assert all(np.array_equal(values > 0.5, inside) for values in (np.asarray(mean.dataobj), *looks))
+    asked = inference.predicted(network, inference.prepared(network, scan), rows=np.arange(40) > 30)
+    assert asked[31:].all() and not asked[:31].any()
+
+
+@pytest.mark.parametrize("centre", ["Alder", "Birch"])  # with skull, and stripped
+def test_the_inside_of_the_skull_and_the_ventricles_are_found(centre):
+    found = {}
+    for structure in STRUCTURES:
+        flair, mask = phantom.subject(3, centre, 0, 0.5, structure=structure)
+        found = found or structures.structures_of(flair)
+        true = np.asarray(mask.dataobj) > 0
+        mine = getattr(found, structure)
+        assert (
+            2 * (mine & true).sum() / (mine.sum() + true.sum()) > {"intracranial": 0.93, "ventricles": 0.7}[structure]
+        )
+    assert structures.skull_doubt(found) == "" and not (found.ventricles & ~found.intracranial).any()
+
+
+def test_a_scan_without_a_skull_is_doubted_and_nothing_is_left_out():
+    found = structures.structures_of(stored())
+    assert found.intracranial.all() and found.intracranial_ml < structures.EXPECTED_ML[0]
+    assert says(structures.skull_doubt(found), "Only", "500", "2200")
+    vast = found._replace(intracranial_ml=3000.0)
+    assert says(structures.skull_doubt(vast), "3000 ml")
+    blobs = np.zeros((3, 9, 9), bool)
+    blobs[:, 2:7, 2:7], blobs[:, 4, 4], blobs[0, 0, 0] = True, False, True
+    assert structures.largest(blobs).sum() == 75 and not structures.largest(blobs)[0, 0, 0]
 
 
 def test_slices_without_brightness_are_not_marked():

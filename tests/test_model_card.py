@@ -35,7 +35,7 @@ def test_a_threshold_moves_from_one_half_only_where_subjects_show_it():
 def test_a_subject_without_a_dice_chooses_no_threshold(monkeypatch):
     clear = 0.6 - np.abs(CUTS - 0.7)[None] + 0.001 * np.random.default_rng(1).standard_normal((12, len(CUTS)))
     lesion_free = np.where(CUTS < 0.5, 0, np.nan)  # marked at low thresholds, and right where nothing is marked
-    monkeypatch.setattr(model_card, "two_looks", lambda network, flair: (None, []))
+    monkeypatch.setattr(model_card, "looks_inside", lambda network, flair: (None, []))
     monkeypatch.setattr(model_card, "dice_by_threshold", lambda reference, likely: reference)
     for undefined in (lesion_free, np.full(len(CUTS), np.nan)):
         subjects = pd.DataFrame({"flair": "", "reference": [*clear, undefined]})

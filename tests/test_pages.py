@@ -107,7 +107,9 @@ def test_strings_from_data_are_text(page, soup):
 def test_code_is_folded(soup):
     folds = soup.select("details.code")
     labels = [fold.summary.get_text() for fold in folds]
-    assert labels[0].startswith("Parameters and code") and labels[1].startswith("Code"), "cells without output fold as one"
+    assert labels[0].startswith("Parameters and code") and labels[1].startswith("Code"), (
+        "cells without output fold as one"
+    )
     assert len(labels) == 3
     assert not any(fold.has_attr("open") for fold in folds)
     assert "print('<b>')  # prints" in folds[1].get_text()

@@ -1,7 +1,12 @@
 """Pages of results are written from a finished study's tables, and the list of pages from the pages."""
 
-import pandas as pd
+from types import SimpleNamespace
 
+import pandas as pd
+import pytest
+from conftest import naming, scores
+
+from wmhlib.evaluation import scoring
 from wmhlib.report import results
 
 
@@ -33,3 +38,34 @@ def test_the_list_has_the_question_and_answer_of_every_page(tmp_path):
         )
     text = results.index(tmp_path)
     assert text.index("results/demo.md") < text.index("**demo is the one.**") < text.index("results/real.md")
+
+
+def test_studies_that_leave_out_a_centre_each_are_one_table(monkeypatch):
+    kinds = {"dice": "dice", "siamese": "siamese"}
+    studies = [
+        SimpleNamespace(name=name, kinds=kinds, config=SimpleNamespace(seeds=[1]), part=part)
+        for name, part in (("a", scores(dice=[0.2, 0.4], siamese=[0.3, 0.5])), ("b", scores(dice=[0.9], siamese=[0.8])))
+    ]
+    studies[1].part = studies[1].part.assign(subject="other", centre="D")
+    monkeypatch.setattr(scoring, "SCORED", ("per_subject",))
+    monkeypatch.setattr(scoring, "SUMMARIES", {name: scoring.SUMMARIES[name] for name in ("summary", "centres")})
+    monkeypatch.setattr(scoring, "load_tables", lambda study: {"per_subject": study.part})
+    tables = results.joined(studies)
+    assert tables["summary"].set_index("loss").dice_mean["dice"] == pytest.approx(0.5)
+    assert results.by_centre(tables["centres"], "external")["mean of the centres"].tolist() == [0.6, 0.6]
+    with pytest.raises(ValueError, match=naming("same unseen scan", "a, a")):
+        results.joined([studies[0], studies[0]])
+    studies[1].kinds = {"dice": "dice"}
+    with pytest.raises(ValueError, match=naming("b", "other losses")):
+        results.joined(studies)
+
+
+def test_a_variant_has_its_difference_and_what_is_significant():
+    row = {"split": "external", "loss": "wider", "against": "dice", "low": -0.1, "high": 0.3, "p_holm": 0.4}
+    table = pd.DataFrame(
+        [row | {"metric": "dice", "difference": 0.1}]
+        + [row | {"metric": "avd_pct", "difference": -12.0, "low": -20.0, "high": -5.0, "p_holm": 0.01}]
+    )
+    [sentence] = results.variants(table, "external")
+    assert "Dice +0.10 [-0.10, +0.30]" in sentence and "AVD (%) -12.0 [-20.0, -5.0]" in sentence
+    assert "significant: nothing" in results.variants(table[:1], "external")[0]

@@ -17,13 +17,10 @@ from wmhlib.generator import network_input
 from wmhlib.intake.nifti import automatic, open_scan
 from wmhlib.intake.scans import check_proportion, read_flair
 from wmhlib.running.files import PathLike
-from wmhlib.slices import TISSUE, Box, Preparation, axial_slices, box_of, cut_out, volume_of
+from wmhlib.slices import Box, Preparation, axial_slices, box_of, cut_out, volume_of
 
 THRESHOLD = 0.5
 """Voxels with at least this probability are WMH."""
-
-BRAIN_MM = 150
-"""No brain lies farther below the top of the head: what a network marks there are teeth, mucosa and neck (D-055)."""
 
 Flair = str | Path | nibabel.Nifti1Image
 
@@ -54,6 +51,7 @@ class Prepared(NamedTuple):
     flair: nibabel.Nifti1Image
     box: Box
     slices: np.ndarray
+    preparation: Preparation
 
 
 def prepared(model: keras.Model, flair: Flair) -> Prepared:
@@ -68,26 +66,48 @@ def prepared(model: keras.Model, flair: Flair) -> Prepared:
     if preparation.intensity == "maximum":
         check_proportion(scan.get_filename() or "The scan given", image)
     box = box_of(image, preparation.view)
-    return Prepared(
-        scan, image, box, axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
-    )
+    slices = axial_slices(cut_out(image.get_fdata(dtype=np.float32), box), model.input_shape[1])
+    return Prepared(scan, image, box, slices, preparation)
 
 
-def slices_below_brain(flair: nibabel.Nifti1Image) -> int:
-    """How many of the lowest axial slices of a canonical FLAIR in 0-1 lie more than `BRAIN_MM` below the top of the head."""
-    tissue_fraction = (np.asarray(flair.dataobj) > TISSUE).mean(axis=(0, 1))
-    top = int(np.flatnonzero(tissue_fraction > 0.02)[-1]) if (tissue_fraction > 0.02).any() else 0
-    return max(0, top - int(BRAIN_MM / nibabel.affines.voxel_sizes(flair.affine)[2]))
+def recut(seen: Prepared, model: keras.Model) -> Prepared:
+    """A prepared scan for another model: with its slices alone if both have the same preparation, otherwise prepared
+    anew."""
+    preparation = Preparation.named(model.inputs[0].name)
+    if preparation != seen.preparation:
+        return prepared(model, seen.scan)
+    part = cut_out(seen.flair.get_fdata(dtype=np.float32), seen.box)
+    return seen._replace(slices=axial_slices(part, model.input_shape[1]))
+
+
+def predicted(
+    model: keras.Model,
+    seen: Prepared,
+    mirrored: bool = False,
+    rows: np.ndarray | None = None,
+    batch_size: int = 8,
+) -> np.ndarray:
+    """The probabilities of a model for the slices of a scan prepared for it: (slices, size, size).
+
+    With `mirrored`, the input has left and right exchanged, and the output is exchanged back; for a suitable scan, both
+    give similar results. Slices that are 0 everywhere or not in the boolean `rows` get 0, and so do NaNs of a diverged
+    network.
+    """
+    grey = seen.slices[:, ::-1] if mirrored else seen.slices
+    slices, wanted = np.zeros_like(grey), np.flatnonzero(grey.any(axis=(1, 2)) & (True if rows is None else rows))
+    for start in range(0, len(wanted), batch_size):
+        batch = wanted[start : start + batch_size]
+        slices[batch] = model.predict_on_batch(network_input(grey[batch]))[..., 0]
+    return np.nan_to_num(slices[:, ::-1] if mirrored else slices)
 
 
 def probability(
-    model: keras.Model, flair: Flair | Prepared, batch_size: int = 8, mirrored: bool = False, lowest: int = 0
+    model: keras.Model, flair: Flair | Prepared, mirrored: bool = False, rows: np.ndarray | None = None
 ) -> nibabel.Nifti1Image:
     """Probability of WMH at every voxel of a scan: float32, on the scan's own grid and affine.
 
-    The probability is 0 outside the part that is the network's input, in slices whose brightness is 0 everywhere, and where
-    a diverged network predicts NaN. With `mirrored`, the network's input has left and right exchanged, and its output is exchanged back; for a suitable scan,
-    both give similar results. Axial slices below the number `lowest` are 0. `flair` may be the output of `prepared`.
+    It is 0 outside the part that is the network's input. `flair` may be the output of `prepared`; `mirrored` and `rows` as
+    in `predicted`.
 
     Raises
     ------
@@ -95,26 +115,26 @@ def probability(
         The scan cannot be read, is not 3D or has no valid image (see `wmhlib.intake.scans.read_flair`), or the name of
         the model's input layer is not that of a preparation.
     """
-    scan, _, box, grey = flair if isinstance(flair, Prepared) else prepared(model, flair)
-    seen = grey[:, ::-1] if mirrored else grey
-    slices, rows = np.zeros_like(seen), np.flatnonzero(seen.any(axis=(1, 2)))
-    rows = rows[rows >= lowest]
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        slices[batch] = model.predict_on_batch(network_input(seen[batch]))[..., 0]
-    slices = np.nan_to_num(slices[:, ::-1] if mirrored else slices)
-    return nibabel.Nifti1Image(volume_of(slices, scan, box), scan.affine)
-
-
-def two_looks(model: keras.Model, flair: Flair | Prepared) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
-    """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`. All are 0
-    in the face and neck, more than `BRAIN_MM` below the top of the head (D-055)."""
     seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
-    lowest = slices_below_brain(seen.flair)
-    looks = [
-        np.asarray(probability(model, seen, mirrored=mirrored, lowest=lowest).dataobj) for mirrored in (False, True)
-    ]
-    return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), seen.scan.affine), looks
+    return nibabel.Nifti1Image(volume_of(predicted(model, seen, mirrored, rows), seen.scan, seen.box), seen.scan.affine)
+
+
+def two_looks(
+    model: keras.Model, flair: Flair | Prepared, inside: np.ndarray | None = None
+) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
+    """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`.
+
+    All are 0 outside the boolean mask `inside`, which is on the scan's own grid.
+    """
+    seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
+    affine, rows = seen.scan.affine, None
+    if inside is not None:
+        image = nibabel.as_closest_canonical(nibabel.Nifti1Image(inside.astype(np.uint8), affine))
+        rows = np.asarray(image.dataobj).any(axis=(0, 1))
+    looks = [np.asarray(probability(model, seen, mirrored, rows).dataobj) for mirrored in (False, True)]
+    if inside is not None:
+        looks = [look * inside for look in looks]
+    return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), affine), looks
 
 
 def mask_of(likely: nibabel.Nifti1Image, threshold: float = THRESHOLD) -> nibabel.Nifti1Image:

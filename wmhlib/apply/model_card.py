@@ -1,6 +1,9 @@
 """Make the bundled network from a finished study: `model.keras`, its training range and its model card.
 
     python -m wmhlib.apply.model_card config/transfer.yaml
+    python -m wmhlib.apply.model_card config/transfer.yaml --measure-again
+
+The second command needs no training: it measures the present network again, after a change of how scans are segmented.
 The threshold is chosen on the study's synthetic holdout subjects. The metrics are measured on its external scans, which
 are real if `data/real` has any. As in notebook 07, probabilities are averaged over the scan and its mirror image.
 """
@@ -11,19 +14,21 @@ import shutil
 from pathlib import Path
 
 import keras
+import nibabel
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from wmhlib.apply.structures import structures_of
 from wmhlib.apply.suitability import AGREEMENT, agreement
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.lesions import SMALL_MM3, lesion_records
-from wmhlib.inference import BUNDLED, load_generator, mask_of, two_looks
+from wmhlib.inference import BUNDLED, load_generator, mask_of, prepared, two_looks
 from wmhlib.intake.grids import Volume
 from wmhlib.intake.masks import read_pair_of_masks
 from wmhlib.metrics import CHALLENGE, METRICS, MaskPair
 from wmhlib.report.pages import templates
-from wmhlib.running.files import PathLike, read_json, replacing, sha256, write_json
+from wmhlib.running.files import PathLike, read_json, read_table, replacing, sha256, write_json
 from wmhlib.study import Study, open_study
 
 CUTS = np.arange(0.1, 0.91, 0.05).round(2)
@@ -38,6 +43,12 @@ def dice_by_threshold(reference: Volume, likely: Volume) -> np.ndarray:
     return 2 * np.array(both) / np.where(sizes, sizes, np.nan)
 
 
+def looks_inside(network: keras.Model, flair: PathLike) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
+    """The mean probability and the two looks of a scan inside the skull, as notebook 07 computes them."""
+    seen = prepared(network, flair)
+    return two_looks(network, seen, structures_of(seen).intracranial)
+
+
 def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float, np.ndarray]:
     """The threshold chosen on the rows of a cohort table, and Dice (subject, threshold) at every threshold of `CUTS`,
     of the subjects that have one at each.
@@ -48,7 +59,7 @@ def best_threshold(network: keras.Model, subjects: pd.DataFrame) -> tuple[float,
     """
     scores = np.array(
         [
-            dice_by_threshold(row.reference, two_looks(network, row.flair)[0])
+            dice_by_threshold(row.reference, looks_inside(network, row.flair)[0])
             for row in tqdm(subjects.itertuples(), "threshold", len(subjects), unit="scan")
         ]
     )
@@ -70,7 +81,7 @@ def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> p
     """The metrics, lesions detected by size, and false positives of each external scan: one row per scan."""
     rows = []
     for row in tqdm(subjects.itertuples(), "external scans", len(subjects), unit="scan"):
-        likely, looks = two_looks(network, row.flair)
+        likely, looks = looks_inside(network, row.flair)
         pair = MaskPair(row.reference, mask_of(likely, threshold))
         lesions = lesion_records(pair)
         real = lesions[lesions.kind == "reference"]
@@ -103,35 +114,52 @@ def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
     return shown.rename_axis("centre").reset_index()
 
 
-def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
-    """Write the folder of the bundled network, from a study's first loss and first seed.
+FACTS = ("loss", "seed", "parameters", "training_slices", "seconds", "machine")
+"""The keys of a study's `training.json` that are bundled with the network."""
+
+
+def bring(study: Study, folder: Path) -> None:
+    """Copy the network of a study's first loss and first seed, its training range and `FACTS` to a folder.
 
     Raises
     ------
     FileNotFoundError
         The network is not trained yet.
+    """
+    model = study.model(next(iter(study.recipes)), study.config.seeds[0]) / "model.keras"
+    load_generator(model)
+    folder.mkdir(exist_ok=True)
+    for name in ("model.keras", "training_range.json"):
+        with replacing(folder / name) as temporary:
+            shutil.copyfile(model.with_name(name), temporary)
+    record = read_json(model.with_name("training.json"))
+    write_json(folder / "training.json", {key: record[key] for key in FACTS} | {"made": _today()})
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
+
+
+def measure(study: Study, folder: Path) -> None:
+    """Choose the threshold of the network in a folder, measure it, and write its model card.
+
+    Raises
+    ------
     ValueError
         The study has no holdout subjects to choose the threshold on.
     """
-    folder, loss, seed = Path(folder), next(iter(study.recipes)), study.config.seeds[0]
-    model, cohort = study.model(loss, seed) / "model.keras", load_cohort(study)
-    network, holdout = load_generator(model), cohort[cohort.split == "holdout"]
+    cohort, network = load_cohort(study), load_generator(folder / "model.keras")
+    holdout = cohort[cohort.split == "holdout"]
     if holdout.empty:
         raise ValueError(f"{study.name} has no holdout subjects to choose the threshold on: set split.holdout.")
     threshold, known = best_threshold(network, holdout)
     scans = figures(network, cohort[cohort.split == "external"], threshold)
-    folder.mkdir(exist_ok=True)
-    with replacing(folder / "model.keras") as temporary:
-        shutil.copyfile(model, temporary)
-    write_json(
-        folder / "training_range.json", read_json(model.with_name("training_range.json")) | {"threshold": threshold}
-    )
+    write_json(folder / "training_range.json", read_json(folder / "training_range.json") | {"threshold": threshold})
     scans.round(4).to_csv(folder / "figures.csv", index=False)
-    record = read_json(model.with_name("training.json"))
     text = templates.get_template("model_card.md.j2").render(
         study=study.name,
-        record=record,
-        recipe=study.recipes[loss],
+        record=read_json(folder / "training.json"),
+        recipe=next(iter(study.recipes.values())),
         sha256=sha256(folder / "model.keras"),
         megabytes=f"{(folder / 'model.keras').stat().st_size / 1e6:.1f}",
         threshold=threshold,
@@ -142,16 +170,36 @@ def write(study: Study, folder: PathLike = BUNDLED.parent) -> None:
         doubtful=scans[scans.mirror_dice < AGREEMENT],
         trusted=scans[~(scans.mirror_dice < AGREEMENT)],
         agreement=AGREEMENT,
-        today=datetime.date.today().isoformat(),
+        structures=by_structure(read_table(folder / "structures.csv")),
+        today=_today(),
     )
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
+def by_structure(table: pd.DataFrame) -> list[dict]:
+    """Per structure of `structures.csv`: heads, mean and lowest Dice, mean absolute volume difference in %, and of true
+    lesions the share with the right region in %."""
+    rows = []
+    for structure, heads in table.groupby("structure", sort=False):
+        differences = (heads.found_ml - heads.true_ml).abs() / heads.true_ml
+        row = {"structure": structure, "heads": len(heads), "dice": heads.dice.mean(), "lowest": heads.dice.min()}
+        rows.append(row | {"difference_pct": 100 * differences.mean()})
+    regions = table[["lesions", "same_region"]].sum()
+    return [row | {"lesions": int(regions.lesions), "same_region": int(regions.same_region)} for row in rows]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m wmhlib.apply.model_card", description=write.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m wmhlib.apply.model_card", description="Make or measure the network."
+    )
     parser.add_argument("config")
-    write(open_study(parser.parse_args().config))
+    parser.add_argument("--measure-again", action="store_true", help="only measure the bundled network again")
+    arguments = parser.parse_args()
+    study = open_study(arguments.config)
+    if not arguments.measure_again:
+        bring(study, BUNDLED.parent)
+    measure(study, BUNDLED.parent)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,20 @@ from wmhlib.running.files import PathLike, read_json, sha256, write_json
 MADE_WITH = ["network", "network_sha256", "wmhlib", "code"]
 """Columns of every row: the network's file and checksum, the version of wmhlib, and a digest of its code."""
 
-COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "tissue_ml", "voxel_mm", "verdict"]
-COLUMNS += ["mirror_dice", "warnings", "threshold", "smallest_mm3", "mask", *MADE_WITH]
-"""Columns of `volumes.csv`. `tissue_ml` is the brain volume of a skull-stripped scan, otherwise the visible head
-volume."""
+COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "periventricular_ml", "deep_ml"]
+COLUMNS += [
+    "intracranial_ml",
+    "ventricles_ml",
+    "voxel_mm",
+    "verdict",
+    "mirror_dice",
+    "warnings",
+    "threshold",
+    "smallest_mm3",
+    "mask",
+    *MADE_WITH,
+]
+"""Columns of `volumes.csv`. `intracranial_ml` is the volume inside the skull or, of a skull-stripped scan, of what is left."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}
 RESULTS |= {"lesions": "_lesions.csv"}
@@ -150,8 +160,8 @@ def read_rows(path: PathLike, columns: list[str] = COLUMNS) -> pd.DataFrame:
         rows = pd.DataFrame()
     if missing := [column for column in columns if column not in rows.columns]:
         raise ValueError(
-            f"{path} is not a table of this notebook: its first line has no column {missing[0]}. If a spreadsheet program "
-            "saved it, save it in UTF-8 with commas between columns; otherwise move it, or set out to another folder."
+            f"{path} is not a table of this notebook: its first line has no column {missing[0]}, as in earlier versions. If a "
+            "spreadsheet program saved it, save it in UTF-8 with commas between columns; otherwise move it, or set out to another folder."
         )
     return rows
 

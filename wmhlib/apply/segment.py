@@ -26,11 +26,11 @@ from wmhlib.apply import results
 from wmhlib.apply.lesions import lesions_of
 from wmhlib.apply.pictures import quality_picture
 from wmhlib.apply.results import RESULTS
+from wmhlib.apply.structures import skull_doubt, structures_of
 from wmhlib.apply.suitability import (
     agreement,
     agreement_doubt,
     brightness_doubt,
-    head_litres,
     read_range,
     verdict,
 )
@@ -118,7 +118,7 @@ def segment_scan(
 ) -> tuple[dict, pd.DataFrame]:
     """Segment one scan and write its results to `out` under `name`.
 
-    Probabilities are averaged over the scan and its mirror image. `told` are notes on the file that are known already.
+    Probabilities are averaged over the scan and its mirror image, and are 0 outside the skull. `told` are notes on the file that are known already.
     Errors as in `read_flair`.
 
     Returns
@@ -139,12 +139,13 @@ def segment_scan(
         flair, tissue = (
             seen.flair if preparation.intensity == kind else read_flair(path, kind) for kind in ("maximum", "tissue")
         )
-    mean, looks = two_looks(network, seen)
+    structures = structures_of(seen)
+    mean, looks = two_looks(network, seen, structures.intracranial)
     agreed = agreement(*(look >= threshold for look in looks))
     doubts = [brightness_doubt(flair, trained_on, preparation.intensity), *plausible.doubts(flair)]
-    doubts = [text for text in (*doubts, agreement_doubt(agreed)) if text]
+    doubts = [text for text in (*doubts, skull_doubt(structures), agreement_doubt(agreed)) if text]
     likely = on_grid_of(scan, np.asarray(mean.dataobj))
-    lesion_mask, table = lesions_of(likely, threshold, smallest_mm3)
+    lesion_mask, table = lesions_of(likely, threshold, smallest_mm3, structures.ventricles)
     mask = on_grid_of(scan, lesion_mask.astype(np.uint8))
     save_image(likely, out / f"{name}{RESULTS['probability']}")
     remark = f"{len(table)} lesions, {table.volume_ml.sum():.1f} ml" + (
@@ -161,7 +162,9 @@ def segment_scan(
         "lesions": len(table),
         "volume_ml": int(lesion_mask.sum()) * voxel_ml,
         "largest_lesion_ml": table.volume_ml.max() if len(table) else 0.0,
-        "tissue_ml": head_litres(flair) * 1000,
+        **{f"{region}_ml": table.volume_ml[table.region == region].sum() for region in ("periventricular", "deep")},
+        "intracranial_ml": structures.intracranial_ml,
+        "ventricles_ml": int(structures.ventricles.sum()) * voxel_ml,
         "voxel_mm": " x ".join(f"{side:.3g}" for side in nibabel.affines.voxel_sizes(scan.affine)),
         "verdict": verdict(not len(table), doubts, notes),
         "mirror_dice": agreed,

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 
 from wmhlib.intake.scans import IN_PROPORTION, read_flair, tissue_level
-from wmhlib.metrics import voxel_mm3
 from wmhlib.running.files import PathLike, read_json
 
 RANGES: dict[str, tuple[str, str, tuple[float, float]]] = {
@@ -123,13 +122,6 @@ def brightness_doubt(flair: nibabel.Nifti1Image, trained_on: dict, intensity: st
         low, high = trained_on[key][0] * (1 - TOLERANCE[0]), trained_on[key][1] * (1 + TOLERANCE[1])
     level = levels(flair)[intensity]
     return "" if low <= level <= high else f"Tissue is at {level:.2f} of {whole}, expected {low:.2f} to {high:.2f}"
-
-
-def head_litres(flair: nibabel.Nifti1Image) -> float:
-    """The volume of tissue, in litres, in a FLAIR from `read_flair`: the brain if it is skull-stripped, otherwise the
-    visible head."""
-    volume = np.asarray(flair.dataobj)
-    return float((volume > tissue_level(volume) / 2).sum() * voxel_mm3(flair.affine) / 1e6)
 
 
 def agreement(mask: np.ndarray, mirrored: np.ndarray) -> float:

@@ -57,8 +57,11 @@ IN_BRAIN = np.isin(np.arange(256), [*range(1, Tissue.CSF), *range(Tissue.CEREBEL
 """For each number of `Tissue`, whether it belongs to the brain, including the ventricles."""
 
 
-STRUCTURES = {"brain": IN_BRAIN, "ventricles": np.isin(np.arange(256), (Tissue.VENTRICLE, Tissue.CHOROID))}
-"""For each number of `Tissue`, whether it belongs to a structure. The brain includes its ventricles, not the fluid around it."""
+STRUCTURES = {
+    "intracranial": IN_BRAIN | (np.arange(256) == Tissue.CSF),
+    "ventricles": np.isin(np.arange(256), (Tissue.VENTRICLE, Tissue.CHOROID)),
+}
+"""For each number of `Tissue`, whether it belongs to a structure: the space inside the skull, and the ventricles."""
 
 
 class Head(NamedTuple):

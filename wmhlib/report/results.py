@@ -1,6 +1,6 @@
 """A finished study as a page of `docs/results/`, and the list of these pages: tables that `make results` writes, none typed.
 
-Input: the tables, `run.json` and the configuration of a study that `make report` has finished. Output: Markdown. Every number
+Input: the tables, `run.json` and the configuration of a study that `make report` has finished, or of several. Output: Markdown. Every number
 names the command that makes it again.
 """
 
@@ -18,6 +18,7 @@ from wmhlib.evaluation import scoring
 from wmhlib.evaluation.names import of_losses, shown, title
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
+from wmhlib.report.findings import holds
 from wmhlib.report.pages import templates
 from wmhlib.running.files import ROOT, PathLike, read_json, replacing
 from wmhlib.study import Study, open_study
@@ -25,25 +26,44 @@ from wmhlib.study import Study, open_study
 PAGES = ROOT / "docs" / "results"
 
 
-def study_page(study: Study) -> str:
-    """The page of a finished study; FileNotFoundError where `make report` has not finished it."""
-    tables, record = scoring.load_tables(study), read_json(study.folder / "run.json")
-    if not record:
-        raise FileNotFoundError(
-            f"No run.json in {study.folder}: run `make report CONFIG={study.path}` to its end first."
-        )
-    subjects, seeds = load_cohort(study), len(study.config.seeds)
-    split, synthetic = answer.unseen_split(tables["summary"]), subjects.flair.map(study.is_synthetic)
-    only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
+def results_page(studies: list[Study], name: str = "") -> str:
+    """The page of a finished study, or of several whose unseen scans differ, such as those that leave out one centre each.
+
+    Raises
+    ------
+    FileNotFoundError
+        `make report` has not finished a study.
+    ValueError
+        The studies have different losses or seeds, or share an unseen scan.
+    """
+    first, records = studies[0], [read_json(study.folder / "run.json") for study in studies]
+    for study, record in zip(studies, records, strict=True):
+        if not record:
+            raise FileNotFoundError(
+                f"No run.json in {study.folder}: run `make report CONFIG={study.path}` to its end first."
+            )
+    tables, seeds = joined(studies), len(first.config.seeds)
+    cohorts = [load_cohort(study) for study in studies]
+    synthetic = [cohort.flair.map(study.is_synthetic) for cohort, study in zip(cohorts, studies, strict=True)]
+    only_synthetic = all(
+        answer.unseen_is_synthetic(study, cohort, tables["summary"])
+        for study, cohort in zip(studies, cohorts, strict=True)
+    )
+    split = answer.unseen_split(tables["summary"])
+    trainings = [training for record in records for training in record["trainings"]]
+    files = " ".join(f"config/{study.path.name}" for study in studies)
     return templates.get_template("results.md.j2").render(
-        study=study,
-        command=f"make report CONFIG=config/{study.path.name}",
-        record=record,
-        hours=sum(training["seconds"] for training in record["trainings"]) / 3600,
-        finished=datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime).isoformat(),
-        about=answer.about(subjects, synthetic, seeds),
+        study=first,
+        name=name or first.name,
+        commands=[f"make report CONFIG=config/{study.path.name}" for study in studies],
+        page_command=f'make results CONFIG="{files}" NAME={name}' if name else f"make results CONFIG={files}",
+        record=records[-1],
+        trainings=trainings,
+        hours=sum(training["seconds"] for training in trainings) / 3600,
+        finished=datetime.date.fromtimestamp((studies[-1].folder / "run.json").stat().st_mtime).isoformat(),
+        abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, seeds, only_synthetic),
-        verdicts=answer.verdicts(tables),
+        verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
         split=split,
         parts={
@@ -51,7 +71,41 @@ def study_page(study: Study) -> str:
             "Dice by centre": _rows(by_centre(tables["centres"], split)),
             "Lesions detected by size (%)": _rows(by_size(tables["detection_by_size"], split)),
         },
-    )  # fmt: skip
+    )
+
+
+def joined(studies: list[Study]) -> dict[str, pd.DataFrame]:
+    """The tables of `wmhlib.evaluation.scoring.summarise` over the unseen scans of all studies together."""
+    parts = [scoring.load_tables(study) for study in studies]
+    if len(studies) == 1:
+        return parts[0]
+    first = studies[0]
+    for study in studies[1:]:
+        if (study.kinds, study.config.seeds) != (first.kinds, first.config.seeds):
+            raise ValueError(f"{study.name} has other losses or seeds than {first.name}: give studies that share them.")
+    scored = {
+        name: pd.concat([part[name] for part in parts], ignore_index=True).assign(study=first.name)
+        for name in scoring.SCORED
+    }
+    if scored["per_subject"].duplicated(["loss", "seed", "subject"]).any():
+        raise ValueError(f"Two of the studies have the same unseen scan: {', '.join(study.name for study in studies)}.")
+    return scoring.summarise(scored, first.kinds)
+
+
+def variants(ablations: pd.DataFrame, split: str) -> list[str]:
+    """A sentence per variant on the metrics in which it differs significantly from its loss."""
+    sentences = []
+    for (loss, base), rows in ablations[ablations.split == split].groupby(["loss", "against"], sort=False):
+        found = [
+            f"{METRICS[row.metric].title} {row.difference:+.{METRICS[row.metric].digits}f} "
+            f"[{row.low:+.{METRICS[row.metric].digits}f}, {row.high:+.{METRICS[row.metric].digits}f}]"
+            for row in rows.itertuples()
+            if holds(row)
+        ]
+        dice = rows[rows.metric == "dice"].iloc[0]
+        text = f"{title(loss)} minus {title(base)}: Dice {dice.difference:+.2f} [{dice.low:+.2f}, {dice.high:+.2f}]"
+        sentences.append(f"{text}; significant: {', '.join(found) or 'nothing'}.")
+    return sentences
 
 
 def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -99,14 +153,17 @@ def index(folder: PathLike = PAGES) -> str:
 
 
 def main() -> None:
-    """Write the page of a finished study, and the list of pages again."""
+    """Write the page of each finished study, or one page of several, and the list of pages again."""
     parser = argparse.ArgumentParser(prog="python -m wmhlib.report.results", description=main.__doc__)
     parser.add_argument("config", nargs="+")
-    for config in parser.parse_args().config:
-        study = open_study(config)
-        with replacing(PAGES / f"{study.name}.md") as temporary:
-            temporary.write_text(study_page(study), encoding="utf-8")
-        print(f"Wrote docs/results/{study.name}.md.")
+    parser.add_argument("--name", default="", help="write one page with this name, of all studies together")
+    arguments = parser.parse_args()
+    studies = [open_study(config) for config in arguments.config]
+    pages = {arguments.name: studies} if arguments.name else {study.name: [study] for study in studies}
+    for name, several in pages.items():
+        with replacing(PAGES / f"{name}.md") as temporary:
+            temporary.write_text(results_page(several, arguments.name), encoding="utf-8")
+        print(f"Wrote docs/results/{name}.md.")
     with replacing(PAGES.with_suffix(".md")) as temporary:
         temporary.write_text(index(), encoding="utf-8")
 
