@@ -4,7 +4,7 @@
 
 Input: NIfTI files. Output: a Markdown table with a row per scan: its voxels, seconds in all, and the share of each part; and the
 cores in use. Every scan is segmented twice, and the second time counts (the first compiles). With `--against torch`, the network's
-own time stands beside that of the same layers in PyTorch (`torch_step.py`), on as many slices of the same size, without a gradient.
+own time is compared with that of the same layers in PyTorch (`torch_step.py`), on as many slices of the same size, without a gradient.
 """
 
 import argparse

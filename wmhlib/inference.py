@@ -71,8 +71,8 @@ def prepared(model: keras.Model, flair: Flair) -> Prepared:
 
 
 def recut(seen: Prepared, model: keras.Model) -> Prepared:
-    """A prepared scan for another model: with its slices alone if both have the same preparation, otherwise prepared
-    anew."""
+    """A prepared scan for another model: only its slices differ if both have the same preparation, otherwise it is prepared
+    again."""
     preparation = Preparation.named(model.inputs[0].name)
     if preparation != seen.preparation:
         return prepared(model, seen.scan)

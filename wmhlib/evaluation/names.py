@@ -19,9 +19,9 @@ OTHERS = {
     "observer_o3": ("Observer O3", "#5a5a5a"),
     "observer_o4": ("Observer O4", "#3c3c3c"),
     "reference": ("Reference", "#ffd400"),
-    "found": ("Detected", "#2bb58f"),
-    "missed": ("Missed", "#4aa8ff"),
-    "false": ("False positive", "#ff6a3d"),
+    "found": ("Detected", "#a4de02"),
+    "missed": ("Missed", "#c08bff"),
+    "false": ("False positive", "#ff2e63"),
 }
 """Titles and colours of everything that is not a loss."""
 

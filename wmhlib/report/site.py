@@ -137,10 +137,11 @@ def write_site(study: Study) -> Path:
         study.config.question,
         findings(tables),
         {
-            f"This study{': synthetic scans' * only_synthetic}": own_rows.to_html(escape=True, border=0),
-            "Published results on other scans: the paper, and how human observers agree": table1[~is_own].to_html(
-                escape=True, border=0
-            ),
+            heading: rows.loc[:, (rows != "—").any()].to_html(escape=True, border=0)
+            for heading, rows in (
+                (f"This study{': synthetic scans' * only_synthetic}", own_rows),
+                ("Published results on other scans: the paper, and how human observers agree", table1[~is_own]),
+            )
         },
         drawn,
         cards(study),
