@@ -2,14 +2,13 @@
 
     .venv/bin/python benchmarks/segment.py SCAN [SCAN ...] [--against torch --python /path/to/python]
 
-Input: NIfTI files. Output: a Markdown table with a row per scan: its voxels, seconds in all, and the share of each part; and the
-cores in use. Every scan is segmented twice, and the second time counts (the first compiles). With `--against torch`, the network's
-own time is compared with that of the same layers in PyTorch (`torch_step.py`), on as many slices of the same size, without a gradient.
+Input: NIfTI files. Output: a Markdown table with a row per scan: its voxels, seconds in all, cores in use, and the
+share of each part. Every scan is segmented twice, and the second time counts (the first compiles). With `--against
+torch`, the last column is the time that the same layers take in PyTorch (`torch_step.py`, no gradient) for as many
+slices, over the network's own.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,59 +16,38 @@ from collections import Counter
 from pathlib import Path
 
 import nibabel
-import numpy as np
+from in_torch import InTorch
 
+from wmhlib import inference
 from wmhlib.apply import segment
-from wmhlib.batches import cores
+from wmhlib.study import open_study
 
 PARTS = {
     "prepared": "reading and slicing",
     "structures_of": "skull and ventricles",
-    "two_looks": "network, two looks",
+    "two_looks": "both looks, resampled",
     "lesions_of": "lesions",
     "quality_picture": "picture",
     "save_image": "writing",
 }
 """The functions of `wmhlib.apply.segment` that are timed."""
 
+BATCH = 8
+"""Slices in a batch of `wmhlib.inference.predicted`."""
+
 
 def timed(seconds: Counter, name: str, function):
-    """The function, which adds its duration to `seconds`."""
+    """The function, which adds its duration to `seconds`, and the slices that it predicted."""
 
     def call(*arguments, **keywords):
         started = time.perf_counter()
-        try:
-            return function(*arguments, **keywords)
-        finally:
-            seconds[name] += time.perf_counter() - started
+        result = function(*arguments, **keywords)
+        seconds[name] += time.perf_counter() - started
+        if name == "predicted":
+            seconds["slices"] += int(result.any(axis=(1, 2)).sum())
+        return result
 
     return call
-
-
-def slices_seen(network, path: str) -> int:
-    """How many slices of a scan the network sees, in both looks."""
-    seen = segment.prepared(network, path)
-    inside = np.asarray(segment.structures_of(seen).intracranial)
-    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(inside.astype(np.uint8), seen.scan.affine))
-    return 2 * int((np.asarray(image.dataobj).any((0, 1)) & seen.slices.any((1, 2))).sum())
-
-
-def seconds_in_torch(python: str, network, slices: int) -> float:
-    """Seconds of PyTorch for the same layers on as many slices, in batches of 8."""
-    settings = {"network": "plain_unet", "widths": [16, 32, 64, 96, 128], "convolutions": 2, "forward": True}
-    settings |= {"size": network.input_shape[1], "batch": 8, "threads": cores()}
-    command = [python, Path(__file__).with_name("torch_step.py"), json.dumps(settings)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()
-        started = 0.0
-        for number in range(2 + -(-slices // 8)):
-            started = started if number > 2 else time.perf_counter()
-            process.stdin.write("step\n")
-            process.stdin.flush()
-            process.stdout.readline()
-        took = time.perf_counter() - started
-        process.stdin.close()
-    return took
 
 
 def main() -> None:
@@ -82,24 +60,34 @@ def main() -> None:
     seconds: Counter = Counter()
     for name in PARTS:
         setattr(segment, name, timed(seconds, name, getattr(segment, name)))
-    columns = [*PARTS.values(), "other"] + ["PyTorch over ours"] * bool(arguments.against)
+    inference.predicted = timed(seconds, "predicted", inference.predicted)  # those of the structures are not counted
+    torch = None
+    if arguments.against:
+        [recipe] = open_study("config/transfer.yaml").recipes.values()
+        torch = InTorch(arguments.python, recipe.generator, network.input_shape[1], BATCH, forward=True)
+        assert torch.weights == network.count_params(), "the bundled network has other layers than config/transfer.yaml"
+    columns = [*PARTS.values(), "other", "network alone"] + ["PyTorch over ours"] * bool(torch)
     print(f"| scan | voxels | s | cores in use | {' | '.join(columns)} |\n{'|---' * (4 + len(columns))}|")
     for scan in arguments.scans:
-        with tempfile.TemporaryDirectory() as folder:
-            segment.segment_scans(network, [scan], folder, trained_on, path)
-        seconds.clear()
-        with tempfile.TemporaryDirectory() as folder:
-            started, used = time.perf_counter(), time.process_time()
-            table = segment.segment_scans(network, [scan], folder, trained_on, path)
-            took, used = time.perf_counter() - started, time.process_time() - used
+        for _ in range(2):
+            seconds.clear()
+            with tempfile.TemporaryDirectory() as folder:
+                started, used = time.perf_counter(), time.process_time()
+                table = segment.segment_scans(network, [scan], folder, trained_on, path)
+                took, used = time.perf_counter() - started, time.process_time() - used
         assert table.status[0] == "done", table.reason[0]
         shares = [seconds[name] / took for name in PARTS]
-        cells = [f"{share:.0%}" for share in (*shares, 1 - sum(shares))]
-        if arguments.against:
-            ours = seconds["two_looks"]
-            cells.append(f"{seconds_in_torch(arguments.python, network, slices_seen(network, scan)) / ours:.2f}")
+        cells = [f"{share:.0%}" for share in (*shares, 1 - sum(shares), seconds["predicted"] / took)]
+        if torch:
+            torch.step()
+            batches, started = -(-seconds["slices"] // BATCH), time.perf_counter()
+            for _ in range(batches):
+                torch.step()
+            cells.append(f"{(time.perf_counter() - started) / seconds['predicted']:.2f}")
         shape = " x ".join(map(str, nibabel.load(scan).shape[:3]))
         print(f"| {Path(scan).name} | {shape} | {took:.1f} | {used / took:.1f} | {' | '.join(cells)} |", flush=True)
+    if torch:
+        torch.close()
 
 
 if __name__ == "__main__":

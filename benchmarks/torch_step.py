@@ -1,8 +1,9 @@
 """The generator and its Dice training step in PyTorch, for `train_step.py` and `segment.py` with `--against torch`.
 
-PyTorch and TensorFlow in one process crashed, so this is a process of its own: for every line on standard input, it takes one
-training step (with `forward`, it only predicts) and answers with a line. Layers, widths and operations are those of `wmhlib.generator.dense_unet` and
-`plain_unet`; tensors are channels last, PyTorch's fastest layout on a CPU. Its first line is the number of weights.
+PyTorch and TensorFlow in one process crashed, so this is a process of its own (`in_torch.py` starts it). Its first line
+is the number of weights. For every line on standard input, it takes one training step, or with `forward` it predicts,
+and answers with a line. Layers, widths and operations are those of `wmhlib.generator.dense_unet` and `plain_unet`;
+tensors are channels last, PyTorch's fastest layout on a CPU.
 """
 
 import json
@@ -83,13 +84,15 @@ def main() -> None:
     image = (255 * random.random((*shape[:3], 3)) - 110).astype(np.float32)
     reference = (random.random(shape) > 0.99).astype(np.float32)
     print(sum(weight.numel() for weight in network.parameters()), flush=True)
+    x, y = (torch.from_numpy(values).permute(0, 3, 1, 2) for values in (image, reference))  # channels last already
+    half = torch.autocast("cpu", torch.bfloat16, enabled=settings["bfloat16"])
     for _ in sys.stdin:
-        x, y = (torch.from_numpy(values).permute(0, 3, 1, 2) for values in (image, reference))  # channels last already
-        if settings.get("forward"):
-            with torch.inference_mode():
+        if settings["forward"]:
+            with torch.inference_mode(), half:
                 print(float(network.eval()(x).sum()), flush=True)
             continue
-        likely = network(x)
+        with half:
+            likely = network(x).float()
         loss = 1 - (2 * (likely * y).sum() + 1) / (likely.sum() + y.sum() + 1)
         optimizer.zero_grad()
         loss.backward()

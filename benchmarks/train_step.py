@@ -13,21 +13,19 @@ a multiply-add as two operations. All take turns in random order, so that other 
 import argparse
 import functools
 import itertools
-import json
 import math
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
+from in_torch import InTorch
 from keras import layers, ops
 
 from wmhlib import features
-from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations, cores
+from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
 from wmhlib.learner import Learner, precision
 from wmhlib.minmax import make_adversary
 from wmhlib.study import Study, open_study
@@ -108,39 +106,6 @@ def in_turn(calls: dict[str, list[Callable]], rounds: int) -> dict[str, np.ndarr
     return {name: np.array(rows[WARM_UP:]) for name, rows in took.items()}
 
 
-class InTorch:
-    """The study's generator with the Dice loss in PyTorch, in a process of its own (`torch_step.py`)."""
-
-    def __init__(self, study: Study, python: str):
-        generator = study.config.generator
-        levels = range(generator.depth + 1)
-        widths = {
-            "dense_unet": [generator.filters * 2**level for level in levels],
-            "plain_unet": [generator.filters * max(1, 2 * level) for level in levels],
-        }[generator.network]
-        settings = {"network": generator.network, "widths": widths, "convolutions": generator.convolutions}
-        settings |= {"size": study.config.preprocessing.size_px, "batch": study.config.training.batch_size}
-        command = [python, Path(__file__).with_name("torch_step.py"), json.dumps(settings | {"threads": cores()})]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.weights = int(self.answer())
-
-    def answer(self) -> str:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("PyTorch's process ended: give --python of an environment that has torch.")
-        return line
-
-    def step(self) -> None:
-        """One training step; returns when it is done."""
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        self.answer()
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def first_device() -> tuple[str, int | None]:
     """The first device's name and, where the backend tells it, the most memory that was in use there, in bytes."""
     if keras.backend.backend() == "jax":
@@ -187,11 +152,11 @@ def report(study: Study, policy: str, steps: int, torch: InTorch | None = None) 
         print(f"| {loss} | {done / 1e9:.1f} | {1e3 * took:.1f} | {batch / took:.1f} | {done / took / peak:.2f} |")
     print(f"\n- Plain convolutions, 3x3, 64 to 64 channels: {peak / 1e9:.0f} GFLOP/s.")
     if torch:
-        ours, weights = seconds["dice"].sum(), compiled["dice"][0][-1].generator
-        trained = sum(math.prod(weight.shape) for weight in weights.trainable_weights)
+        weights = sum(math.prod(w.shape) for w in compiled["dice"][0][-1].generator.trainable_weights)
+        assert torch.weights == weights, f"the network in PyTorch has {torch.weights} weights, ours {weights}"
         print(
             f"- The same network with Dice in PyTorch, channels last: {1e3 * seconds['torch'].sum():.1f} ms a step; ours "
-            f"takes {ours / seconds['torch'].sum():.2f} of that (weights: {torch.weights:,}; ours {trained:,})."
+            f"takes {seconds['dice'].sum() / seconds['torch'].sum():.2f} of that."
         )
     for loss in losses if "dice" in losses else ():
         if study.kinds[loss].startswith("siamese"):
@@ -244,8 +209,12 @@ def main() -> None:
         training={"batch_size": arguments.batch or study.config.training.batch_size},
         losses={name: None for name in study.recipes if arguments.losses and name not in arguments.losses},
     )
-    torch = InTorch(study, arguments.python) if arguments.against else None
+    if arguments.against and study.kinds.get("dice") != "dice":
+        parser.error("--against torch compares the Dice loss: add dice to --losses")
     with precision(arguments.precision or study.config.training.precision) as policy:
+        size, batch = study.config.preprocessing.size_px, study.config.training.batch_size
+        half = policy == "mixed_bfloat16"
+        torch = InTorch(arguments.python, study.config.generator, size, batch, half) if arguments.against else None
         report(study, policy, arguments.steps, torch)
     if torch:
         torch.close()

@@ -4,9 +4,9 @@
 # **Question.** How are the generator and the discriminator built, where does the content loss come from, and which masks does
 # each loss reward?
 #
-# The **generator** predicts the mask. It is a 2D U-Net of dense blocks (paper 2.1). The **discriminator** compares two masks: the
-# image times the reference and the image times the prediction both go through the first layers of VGG19, and the squared
-# distance of their features is the loss (paper 2.2, Equation 1).
+# The **generator** predicts the mask. It is a 2D U-Net of dense blocks (paper 2.1). The **discriminator** compares two
+# masks: the image times the reference and the image times the prediction both go through the first layers of VGG19, and
+# the squared distance of their features is the loss (paper 2.2, Equation 1).
 #
 # **Before.** Notebook [2](02_preprocess.ipynb). **Time.** Half a minute on two cores; nothing is trained.
 
@@ -42,8 +42,8 @@ size = study.config.preprocessing.size_px
 # ## A dense block
 #
 # A convolution here is a 3 × 3 convolution, batch norm and a leaky ReLU of slope 0.1 (paper 2.1). In a dense block each
-# convolution takes the block's input $x$ **and the outputs of all convolutions before it**. With $h_i$ the $i$-th convolution
-# and $[\,\cdot\,]$ the concatenation of channels,
+# convolution takes the block's input $x$ **and the outputs of all convolutions before it**. With $h_i$ the $i$-th
+# convolution and $[\,\cdot\,]$ the concatenation of channels,
 #
 # $$x_i = h_i([x, x_1, \ldots, x_{i-1}]), \qquad \text{out} = [x_1, \ldots, x_n]$$
 #
@@ -69,11 +69,12 @@ drawings.network(block, f"A dense block, {block.count_params():,} weights").show
 # %% [markdown]
 # ## Generator
 #
-# Figure 2 of the paper. The encoder has dense blocks, each followed by a 2 × 2 max pool: the image is halved and the filters are
-# doubled. One block lies at the bottom. The decoder enlarges the image by transposed convolutions, and each of its blocks
-# also takes the output of the encoder's block of the same size. The number in a box is its filters; hover over it for its shape.
-# `wmhlib/generator.py` builds the network in the same way, with two convolutions per block (D-005). The bias of its last layer starts at the background's label, so training
-# does not begin with half the brain as false positives (D-004).
+# Figure 2 of the paper. The encoder has dense blocks, each followed by a 2 × 2 max pool: the image is halved and the
+# filters are doubled. One block lies at the bottom. The decoder enlarges the image by transposed convolutions, and each
+# of its blocks also takes the output of the encoder's block of the same size. The number in a box is its filters; hover
+# over it for its shape. `wmhlib/generator.py` builds the network in the same way, with two convolutions per block
+# (D-005). The bias of its last layer starts at the background's label, so training does not begin with half the brain
+# as false positives (D-004).
 
 # %%
 first_recipe = next(iter(study.recipes.values()))  # the losses of a seed start from the same network
@@ -86,9 +87,9 @@ drawings.network(generator, f"The generator, {generator.count_params():,} weight
 # %% [markdown]
 # ## The number of dense blocks
 #
-# The paper chose it on the validation subjects (2.1). `config/depth.yaml` repeats that search on the demonstration's cohort in
-# minutes, and `config/paper-depth.yaml` by the paper's protocol; notebook 05 of those studies shows the result. The table shows
-# what each depth means for the network.
+# The paper chose it on the validation subjects (2.1). `config/depth.yaml` repeats that search on the demonstration's
+# cohort in minutes, and `config/paper-depth.yaml` by the paper's protocol; notebook 05 of those studies shows the
+# result. The table shows what each depth means for the network.
 
 # %%
 blocks = pd.Index([depth for depth in range(1, 6) if size % 2**depth == 0], name="dense blocks")
@@ -101,9 +102,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## Discriminator
 #
-# A pretrained network up to the deepest layer that a loss of the study compares. The layers compared are called *taps*. In the paper this is VGG19 up to its second max
-# pool. It is frozen except in the min-max game. Every page of the report states the origin of its weights, because random
-# features make another method.
+# A pretrained network up to the deepest layer that a loss of the study compares. The layers compared are called *taps*.
+# In the paper this is VGG19 up to its second max pool. It is frozen except in the min-max game. Every page of the
+# report states the origin of its weights, because random features make another method.
 
 # %%
 origins, networks = {}, {}
@@ -126,14 +127,15 @@ assert [tuple(tap.shape[1:]) for tap in paper_taps] == [(112, 112, 64), (56, 56,
 # %% [markdown]
 # ## Equation 1
 #
-# The image $x$ times the reference $y$ and the image times the prediction $\hat y$ go through the same network. With $f_l$ the
-# features at tap $l$, flattened, and $N_l$ their number,
+# The image $x$ times the reference $y$ and the image times the prediction $\hat y$ go through the same network. With
+# $f_l$ the features at tap $l$, flattened, and $N_l$ their number,
 #
 # $$L(y, \hat y) = \sum_{l} \frac{1}{N_l} \left\lVert f_l(x \odot y) - f_l(x \odot \hat y) \right\rVert_2^2$$
 #
-# In the next cell every symbol is an array: the training slice with the largest lesion area, its reference, and a prediction that
-# misses the smaller half of its lesions. **Change this:** let `y_hat` be another mask, such as
-# `binary_dilation(mask)[np.newaxis, ..., np.newaxis].astype(np.float32)`. **See that:** the loss and the figures below change.
+# In the next cell every symbol is an array: the training slice with the largest lesion area, its reference, and a
+# prediction that misses the smaller half of its lesions. **Change this:** let `y_hat` be another mask, such as
+# `binary_dilation(mask)[np.newaxis, ..., np.newaxis].astype(np.float32)`. **See that:** the loss and the figures below
+# change.
 
 # %%
 images, references, index = slices.open_slices(study.slices / study.preparations[0].name)
@@ -169,8 +171,8 @@ drawings.two_paths(f, {name: outlined(picture, {}) for name, picture in masked.i
 # %% [markdown]
 # ## Where the content loss comes from
 #
-# Each row is a tap: the feature map that differs most, for the reference and for the prediction, and the squared differences of
-# all channels (white is most). Only the missed lesions light up, at the scale of each tap.
+# Each row is a tap: the feature map that differs most, for the reference and for the prediction, and the squared
+# differences of all channels (white is most). Only the missed lesions light up, at the scale of each tap.
 
 # %%
 squares = [ops.convert_to_numpy(tap)[0] for tap in squared]
@@ -197,8 +199,9 @@ for tap, (of_reference, of_prediction, apart) in enumerate(zip(*maps, squares, s
 # %% [markdown]
 # ## Faulty masks under each loss
 #
-# Masks with known faults on that slice, each scored by every loss with the labels it trains on. Every column is scaled so that an
-# empty mask costs 1: **a mask below 1 is better than an empty one, a mask above 1 is worse.** Change a mask and run the cell again.
+# Masks with known faults on that slice, each scored by every loss with the labels it trains on. Every column is scaled
+# so that an empty mask costs 1: **a mask below 1 is better than an empty one, a mask above 1 is worse.** Change a mask
+# and run the cell again.
 
 # %%
 faulty = {
@@ -224,8 +227,8 @@ assert (judged.loc["perfect"] < judged.loc["nothing"]).all(), "every loss prefer
 # ## Other settings of the Siamese loss
 #
 # **Change this:** `taps` to any layers of VGG19 (`block1_conv1` … `block5_pool`), `mask` to
-# `"before"` VGG19's preprocessing (black background) or `"painted"` (in white on the whole image), or `normalise` to `True` (features
-# of length 1 at each position).
+# `"before"` VGG19's preprocessing (black background) or `"painted"` (in white on the whole image), or `normalise` to
+# `True` (features of length 1 at each position).
 # **See that:** the sentence says which faults became cheaper or dearer than under the paper's settings.
 
 # %%
@@ -244,9 +247,9 @@ Markdown(summaries.changed_costs(costs, f"features: {own_origin['weights']}"))
 # %% [markdown]
 # ## A loss of your own
 #
-# A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining it in a
-# cell registers it. **Change this:** `gamma` or the formula. **See that:** its column in the table of faulty masks changes.
-# Notebook [4](04_train.ipynb) has the same class to train with: change it there too.
+# A loss is one class: a title and a colour for readers, settings as the constructor's arguments, and `call`. Defining
+# it in a cell registers it. **Change this:** `gamma` or the formula. **See that:** its column in the table of faulty
+# masks changes. Notebook [4](04_train.ipynb) has the same class to train with: change it there too.
 
 
 # %%
@@ -276,9 +279,9 @@ judged["Focal (your own)"] = {name: float(criterion(labelled["perfect"], drawn))
 # %% [markdown]
 # ## Another feature network
 #
-# Any network of `keras.applications` can replace VGG19, and so can a class of your own (`wmhlib/features.py`). In a configuration:
-# `siamese: {network: MobileNetV2, taps: [block_1_expand_relu]}`. The table shows the content loss of the missed lesions at each tap.
-# The networks have random weights here, so only the pattern matters.
+# Any network of `keras.applications` can replace VGG19, and so can a class of your own (`wmhlib/features.py`). In a
+# configuration: `siamese: {network: MobileNetV2, taps: [block_1_expand_relu]}`. The table shows the content loss of the
+# missed lesions at each tap. The networks have random weights here, so only the pattern matters.
 
 # %%
 choices = {"vgg19": ["block1_pool", "block3_conv2"], "MobileNetV2": ["Conv1_relu", "block_1_expand_relu"]}
@@ -292,8 +295,9 @@ pd.DataFrame(rows).set_index(["network", "tap"])
 # %% [markdown]
 # ## Soft labels break the Dice loss
 #
-# With targets of 0.1 and 0.9, background counts as a tenth of a lesion everywhere. For a small lesion fraction *f*, the mask that
-# marks **everything** then has a higher soft Dice than the perfect hard mask: 2 (0.1 + 0.8 f) / (1.1 + 0.8 f) against
+# With targets of 0.1 and 0.9, background counts as a tenth of a lesion everywhere. For a small lesion fraction *f*, the
+# mask that marks **everything** then has a higher soft Dice than the perfect hard mask: 2 (0.1 + 0.8 f) / (1.1 + 0.8 f)
+# against
 # 1.8 f / (0.1 + 1.8 f). The paper softens labels "for all models", which taken literally handicaps the losses it compares with.
 # Here overlap losses train on hard labels and the Siamese loss on soft ones (D-002).
 

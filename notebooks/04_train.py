@@ -4,9 +4,10 @@
 # **Question.** How does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
 #
 # All losses of a seed start from the same weights and see the same slices with the same augmentation. Only the loss and its
-# labels differ. A variant may also change other settings, listed at its entry below `losses`. The epoch with the highest validation Dice is kept, by the same rule for
-# every loss; without validation subjects it is the last epoch. An interrupted training resumes from its last whole epoch, and a
-# finished one is not repeated. At the end the network segments the scans it has never seen.
+# labels differ. A variant may also change other settings, listed at its entry below `losses`. The epoch with the
+# highest validation Dice is kept, by the same rule for every loss; without validation subjects it is the last epoch. An
+# interrupted training resumes from its last whole epoch, and a finished one is not repeated. At the end the network
+# segments the scans it has never seen.
 #
 # **Before.** Notebook [3](03_build_networks.ipynb). **Time.** Minutes with the demonstration's settings on two cores, a day with the
 # paper's; a minute or two with the paper's on a GPU.
@@ -57,9 +58,9 @@ pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_
 # %% [markdown]
 # ## The training step
 #
-# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the discriminator (the class
-# `Adversary`) takes a step before every `discriminator_every`-th one of the generator, which raises the content loss by changing
-# VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
+# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the discriminator
+# (the class `Adversary`) takes a step before every `discriminator_every`-th one of the generator, which raises the
+# content loss by changing VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
 # weights. Everything else is Keras.
 
 # %%
@@ -71,8 +72,9 @@ Code(inspect.getsource(training.run_epoch), language="python")
 # %% [markdown]
 # ## Train
 #
-# The curve grows with every epoch, and a larger dot marks the epoch that is kept. Below it you see the network learn: its mask of
-# the same slice after each of the latest epochs. It is a validation slice, or a training slice where the study has no validation.
+# The curve grows with every epoch, and a larger dot marks the epoch that is kept. Below it you see the network learn:
+# its mask of the same slice after each of the latest epochs. It is a validation slice, or a training slice where the
+# study has no validation.
 #
 # **Change this:** `row` to another row of `checked`, or the threshold 0.5 in `watch`. **See that:** the next training shows that
 # slice. (A finished training is not repeated; `seed = 2` among the parameters starts another one.)
@@ -120,8 +122,8 @@ print(suitability.about_range(span, recipe.intensity))
 # %% [markdown]
 # ## Predictions on validation slices
 #
-# The slices with the largest lesion area of three validation subjects (of training subjects, where there is no validation), the
-# reference on the left and the prediction on the right.
+# The slices with the largest lesion area of three validation subjects (of training subjects, where there is no
+# validation), the reference on the left and the prediction on the right.
 
 # %%
 generator = inference.load_generator(study.model(loss, seed) / "model.keras")
@@ -137,9 +139,9 @@ picture_row(pictures)
 # %% [markdown]
 # ## Segment the unseen scans
 #
-# Probabilities are resampled to each scan's own grid, and voxels of at least 0.5 are marked. Notebook 5 scores the masks. Lesions
-# detected and false positives at other thresholds are stored with the model, and so are those of the validation scans, which
-# choose each loss's own threshold.
+# Probabilities are resampled to each scan's own grid, and voxels of at least 0.5 are marked. Notebook 5 scores the
+# masks. Lesions detected and false positives at other thresholds are stored with the model, and so are those of the
+# validation scans, which choose each loss's own threshold.
 
 # %%
 scoring.segment_unseen(study, loss, seed, unseen, subjects[subjects.split == "validation"])
@@ -148,8 +150,8 @@ print(f"{len(unseen)} masks written")
 # %% [markdown]
 # ## A loss and an augmentation of your own
 #
-# Both are defined in a cell; no file of the package or configuration changes. `my_focal` is a loss, and `more_brightness` is the
-# study's loss with one more augmentation.
+# Both are defined in a cell; no file of the package or configuration changes. `my_focal` is a loss, and
+# `more_brightness` is the study's loss with one more augmentation.
 #
 # **Change this:** set `your_own = True` here or among the parameters, and run the cells below. **See that:** each network is trained
 # on this study's slices, segments its unseen scans, and is compared with the losses trained so far. Change the formula and

@@ -3,14 +3,15 @@
 #
 # **Question.** What happens when VGG19 is trained against the generator?
 #
-# The paper's second experiment (section 5, Table 2) unfreezes VGG19. The generator lowers the distance of the features, and the
-# discriminator raises it with a learning rate of 0.00001. In the paper it scores far worse, and possible reasons are named: too
-# many parameters for the data, vanishing gradients, the set-up of the game. Every training with a Siamese loss keeps a step log.
-# Here the log of the game is compared with that of the frozen network, on the same seeds and batches. It can show vanishing
-# gradients and what the discriminator does to the features; it cannot show whether more data would help.
+# The paper's second experiment (section 5, Table 2) unfreezes VGG19. The generator lowers the distance of the features,
+# and the discriminator raises it with a learning rate of 0.00001. In the paper it scores far worse, and possible
+# reasons are named: too many parameters for the data, vanishing gradients, the set-up of the game. Every training with
+# a Siamese loss keeps a step log. Here the log of the game is compared with that of the frozen network, on the same
+# seeds and batches. It can show vanishing gradients and what the discriminator does to the features; it cannot show
+# whether more data would help.
 #
-# With half to three quarters of the paper's schedule the game fails here too (D-035). After the demonstration's 390 steps it has
-# only begun to inflate VGG19's features (D-030).
+# With half to three quarters of the paper's schedule the game fails here too (D-035). After the demonstration's 390
+# steps it has only begun to inflate VGG19's features (D-030).
 #
 # **Before.** Notebook [5](05_evaluate.ipynb) of a study with `siamese` and `siamese_minmax`. **Time.** Less than a minute on two cores.
 
@@ -59,9 +60,9 @@ published.readable(tables["table2"])
 # %% [markdown]
 # ## The two players in code
 #
-# Both minimise. The discriminator (the class `Adversary`) minimises the negative content loss, and its weights are the filters of
-# VGG19; no gradient reaches the generator. In `run_epoch` it takes a step before every `discriminator_every`-th step of the
-# generator (5 in the demonstration, 1 in the paper's protocol), on the same batch.
+# Both minimise. The discriminator (the class `Adversary`) minimises the negative content loss, and its weights are the
+# filters of VGG19; no gradient reaches the generator. In `run_epoch` it takes a step before every
+# `discriminator_every`-th step of the generator (5 in the demonstration, 1 in the paper's protocol), on the same batch.
 
 # %%
 for part in (minmax.Adversary.compute_loss, training.run_epoch):
@@ -70,9 +71,9 @@ for part in (minmax.Adversary.compute_loss, training.run_epoch):
 # %% [markdown]
 # ## A few moves of the game
 #
-# An untrained generator and its discriminator take turns on one batch of this study's training slices, and the content loss is
-# measured after every move. The discriminator's learning rate is 100 times the paper's, so that six rounds show an effect. Nothing
-# is saved.
+# An untrained generator and its discriminator take turns on one batch of this study's training slices, and the content
+# loss is measured after every move. The discriminator's learning rate is 100 times the paper's, so that six rounds show
+# an effect. Nothing is saved.
 #
 # **Change this:** the discriminator's learning rate, `0.001`, to the paper's `0.00001` or to `0.01`, or the number of rounds.
 # **See that:** whose moves decide what becomes of the content loss.
@@ -116,9 +117,10 @@ Markdown(summaries.moves(moves))
 # %% [markdown]
 # ## The trainings, step by step
 #
-# Each line is one training of the first seed. The generator's gradient is that of every step; where the discriminator does not
-# move, its last gradient is shown. Everything else is measured on one batch that never changes. *Strength* is the root mean
-# square of the last tap's features of the image times its reference: it shows what became of VGG19 itself, whatever the generator does.
+# Each line is one training of the first seed. The generator's gradient is that of every step; where the discriminator
+# does not move, its last gradient is shown. Everything else is measured on one batch that never changes. *Strength* is
+# the root mean square of the last tap's features of the image times its reference: it shows what became of VGG19
+# itself, whatever the generator does.
 
 # %%
 reference_pct = next(iter(logs.values())).reference_density_pct.iloc[0]
@@ -127,9 +129,9 @@ training_figures.step_logs({loss: game.relative_steps(logs[loss, seed]) for loss
 # %% [markdown]
 # ## Beginning and end
 #
-# Strength, content loss and gradient are the end of a training over its start. With the features' strength $s$, the *content loss without strength* is
-# $(L_{end} / L_{start}) / (s_{end} / s_{start})^2$: it does not change where the discriminator only scales its features. The gradient
-# compares the last tenth of the steps with the first.
+# Strength, content loss and gradient are the end of a training over its start. With the features' strength $s$, the
+# *content loss without strength* is $(L_{end} / L_{start}) / (s_{end} / s_{start})^2$: it does not change where the
+# discriminator only scales its features. The gradient compares the last tenth of the steps with the first.
 
 # %%
 games = pd.DataFrame({"loss": loss, "seed": seed} | game.game(rows) for (loss, seed), rows in logs.items())

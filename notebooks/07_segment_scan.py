@@ -104,7 +104,8 @@ for name, picture in pictures.doubtful_first(table, most=200):
 # those of earlier results in the folder; `lesions.csv` has one row per lesion: volume, centre in mm, mean and highest
 # probability, distance from the ventricles. A lesion is *periventricular* if at least half of it is within 10 mm of the
 # ventricles (all four), otherwise *deep*; with a confluent lesion this line is arbitrary. The volume inside the skull, by
-# which lesion volumes are often divided, is that of the brain in a skull-stripped scan. Mask (0 or 1) and probability map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
+# which lesion volumes are often divided, is that of the brain in a skull-stripped scan. Mask (0 or 1) and probability
+# map (0 to 1) are on the scan's own grid, so any viewer can overlay them.
 #
 # **An empty mask is not a healthy brain.** The verdict says whether an empty mask may be due to an unsuitable scan. It
 # raises a doubt where tissue is unusually dark or bright for the network, where the mirrored scan has another mask

@@ -24,9 +24,9 @@ from PIL import Image
 from test_bids import errors as bids_errors
 
 from wmhlib import inference
-from wmhlib.apply import pictures, segment, structures, suitability
+from wmhlib.apply import pictures, results, segment, structures, suitability
 from wmhlib.apply.find import find_scans
-from wmhlib.apply.lesions import lesions_of
+from wmhlib.apply.lesions import lesions_of, volumes_by_region
 from wmhlib.apply.results import COLUMNS, LONGEST, RESULTS, safe_names
 from wmhlib.generator import dense_unet
 from wmhlib.inference import BUNDLED
@@ -47,7 +47,7 @@ def small_heads(monkeypatch, request):
     """The scans made here are far smaller than a head."""
     if "of_a_head" not in request.node.name:
         monkeypatch.setattr(plausible, "doubts", lambda flair: [])
-        monkeypatch.setattr(segment, "skull_doubt", lambda structures: "")
+        monkeypatch.setattr(segment, "structure_doubts", lambda structures: [])
 
 
 @pytest.fixture(scope="module")
@@ -912,7 +912,8 @@ def test_the_network_that_comes_with_the_project_is_small_and_says_what_it_is():
     assert names == {"model.keras", *(f"{structure}.keras" for structure in STRUCTURES)}
     assert path == BUNDLED and path.stat().st_size < 5e6 and 0 < trained_on["threshold"] < 1
     card = path.with_name("README.md").read_text(encoding="utf-8")
-    assert sha256(path) in card and f"{network.count_params():,} weights" in card
+    assert all(sha256(path.with_name(name)) in card for name in names), "the card is of these networks"
+    assert f"{network.count_params():,} weights" in card
     assert inference.load_generator().name == network.name, "the same without a path"
 
 
@@ -934,27 +935,86 @@ def test_nothing_is_marked_outside_a_mask():
 
 @pytest.mark.parametrize("centre", ["Alder", "Birch"])  # with skull, and stripped
 def test_the_inside_of_the_skull_and_the_ventricles_are_found(centre):
-    found = {}
-    for structure in STRUCTURES:
-        flair, mask = phantom.subject(3, centre, 0, 0.5, structure=structure)
-        found = found or structures.structures_of(flair)
-        true = np.asarray(mask.dataobj) > 0
-        mine = getattr(found, structure)
-        assert (
-            2 * (mine & true).sum() / (mine.sum() + true.sum()) > {"intracranial": 0.93, "ventricles": 0.7}[structure]
-        )
-    assert structures.skull_doubt(found) == "" and not (found.ventricles & ~found.intracranial).any()
+    images = phantom.simulated(3, centre, 0, 0.5, None, structures=True)
+    found = structures.structures_of(images["FLAIR"])
+    for structure, least in (("intracranial", 0.93), ("ventricles", 0.7)):
+        true, mine = np.asarray(images[structure].dataobj) > 0, getattr(found, structure)
+        assert 2 * (mine & true).sum() / (mine.sum() + true.sum()) > least
+    assert structures.structure_doubts(found) == [] and not (found.ventricles & ~found.intracranial).any()
+    other = inference.prepared(dense_unet(32, 4, 1, 1, preparation="whole"), images["FLAIR"])
+    again = structures.structures_of(other)
+    assert np.array_equal(again.ventricles, found.ventricles), "whatever network the scan was prepared for"
 
 
 def test_a_scan_without_a_skull_is_doubted_and_nothing_is_left_out():
     found = structures.structures_of(stored())
-    assert found.intracranial.all() and found.intracranial_ml < structures.EXPECTED_ML[0]
-    assert says(structures.skull_doubt(found), "Only", "500", "2200")
-    vast = found._replace(intracranial_ml=3000.0)
-    assert says(structures.skull_doubt(vast), "3000 ml")
-    blobs = np.zeros((3, 9, 9), bool)
-    blobs[:, 2:7, 2:7], blobs[:, 4, 4], blobs[0, 0, 0] = True, False, True
-    assert structures.largest(blobs).sum() == 75 and not structures.largest(blobs)[0, 0, 0]
+    assert found.intracranial.all() and not found.ventricles.any()
+    assert found.intracranial_ml < structures.EXPECTED_ML[0]
+    doubts = structures.structure_doubts(found)
+    assert says(doubts, "expected 500 to 2200", "outside it") and says(doubts, "ventricles were not found")
+    vast = found._replace(intracranial_ml=3000.0, ventricles=found.intracranial)
+    assert structures.structure_doubts(vast) == ["3000 ml were found inside the skull, expected 500 to 2200"]
+    blobs = np.zeros((7, 9, 9), bool)
+    blobs[:, 2:7, 2:7], blobs[:, 4, 4], blobs[0, 0, 0], blobs[4] = True, False, True, False
+    parts = structures.large_parts(blobs)
+    assert not parts[0, 0, 0] and not parts[4].any(), "a speck is left out"
+    assert parts.sum() == 6 * 25, "holes are filled, and both sides of a blank slice are kept"
+
+
+def test_structures_reach_the_mask_the_row_and_the_warnings_of_a_head(bright, tmp_path, monkeypatch):
+    nibabel.save(spiked(1), tmp_path / "a.nii")
+    shape = nibabel.load(tmp_path / "a.nii").shape
+    inside, ventricles = np.zeros(shape, bool), np.zeros(shape, bool)
+    inside[: shape[0] // 2], ventricles[:2] = True, True
+    for name, where, known in (("with", ventricles, True), ("without", ventricles & False, False)):
+        found = structures.Structures(inside, where, 1234.5, 30.0)
+        monkeypatch.setattr(segment, "structures_of", lambda seen, found=found: found)
+        row = segment.segment_scans(bright, [tmp_path / "a.nii"], tmp_path / name, {}).iloc[0]
+        mask = np.asarray(nibabel.load(row["mask"]).dataobj) > 0
+        assert mask.any() and not (mask & ~inside).any()
+        assert (row.intracranial_ml, row.ventricles_ml) == (1234.5, 30)
+        lesions = pd.read_csv(tmp_path / name / "lesions.csv")
+        assert lesions.ventricle_mm.notna().all() == lesions.region.notna().all() == known
+        if known:
+            assert row.periventricular_ml + row.deep_ml == pytest.approx(row.volume_ml)
+        else:
+            assert np.isnan(row.periventricular_ml) and np.isnan(row.deep_ml)
+        assert row.structures_sha256 == structures.structures_sha256()
+
+
+def test_tables_of_the_first_version_stay_and_get_empty_columns(bright, tmp_path):
+    for name in ("a", "b"):
+        nibabel.save(spiked(1), tmp_path / f"{name}.nii")
+    segment.segment_scans(bright, [tmp_path / "a.nii"], tmp_path / "out", {})
+    for table in (tmp_path / "out").glob("*.csv"):
+        old = pd.read_csv(table)
+        old.drop(columns=[column for column in results.LATER if column in old]).to_csv(table, index=False)
+    segment.segment_scans(bright, [tmp_path / "b.nii"], tmp_path / "out", {})
+    rows = pd.read_csv(tmp_path / "out" / "volumes.csv").set_index("scan")
+    assert np.isnan(rows.intracranial_ml[str(tmp_path / "a.nii")]) and rows.intracranial_ml[str(tmp_path / "b.nii")] > 0
+    assert pd.read_csv(tmp_path / "out" / "lesions.csv").scan.nunique() == 2
+
+
+def test_doubts_about_structures_of_a_head_are_among_the_warnings(bright, tmp_path):
+    nibabel.save(spiked(1), tmp_path / "a.nii")
+    row = segment.segment_scans(bright, [tmp_path / "a.nii"], tmp_path / "out", {}).iloc[0]
+    assert (
+        "inside the skull" in row.warnings and "ventricles were not found" in row.warnings and "doubtful" in row.verdict
+    )
+
+
+def test_a_lesion_is_periventricular_if_half_of_it_is_near():
+    likely, ventricles = np.zeros((2, 40, 3, 3), np.float32)
+    ventricles[0, 1, 1] = 1
+    likely[9:13, 1, 1] = 1  # 9 to 12 mm: two of four within 10 mm
+    likely[10:13, 1, 1] = 1
+    image = nibabel.Nifti1Image(likely, np.eye(4))
+    assert lesions_of(image, 0.5, ventricles=ventricles > 0)[1].region.tolist() == ["periventricular"]
+    likely[13, 1, 1] = 1  # two of five
+    image = nibabel.Nifti1Image(likely, np.eye(4))
+    table = lesions_of(image, 0.5, ventricles=ventricles > 0)[1]
+    assert table.region.tolist() == ["deep"] and table.ventricle_mm.tolist() == [9]
+    assert volumes_by_region(table) == pytest.approx({"periventricular_ml": 0, "deep_ml": 0.005})
 
 
 def test_slices_without_brightness_are_not_marked():

@@ -1,23 +1,48 @@
 """The benchmarks run, and their results are correct."""
 
+import math
 import os
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import keras
 import pytest
 
 from wmhlib import features
-from wmhlib.generator import dense_unet
+from wmhlib.generator import build, dense_unet
 from wmhlib.running.files import ROOT
+from wmhlib.study import open_study
 
 SCRIPT = ROOT / "benchmarks" / "train_step.py"
 
 
 @pytest.fixture(scope="module")
 def counting() -> dict:
-    return runpy.run_path(str(SCRIPT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        return runpy.run_path(str(SCRIPT))
+
+
+def test_without_pytorch_the_comparison_ends_in_one_sentence(counting):
+    if find_spec("torch"):
+        pytest.skip("torch is installed")
+    generator = open_study(ROOT / "config" / "demo.yaml").config.generator
+    with pytest.raises(SystemExit, match="--python whose environment has torch"):
+        counting["InTorch"](sys.executable, generator, 32, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")
+@pytest.mark.parametrize("network", ["dense_unet", "plain_unet"])
+def test_the_network_in_pytorch_is_the_same(counting, network):
+    settings = open_study(ROOT / "config" / "demo.yaml").config.generator.model_copy(update={"network": network})
+    torch = counting["InTorch"](sys.executable, settings, 32, 2)
+    ours = build(32, network, filters=settings.filters, depth=settings.depth, convolutions=settings.convolutions)
+    assert torch.weights == sum(math.prod(weight.shape) for weight in ours.trainable_weights)
+    torch.step()
+    torch.close()
 
 
 def test_operations_by_hand(counting):

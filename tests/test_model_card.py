@@ -5,8 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wmhlib.apply import model_card
+from wmhlib.apply import model_card, structures, train_structures
 from wmhlib.apply.model_card import CUTS
+from wmhlib.cohort import read_folder
+from wmhlib.intake import phantom
+from wmhlib.intake.anatomy import STRUCTURES
+from wmhlib.running.files import ROOT
+from wmhlib.study import open_study
 
 
 def test_dice_at_every_threshold_by_hand():
@@ -67,3 +72,56 @@ def test_the_card_has_a_row_per_centre_and_the_mean_of_the_centres():
     assert table["false positives per scan"].tolist() == ["3.0", "0.0", "1.5"]
     assert table.filter(like="below").iloc[:, 0].tolist() == ["1 of 3", "2 of 3", "3 of 6"]
     assert table["larger lesions detected"].tolist() == ["6 of 8", "3 of 4", "9 of 12"]
+
+
+def test_structures_are_summarised_over_heads():
+    heads = pd.DataFrame({"intracranial_dice": [0.9, 1.0], "intracranial_true_ml": [1000, 2000.0]})
+    heads = heads.assign(intracranial_found_ml=[900, 2200.0], ventricles_dice=[0.5, 0.7])
+    heads = heads.assign(ventricles_true_ml=[10, 40.0], ventricles_found_ml=[12, 30.0])
+    inside, ventricles = model_card.by_structure(heads)
+    assert (inside["dice"], inside["lowest"], inside["off"]) == pytest.approx((0.95, 0.9, 10))
+    assert (ventricles["small"], ventricles["large"]) == pytest.approx((120, 75))
+
+
+def test_a_head_whose_structures_are_found_as_they_are_has_a_dice_of_one(tmp_path, monkeypatch):
+    phantom.write_cohort(tmp_path, {"Alder": 1}, 5, 0.3, structures=True)
+    [head] = read_folder(tmp_path).itertuples()
+    true = {
+        name: np.asarray(nibabel.load(train_structures.mask_of_structure(head.reference, name)).dataobj) > 0
+        for name in STRUCTURES
+    }
+    found = structures.Structures(**true, intracranial_ml=1400, ventricles_ml=30)
+    monkeypatch.setattr(structures, "structures_of", lambda flair: found)
+    row = train_structures.measure_head(head)
+    assert row["intracranial_dice"] == row["ventricles_dice"] == 1
+    assert row["ventricles_true_ml"] == pytest.approx(row["ventricles_found_ml"]) and row["ventricles_true_ml"] > 1
+    assert row["periventricular"] == row["periventricular_again"] > 0 and row["deep"] == row["deep_again"] > 0
+    nothing = found._replace(ventricles=np.zeros_like(found.ventricles))
+    monkeypatch.setattr(structures, "structures_of", lambda flair: nothing)
+    row = train_structures.measure_head(head)
+    assert row["ventricles_dice"] == row["deep_again"] == 0, "lesions without a region"
+
+
+@pytest.mark.slow
+def test_the_networks_of_the_structures_are_trained_without_notebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr("wmhlib.study.ROOT", tmp_path)
+    monkeypatch.setattr(structures, "BUNDLED", tmp_path / "model.keras")
+    monkeypatch.setattr(train_structures, "BUNDLED", tmp_path / "model.keras")
+    structures.network_of.cache_clear()
+    study = open_study(ROOT / "config" / "structures.yaml").changed(
+        data={
+            "root": str(tmp_path / "heads"),
+            "phantom": {"scale": 0.2, "subjects": {"random": 3}, "label_maps": None},
+        },
+        split={"holdout": 1},
+        preprocessing={"size_px": 32},
+        generator={"filters": 2, "depth": 2},
+        training={"epochs": 1, "steps_per_epoch": 2},
+    )
+    table = train_structures.make(study)
+    assert len(table) == 1 and table.equals(pd.read_csv(tmp_path / "structures.csv", dtype={"subject": str}))
+    networks = [structures.network_of(name) for name in STRUCTURES]
+    assert {network.input_shape for network in networks} == {(None, 32, 32, 3)}
+    weights = [network.get_weights()[-1] for network in networks]
+    assert not np.array_equal(*weights), "trained towards different masks"
+    structures.network_of.cache_clear()

@@ -15,9 +15,11 @@ from bs4 import BeautifulSoup
 from conftest import open_browser
 from nbformat import v4
 
+from wmhlib.report import site
 from wmhlib.report.pages import clean, export_page, markdown, plain, write_index
 from wmhlib.report.pictures import png_uri
 from wmhlib.running.files import ROOT
+from wmhlib.study import open_study
 
 HOSTILE = "<script>alert(1)</script>"
 PAGES = [("index.html", "Overview"), ("04_train.html", "Train"), ("05_evaluate.html", f"Evaluate {HOSTILE}")]
@@ -312,3 +314,14 @@ def test_a_report_is_written_without_a_training_backend():
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_all_trainings_share_one_card(seeds):
+    study = open_study(ROOT / "config" / "demo.yaml").changed(seeds=seeds, losses={"siamese_minmax": None})
+    entries = {heading: links for heading, links, _ in site.cards(study)}
+    assert list(entries)[3] == "Training" and len(entries) == 5, "no page of the min-max game"
+    assert len(entries["Training"]) == len(study.trainings)
+    assert entries["Training"][0] == ("04_train-dice-seed-1.html", "Dice" if len(seeds) == 1 else "Dice, seed 1")
+    files = [file for links in entries.values() for file, _ in links]
+    assert files == [f"{name}.html" for name, *_ in site.page_list(study)]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import SHARED, full_disk, naming
 
-from wmhlib.cohort import assign_splits, read_challenge
+from wmhlib.cohort import assign_splits, read_challenge, read_folder
 from wmhlib.evaluation.appearance import lesion_contrast
 from wmhlib.evaluation.threshold import tune_threshold
 from wmhlib.intake import anatomy, phantom
+from wmhlib.intake.anatomy import STRUCTURES
 
 NAMES = [centre.name for centre in phantom.CENTRES]
 
@@ -270,3 +271,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_subject(tmp_path):
     assert not list((tmp_path / "cohort").rglob("*.nii.gz"))
     phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 1, scale=0.25)
     assert len(read_challenge(tmp_path / "cohort")) == 1
+
+
+def test_structures_are_written_beside_the_lesions(tmp_path):
+    phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 5, 0.2, structures=True)
+    [folder] = (tmp_path / "cohort" / "training" / "Alder").iterdir()
+    masks = {name: nibabel.load(folder / f"{name}.nii.gz") for name in ("wmh", *STRUCTURES)}
+    values = {name: np.asarray(mask.dataobj) > 0 for name, mask in masks.items()}
+    assert all(np.array_equal(mask.affine, masks["wmh"].affine) for mask in masks.values())
+    assert values["intracranial"].sum() > 10 * values["ventricles"].sum() > 0
+    assert not (values["ventricles"] & ~values["intracranial"]).any()
+    assert np.array_equal(masks["wmh"].dataobj, phantom.subject(5, "Alder", 0, 0.2)[1].dataobj), "nothing else changes"
+    [row] = read_folder(tmp_path / "cohort").itertuples()
+    assert str(row.reference).endswith("wmh.nii.gz")
+    with pytest.raises(ValueError, match="structures"):
+        phantom.write_cohort(tmp_path / "cohort", {"Alder": 1}, 5, 0.2)

@@ -43,8 +43,8 @@ def test_the_list_has_the_question_and_answer_of_every_page(tmp_path):
 def test_studies_that_leave_out_a_centre_each_are_one_table(monkeypatch):
     kinds = {"dice": "dice", "siamese": "siamese"}
     studies = [
-        SimpleNamespace(name=name, kinds=kinds, config=SimpleNamespace(seeds=[1]), part=part)
-        for name, part in (("a", scores(dice=[0.2, 0.4], siamese=[0.3, 0.5])), ("b", scores(dice=[0.9], siamese=[0.8])))
+        SimpleNamespace(name=name, kinds=kinds, config=SimpleNamespace(seeds=[1]), part=part, raw={}, recipes={})
+        for name, part in (("a", scores(dice=[0.2, 0.4], siamese=[0.3, 0.5])), ("b", scores(dice=[0.9], siamese=[0.6])))
     ]
     studies[1].part = studies[1].part.assign(subject="other", centre="D")
     monkeypatch.setattr(scoring, "SCORED", ("per_subject",))
@@ -52,9 +52,19 @@ def test_studies_that_leave_out_a_centre_each_are_one_table(monkeypatch):
     monkeypatch.setattr(scoring, "load_tables", lambda study: {"per_subject": study.part})
     tables = results.joined(studies)
     assert tables["summary"].set_index("loss").dice_mean["dice"] == pytest.approx(0.5)
-    assert results.by_centre(tables["centres"], "external")["mean of the centres"].tolist() == [0.6, 0.6]
+    assert results.by_centre(tables["centres"], "external").set_index("loss")["mean of the centres"].to_dict() == {
+        "Dice": 0.6,
+        "Siamese": 0.5,
+    }
     with pytest.raises(ValueError, match=naming("same unseen scan", "a, a")):
         results.joined([studies[0], studies[0]])
+    studies[1].raw = {"study": "b", "data": {}, "seeds": [1], "preprocessing": {"size_px": 96}}
+    with pytest.raises(ValueError, match=naming("b", "training settings")):
+        results.joined(studies)
+    studies[1].raw, whole = {"study": "b"}, studies[1].part
+    studies[1].part = whole[whole.loss == "dice"]
+    with pytest.raises(ValueError, match=naming("b", "under every loss")):
+        results.joined(studies)
     studies[1].kinds = {"dice": "dice"}
     with pytest.raises(ValueError, match=naming("b", "other losses")):
         results.joined(studies)

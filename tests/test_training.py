@@ -21,6 +21,7 @@ from keras import ops
 
 from wmhlib import features, inference, learner, losses, training
 from wmhlib.cohort import load_cohort
+from wmhlib.evaluation import records, scoring
 from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.generator import dense_unet
 from wmhlib.intake.scans import BrightnessWarning
@@ -139,23 +140,41 @@ def test_every_loss_of_a_seed_starts_from_the_same_weights_and_leaves_vgg19_alon
 
 
 @pytest.mark.slow
-def test_a_training_can_start_from_a_trained_network(trained, tmp_path):
+def test_a_training_can_start_from_a_trained_network(trained, tmp_path, monkeypatch):
     file = trained.model("dice", 1) / "model.keras"
     tuned = trained.changed(losses={"tuned": {"loss": "dice", "labels": "soft", "training": {"start": str(file)}}})
     start = training.make_generator(tuned.recipe("tuned"), 32, seed=3)
     assert all(map(np.array_equal, start.get_weights(), inference.load_generator(file).get_weights()))
     training.train(tuned, "tuned", 1)
     started = json.loads((tuned.model("tuned", 1) / "started.json").read_text())
-    assert started["follows_from"]["start"] == sha256(file)
-    assert training.train(tuned, "tuned", 1).equals(training.train(tuned, "tuned", 1)), "not trained again"
+    assert started["follows_from"]["training"]["start"] == sha256(file)
     before = stamp(tuned, "tuned")
+    moved = tmp_path / "moved.keras"
+    shutil.copyfile(file, moved)
+    training.train(tuned.changed(losses={"tuned": {"training": {"start": str(moved)}}}), "tuned", 1)
+    assert stamp(tuned, "tuned") == before, "the same network under another name: not trained again"
     training.train(trained, "dice", 2)
     shutil.copyfile(trained.model("dice", 2) / "model.keras", file)
     training.train(tuned, "tuned", 1)
     assert stamp(tuned, "tuned") > before, "the network that it starts from has changed"
-    file.with_name("training.json").write_text(json.dumps({"subjects_seen": ["a stranger"]}))
+    before = stamp(tuned, "tuned")
+    broken = tuned.changed(losses={"tuned": {"training": {"start": str(tmp_path / "broken.keras")}}})
+    (tmp_path / "broken.keras").write_bytes(file.read_bytes()[:999])
+    own = tuned.changed(losses={"tuned": {"training": {"start": str(tuned.model("tuned", 1) / "model.keras")}}})
+    for refused, words in ((broken, "cannot be loaded"), (own, "own result")):
+        with pytest.raises(ValueError, match=naming("training.start", words)):
+            training.train(refused, "tuned", 1)
+        assert stamp(tuned, "tuned") == before, "the finished training is whole"
+    file.with_name("training.json").write_text(json.dumps({"subjects_seen": ["a stranger", "10"]}))
     training.train(tuned, "tuned", 2)
-    assert "a stranger" in json.loads((tuned.model("tuned", 2) / "training.json").read_text())["subjects_seen"]
+    assert records.seen_by_start(tuned, "tuned", 2) == (["10", "a stranger"], str(file))
+    unseen = pd.DataFrame({"subject": ["10"], "flair": [""]})
+    monkeypatch.setattr(records, "subjects_seen", lambda *_: [])
+    with pytest.raises(ValueError, match=naming(file, "10", "training.start")):
+        scoring.segment_unseen(tuned, "tuned", 2, unseen)
+    file.with_name("training.json").write_text(json.dumps({"subjects_seen": "abc"}))
+    with pytest.raises(ValueError, match=naming("training.json", "subjects_seen")):
+        training.train(tuned, "tuned", 3)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +182,7 @@ def test_a_training_can_start_from_a_trained_network(trained, tmp_path):
     [
         ({"training": {"start": "nowhere.keras"}}, ("nowhere.keras", "training.start")),
         ({"training": {"start": "bundled"}}, ("training.start", "weights", "set generator")),
+        ({"training": {"start": "wmhlib"}}, ("training.start", "wmhlib", "not a .keras file")),
         ({"training": {"start": "bundled"}, "generator": BUNDLED_GENERATOR}, ("head_tissue", "whole", "preprocessing")),
     ],
 )

@@ -17,8 +17,9 @@ The core follows the paper (Mac, Moody and Khademi, MIDL 2020). In reading order
     inference   from a scan to a mask on the scan's own grid
     metrics     the metrics of the WMH Challenge (3.2.3)
 
-`settings` has every setting of a configuration, `augmentations` what changes a slice in training. The packages are not needed to understand the paper: `intake` (reading and downloading scans and weights, synthetic
-scans), `evaluation` (tables from masks, with intervals), `report` (figures, viewers, pages), `apply` (notebook 07) and
+`settings` has every setting of a configuration, `augmentations` what changes a slice in training. The packages are not
+needed to understand the paper: `intake` (reading and downloading scans and weights, synthetic scans), `evaluation`
+(tables from masks, with intervals), `report` (figures, viewers, pages), `apply` (notebook 07, the bundled networks) and
 `running` (files, locks, configurations, parameters, checkpoints, provenance, commands). README.md lists the modules.
 """
 

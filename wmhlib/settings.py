@@ -15,7 +15,6 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS, amount
 from wmhlib.generator import GENERATORS
-from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.scans import INTENSITIES
 from wmhlib.intake.sources import SOURCES
 from wmhlib.losses import LOSSES
@@ -45,7 +44,7 @@ class Phantom(Settings):
     subjects: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     label_maps: Text | None = None  # a folder of label maps of heads, such as head-label-maps; None: only the template
-    structure: Literal[("wmh", *STRUCTURES)] = "wmh"  # type: ignore[valid-type]  # what the references mark
+    structures: bool = False  # also write masks of the structures in wmhlib/intake/anatomy.py
 
 
 class Data(Settings):

@@ -28,7 +28,7 @@ from wmhlib.learner import COMPILED, BatchNormMeasurement, Learner, PooledDice, 
 from wmhlib.losses import LOSSES, Loss
 from wmhlib.minmax import Players, make_players
 from wmhlib.running.checkpoints import Checkpoints
-from wmhlib.running.files import alone, find, read_json, sha256, write_json
+from wmhlib.running.files import alone, find, read_json, write_json
 from wmhlib.running.keys import follows_from
 from wmhlib.running.provenance import provenance
 from wmhlib.settings import Recipe, Training
@@ -82,14 +82,16 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
     network = make_features(study, recipe)
     checkpoints = Checkpoints(study.model(loss, seed))
     devices = [str(device) for device in keras.distribution.list_devices()]
-    start = start_file(settings)
+    start, before = start_file(settings), seen_before(settings)
+    if start and start.resolve().is_relative_to(checkpoints.folder.resolve()):
+        raise ValueError(f"training.start: {start} is the training's own result: copy it to another folder first.")
+    keras.utils.set_random_seed(seed)
+    learner = make_learner(recipe, study.config.preprocessing.size_px, seed, network)  # refuses an unsuitable start
     made_with = checkpoints.begin(
-        follows_from(study, recipe, network, seed, policy) | ({"start": sha256(start)} if start else {}),
+        follows_from(study, recipe, network, seed, policy, start),
         {"devices": devices, "precision": policy, **provenance()},
         logs_steps=issubclass(LOSSES[recipe.loss], SiameseContentLoss),
     )
-    keras.utils.set_random_seed(seed)
-    learner = make_learner(recipe, study.config.preprocessing.size_px, seed, network)
     if checkpoints.epochs < settings.epochs:
         with make_data(recipe, *slices[:2], rows, validation_rows, seed) as data:
             fit(
@@ -103,8 +105,8 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
         print(f"{loss}, seed {seed}: already trained with the same settings, slices, features and code.")
         if watch:
             watch(pd.DataFrame(checkpoints.history), None)
-    seen = {*slices[2].subject[np.union1d(rows, validation_rows)], *seen_before(settings)}
-    made_with |= {"subjects_seen": sorted(seen)}
+    seen = sorted(set(slices[2].subject[np.union1d(rows, validation_rows)]))
+    made_with |= {"subjects_seen": seen, "seen_by_start": before} | ({"start": str(start)} if start else {})
     return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with)
 
 
@@ -201,10 +203,10 @@ def run_epoch(players: Players, batches: ReadAhead, steps: range) -> dict:
 
 
 def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | None) -> Learner:
-    """The untrained generator of a recipe with its loss, compiled.
+    """The generator of a recipe before training, with its loss, compiled.
 
-    All losses of a seed start from the same weights (random, or those of `training.start`), except for the bias of the last layer, which starts at the
-    background's label value (D-004). The learning rate decays to zero along a half cosine (D-016).
+    All losses of a seed start from the same weights. If these are random, the bias of the last layer differs: it starts at
+    the background's label value (D-004). The learning rate decays to zero along a half cosine (D-016).
     """
     settings = recipe.training
     generator = make_generator(recipe, size, seed)
@@ -215,7 +217,7 @@ def make_learner(recipe: Recipe, size: int, seed: int, network: keras.Model | No
 
 
 def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
-    """The untrained generator of a recipe, or with `training.start` the generator with the weights of that file.
+    """The generator of a recipe before training: with random weights, or with those of the file `training.start`.
 
     Raises
     ------
@@ -226,12 +228,12 @@ def make_generator(recipe: Recipe, size: int, seed: int) -> keras.Model:
     """
     generator = build(size, **recipe.generator.model_dump(), seed=seed, preparation=recipe.preparation.name)
     if path := start_file(recipe.training):
-        earlier = load_generator(path)
+        earlier = _load_start(path)
         shapes = [[weight.shape for weight in model.weights] for model in (earlier, generator)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"training.start: the network in {path} has {earlier.count_params():,} weights, but the generator of this "
-                f"study has {generator.count_params():,}: set generator to the network, filters and depth of {path}."
+                f"training.start: the network in {path} has other layers ({len(shapes[0])} arrays of weights) than the "
+                f"generator of this study ({len(shapes[1])}): set generator to its network, filters, depth and convolutions."
             )
         if earlier.inputs[0].name != generator.inputs[0].name:
             raise ValueError(
@@ -249,10 +251,34 @@ def start_file(settings: Training) -> Path | None:
     return find(settings.start, "network for training.start") if settings.start else None
 
 
+def _load_start(path: Path) -> keras.Model:
+    if path.suffix != ".keras" or not path.is_file():
+        raise ValueError(f"training.start: {path} is not a .keras file: give a model.keras of notebook 04_train.")
+    try:
+        model = load_generator(path)
+        assert model.built
+        return model
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(
+            f"training.start: {path} cannot be loaded as a Keras model in safe mode ({type(error).__name__}): give a "
+            "model.keras of notebook 04_train."
+        ) from None
+
+
 def seen_before(settings: Training) -> list[str]:
-    """The subjects on which the network of `training.start` was trained, if its `training.json` is beside it."""
+    """The subjects on which the network of `training.start` was trained, if the `training.json` beside it lists them.
+
+    For the bundled network it lists none: it was trained on synthetic heads alone (D-060). ValueError if the file has
+    another kind of list.
+    """
     path = start_file(settings)
-    return read_json(path.with_name("training.json")).get("subjects_seen", []) if path else []
+    record = read_json(path.with_name("training.json")) if path else {}
+    names = [name for key in ("subjects_seen", "seen_by_start") for name in record.get(key) or []]
+    if not all(isinstance(name, str) and len(name) for name in names) or isinstance(record.get("subjects_seen"), str):
+        raise ValueError(
+            f"{path.with_name('training.json')} has no list of names as subjects_seen: correct or remove it."
+        )
+    return sorted(set(names))
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:

@@ -18,7 +18,8 @@ def find_scans(scans: PathLike, notes: Notes | None = None) -> list[Path]:
     earlier results (`wmhlib.intake.folders.may_be_scan`). If files in a folder have FLAIR in their name or are in a folder
     `FLAIR`, only these are used; otherwise all except those named like another contrast, such as T1. Links to folders are
     followed, and no folder is searched twice. Paths are relative to the working directory or, if not found there, to the
-    project. A path that does not exist is kept if others exist, so that it is reported later. `notes` receives the images that were left out, with the reason.
+    project. A path that does not exist is kept if others exist, so that it is reported later. `notes` receives the
+    images that were left out, with the reason.
 
     Raises
     ------

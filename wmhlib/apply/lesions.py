@@ -68,5 +68,14 @@ def near_ventricles(
     places = [nibabel.affines.apply_affine(affine, np.argwhere(part)) for part in (ventricles, mask)]
     away_mm = np.zeros(labels.shape)
     away_mm[mask] = KDTree(places[0]).query(places[1])[0]
-    near = ndimage.mean(away_mm <= NEAR_MM, labels, kept) >= 0.5
+    near = ndimage.mean(away_mm <= NEAR_MM + 1e-6, labels, kept) >= 0.5  # whatever the rounding
     return [ndimage.minimum(away_mm, labels, kept), np.where(near, "periventricular", "deep")]
+
+
+def volumes_by_region(table: pd.DataFrame) -> dict[str, float]:
+    """The volume of a table's lesions in each region in ml; NaN if the regions of its lesions are unknown."""
+    unknown = (table.region == "").any()
+    return {
+        f"{region}_ml": np.nan if unknown else table.volume_ml[table.region == region].sum()
+        for region in ("periventricular", "deep")
+    }

@@ -24,6 +24,7 @@ from wmhlib.apply.suitability import AGREEMENT, agreement
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.lesions import SMALL_MM3, lesion_records
 from wmhlib.inference import BUNDLED, load_generator, mask_of, prepared, two_looks
+from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.grids import Volume
 from wmhlib.intake.masks import read_pair_of_masks
 from wmhlib.metrics import CHALLENGE, METRICS, MaskPair
@@ -114,7 +115,7 @@ def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
     return shown.rename_axis("centre").reset_index()
 
 
-FACTS = ("loss", "seed", "parameters", "training_slices", "seconds", "machine")
+FACTS = ("loss", "seed", "parameters", "training_slices", "machine")
 """The keys of a study's `training.json` that are bundled with the network."""
 
 
@@ -133,7 +134,8 @@ def bring(study: Study, folder: Path) -> None:
         with replacing(folder / name) as temporary:
             shutil.copyfile(model.with_name(name), temporary)
     record = read_json(model.with_name("training.json"))
-    write_json(folder / "training.json", {key: record[key] for key in FACTS} | {"made": _today()})
+    facts = {key: record[key] for key in FACTS} | {"minutes": round(record["seconds"] / 60), "made": _today()}
+    write_json(folder / "training.json", facts)
 
 
 def _today() -> str:
@@ -156,11 +158,11 @@ def measure(study: Study, folder: Path) -> None:
     scans = figures(network, cohort[cohort.split == "external"], threshold)
     write_json(folder / "training_range.json", read_json(folder / "training_range.json") | {"threshold": threshold})
     scans.round(4).to_csv(folder / "figures.csv", index=False)
+    heads = read_table(folder / "structures.csv")
     text = templates.get_template("model_card.md.j2").render(
         study=study.name,
         record=read_json(folder / "training.json"),
         recipe=next(iter(study.recipes.values())),
-        sha256=sha256(folder / "model.keras"),
         megabytes=f"{(folder / 'model.keras').stat().st_size / 1e6:.1f}",
         threshold=threshold,
         cuts=[(cut, f"{value:.3f}") for cut, value in zip(CUTS, known.mean(axis=0), strict=True)],
@@ -170,23 +172,28 @@ def measure(study: Study, folder: Path) -> None:
         doubtful=scans[scans.mirror_dice < AGREEMENT],
         trusted=scans[~(scans.mirror_dice < AGREEMENT)],
         agreement=AGREEMENT,
-        structures=by_structure(read_table(folder / "structures.csv")),
+        structures=by_structure(heads),
+        regions={
+            region: (heads[f"{region}_again"].sum(), heads[region].sum()) for region in ("periventricular", "deep")
+        },
+        heads=len(heads),
+        checksums={path.name: sha256(path) for path in sorted(folder.glob("*.keras"))},
         today=_today(),
     )
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
-def by_structure(table: pd.DataFrame) -> list[dict]:
-    """Per structure of `structures.csv`: heads, mean and lowest Dice, mean absolute volume difference in %, and of true
-    lesions the share with the right region in %."""
+def by_structure(heads: pd.DataFrame) -> list[dict]:
+    """Per structure of `structures.csv` (a row per head): mean and lowest Dice, mean absolute volume difference in %, and
+    the found over the true volume in % of the heads below and above the median true volume."""
     rows = []
-    for structure, heads in table.groupby("structure", sort=False):
-        differences = (heads.found_ml - heads.true_ml).abs() / heads.true_ml
-        row = {"structure": structure, "heads": len(heads), "dice": heads.dice.mean(), "lowest": heads.dice.min()}
-        rows.append(row | {"difference_pct": 100 * differences.mean()})
-    regions = table[["lesions", "same_region"]].sum()
-    return [row | {"lesions": int(regions.lesions), "same_region": int(regions.same_region)} for row in rows]
+    for structure in STRUCTURES:
+        dice, true, found = (heads[f"{structure}_{key}"] for key in ("dice", "true_ml", "found_ml"))
+        large, share = true > true.median(), 100 * found / true
+        row = {"structure": structure, "dice": dice.mean(), "lowest": dice.min(), "off": (share - 100).abs().mean()}
+        rows.append(row | {"small": share[~large].mean(), "large": share[large].mean()})
+    return rows
 
 
 def main() -> None:

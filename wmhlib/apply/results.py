@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wmhlib.apply import lesions
@@ -20,23 +21,25 @@ from wmhlib.intake.nifti import changed_since
 from wmhlib.intake.roles import folded
 from wmhlib.running.files import PathLike, read_json, sha256, write_json
 
-MADE_WITH = ["network", "network_sha256", "wmhlib", "code"]
-"""Columns of every row: the network's file and checksum, the version of wmhlib, and a digest of its code."""
+MADE_WITH = ["network", "network_sha256", "structures_sha256", "wmhlib", "code"]
+"""Columns of every row: the network's file and checksum, the checksum of the networks of the skull and ventricles, the version
+of wmhlib, and a digest of its code."""
 
 COLUMNS = ["scan", "status", "reason", "lesions", "volume_ml", "largest_lesion_ml", "periventricular_ml", "deep_ml"]
-COLUMNS += [
+COLUMNS += ["intracranial_ml", "ventricles_ml", "voxel_mm", "verdict", "mirror_dice", "warnings", "threshold"]
+COLUMNS += ["smallest_mm3", "mask", *MADE_WITH]
+"""Columns of `volumes.csv`. `intracranial_ml` is the volume inside the skull or, of a skull-stripped scan, of what is left."""
+
+LATER = {
+    "periventricular_ml",
+    "deep_ml",
     "intracranial_ml",
     "ventricles_ml",
-    "voxel_mm",
-    "verdict",
-    "mirror_dice",
-    "warnings",
-    "threshold",
-    "smallest_mm3",
-    "mask",
-    *MADE_WITH,
-]
-"""Columns of `volumes.csv`. `intracranial_ml` is the volume inside the skull or, of a skull-stripped scan, of what is left."""
+    "ventricle_mm",
+    "region",
+    "structures_sha256",
+}
+"""Columns that tables of the first version lack; they stay empty there."""
 
 RESULTS = {"mask": "_mask.nii.gz", "probability": "_probability.nii.gz", "picture": ".png", "record": ".json"}
 RESULTS |= {"lesions": "_lesions.csv"}
@@ -158,10 +161,11 @@ def read_rows(path: PathLike, columns: list[str] = COLUMNS) -> pd.DataFrame:
         return pd.DataFrame(columns=columns, dtype=str)
     except ValueError:  # includes the errors of pandas and of UTF-8 decoding
         rows = pd.DataFrame()
+    rows = rows.assign(**{column: np.nan for column in columns if column in LATER and column not in rows.columns})
     if missing := [column for column in columns if column not in rows.columns]:
         raise ValueError(
-            f"{path} is not a table of this notebook: its first line has no column {missing[0]}, as in earlier versions. If a "
-            "spreadsheet program saved it, save it in UTF-8 with commas between columns; otherwise move it, or set out to another folder."
+            f"{path} is not a table of this notebook: its first line has no column {missing[0]}. If a spreadsheet program "
+            "saved it, save it in UTF-8 with commas between columns; otherwise move it, or set out to another folder."
         )
     return rows
 

@@ -23,10 +23,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from wmhlib.apply import results
-from wmhlib.apply.lesions import lesions_of
+from wmhlib.apply.lesions import lesions_of, volumes_by_region
 from wmhlib.apply.pictures import quality_picture
 from wmhlib.apply.results import RESULTS
-from wmhlib.apply.structures import skull_doubt, structures_of
+from wmhlib.apply.structures import structure_doubts, structures_of, structures_sha256
 from wmhlib.apply.suitability import (
     agreement,
     agreement_doubt,
@@ -118,8 +118,8 @@ def segment_scan(
 ) -> tuple[dict, pd.DataFrame]:
     """Segment one scan and write its results to `out` under `name`.
 
-    Probabilities are averaged over the scan and its mirror image, and are 0 outside the skull. `told` are notes on the file that are known already.
-    Errors as in `read_flair`.
+    Probabilities are averaged over the scan and its mirror image, and are 0 outside the skull. `told` are notes on the
+    file that are known already. Errors as in `read_flair`.
 
     Returns
     -------
@@ -139,11 +139,12 @@ def segment_scan(
         flair, tissue = (
             seen.flair if preparation.intensity == kind else read_flair(path, kind) for kind in ("maximum", "tissue")
         )
-    structures = structures_of(seen)
+    with noting():
+        structures = structures_of(seen)
     mean, looks = two_looks(network, seen, structures.intracranial)
     agreed = agreement(*(look >= threshold for look in looks))
     doubts = [brightness_doubt(flair, trained_on, preparation.intensity), *plausible.doubts(flair)]
-    doubts = [text for text in (*doubts, skull_doubt(structures), agreement_doubt(agreed)) if text]
+    doubts = [text for text in (*doubts, *structure_doubts(structures), agreement_doubt(agreed)) if text]
     likely = on_grid_of(scan, np.asarray(mean.dataobj))
     lesion_mask, table = lesions_of(likely, threshold, smallest_mm3, structures.ventricles)
     mask = on_grid_of(scan, lesion_mask.astype(np.uint8))
@@ -162,9 +163,9 @@ def segment_scan(
         "lesions": len(table),
         "volume_ml": int(lesion_mask.sum()) * voxel_ml,
         "largest_lesion_ml": table.volume_ml.max() if len(table) else 0.0,
-        **{f"{region}_ml": table.volume_ml[table.region == region].sum() for region in ("periventricular", "deep")},
+        **volumes_by_region(table),
         "intracranial_ml": structures.intracranial_ml,
-        "ventricles_ml": int(structures.ventricles.sum()) * voxel_ml,
+        "ventricles_ml": structures.ventricles_ml,
         "voxel_mm": " x ".join(f"{side:.3g}" for side in nibabel.affines.voxel_sizes(scan.affine)),
         "verdict": verdict(not len(table), doubts, notes),
         "mirror_dice": agreed,
@@ -225,7 +226,11 @@ def segment_scans(
     model = os.path.abspath(model) if str(model) else ""
     threshold = trained_on.get("threshold", THRESHOLD) if threshold is None else threshold
     made_with = {"network": model, "network_sha256": results.network_sha256(network, model)}
-    made_with |= {"wmhlib": importlib.metadata.version("wmhlib"), "code": code_sha256()[:12]}
+    made_with |= {
+        "structures_sha256": structures_sha256(),
+        "wmhlib": importlib.metadata.version("wmhlib"),
+        "code": code_sha256()[:12],
+    }
     with alone(out / "volumes.csv"):
         records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
         results.check_lesions(out, records)  # before hours of work

@@ -2,8 +2,8 @@
 
     python -m wmhlib.apply.train_structures config/structures.yaml
 
-For each structure it writes `<structure>.keras` beside the bundled network, and for all of them `structures.csv`: one row
-per structure and holdout head. Another run continues where an interrupted one stopped.
+For each structure it writes `<structure>.keras` beside the bundled network, and for all of them `structures.csv` with
+one row per holdout head. Another run continues where an interrupted one stopped.
 """
 
 import argparse
@@ -20,73 +20,68 @@ from wmhlib.apply.lesions import lesions_of
 from wmhlib.cohort import load_cohort
 from wmhlib.inference import BUNDLED
 from wmhlib.intake.anatomy import STRUCTURES
-from wmhlib.intake.phantom import subject
+from wmhlib.intake.nifti import read_scan
 from wmhlib.metrics import METRICS, MaskPair, voxel_mm3
-from wmhlib.running.files import ROOT, PathLike, replacing, write_table
+from wmhlib.running.files import PathLike, replacing, write_table
 from wmhlib.slices import write_slices
 from wmhlib.study import Study, open_study
 from wmhlib.training import train
 
 
-def study_of(study: Study, structure: str) -> Study:
-    """The study with a cohort whose references mark a structure."""
-    root = str(Path(study.config.data.root) / structure)
-    return study.changed(study=f"{study.name}-{structure}", data={"root": root, "phantom": {"structure": structure}})
+def mask_of_structure(reference: PathLike, structure: str) -> Path:
+    """The file of a structure's mask beside the reference of a synthetic head."""
+    return Path(reference).with_name(f"{structure}.nii.gz")
 
 
-def train_structure(study: Study) -> Path:
-    """Train the only loss and seed of a study without notebooks; returns the network's file."""
-    cohort, [preparation], [(loss, seed)] = load_cohort(study), study.preparations, study.trainings
-    training = cohort[cohort.split == "training"]
-    write_slices(training, study.slices / preparation.name, study.config.preprocessing.size_px, preparation)
-    train(study, loss, seed)
-    return study.model(loss, seed) / "model.keras"
+def train_structure(study: Study, structure: str, cohort: pd.DataFrame) -> Path:
+    """Train the study's only loss and seed towards a structure, without notebooks; returns the network's file."""
+    own = study.changed(study=f"{study.name}-{structure}")
+    heads = cohort[cohort.split == "training"]
+    heads = heads.assign(reference=[mask_of_structure(path, structure) for path in heads.reference])
+    [preparation], [(loss, seed)] = own.preparations, own.trainings
+    write_slices(heads, own.slices / preparation.name, own.config.preprocessing.size_px, preparation)
+    train(own, loss, seed)
+    return own.model(loss, seed) / "model.keras"
 
 
-def measured(study: Study, cohorts: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Dice and volumes of the structures in the holdout heads, and of their true lesions how many have the region
-    that the true ventricles give."""
-    rows = []
-    phantom, label_maps = study.config.data.phantom, ROOT / str(study.config.data.phantom.label_maps)
-    holdout = cohorts["ventricles"].query("split == 'holdout'")
-    for head in tqdm(holdout.itertuples(), "holdout heads", len(holdout), unit="head"):
-        found = structures.structures_of(head.flair)
-        images = {}
-        for structure in STRUCTURES:
-            table = cohorts[structure].set_index("subject")
-            images[structure] = nibabel.load(table.reference[head.subject])
-            mask = getattr(found, structure).astype(np.uint8)
-            pair = MaskPair(images[structure], nibabel.Nifti1Image(mask, images[structure].affine))
-            ml = voxel_mm3(images[structure].affine) / 1000
-            row = {"subject": head.subject, "structure": structure, "dice": METRICS["dice"].of(pair)}
-            row |= {"true_ml": ml * np.asarray(images[structure].dataobj).sum(), "found_ml": ml * mask.sum()}
-            rows.append(row)
-        number = int(head.subject) - 1000
-        _, wmh = subject(phantom.seed, "random", number, phantom.scale, label_maps)
-        lesions = nibabel.Nifti1Image((np.asarray(wmh.dataobj) == 1).astype(np.float32), wmh.affine)
-        true, seen = (
-            lesions_of(lesions, 0.5, 0, ventricles)[1].region
-            for ventricles in (np.asarray(images["ventricles"].dataobj) > 0, found.ventricles)
-        )
-        rows[-1] |= {"lesions": len(true), "same_region": int((true == seen).sum())}
-    return pd.DataFrame(rows)
-
-
-def write(study: Study, folder: PathLike = BUNDLED.parent) -> pd.DataFrame:
-    """Train and measure the networks of all structures and write them to a folder; returns the table."""
-    cohorts = {}
+def measure_head(head) -> dict:
+    """What the bundled networks find in a synthetic head, a row of a cohort table: per structure the Dice, the true volume
+    and that found in ml; and of the true lesions of each region, how many have it with the ventricles that were found."""
+    found, row, true = structures.structures_of(head.flair), {"subject": head.subject}, {}
     for structure in STRUCTURES:
-        own = study_of(study, structure)
+        reference = read_scan(mask_of_structure(head.reference, structure))
+        true[structure] = np.asarray(reference.dataobj) > 0
+        mask = nibabel.Nifti1Image(getattr(found, structure).astype(np.uint8), reference.affine)
+        voxel_ml = voxel_mm3(reference.affine) / 1000
+        row[f"{structure}_dice"] = METRICS["dice"].of(MaskPair(reference, mask))
+        row[f"{structure}_true_ml"] = voxel_ml * true[structure].sum()
+        row[f"{structure}_found_ml"] = voxel_ml * np.asarray(mask.dataobj).sum()
+    labels = read_scan(head.reference)
+    lesions = nibabel.Nifti1Image((np.asarray(labels.dataobj) == 1).astype(np.float32), labels.affine)
+    regions, again = (
+        lesions_of(lesions, 0.5, ventricles=where)[1].region for where in (true["ventricles"], found.ventricles)
+    )
+    for region in ("periventricular", "deep"):
+        row[region] = int((regions == region).sum())
+        row[f"{region}_again"] = int(((regions == region) & (again == region)).sum())
+    return row
+
+
+def make(study: Study) -> pd.DataFrame:
+    """Train and measure the networks of all structures and write them beside the bundled network; returns the table."""
+    cohort = load_cohort(study)
+    for structure in STRUCTURES:
+        trained = train_structure(study, structure, cohort)
         with replacing(structures.file_of(structure)) as temporary:
-            shutil.copyfile(train_structure(own), temporary)
-        cohorts[structure] = load_cohort(own)
-    table = measured(study, cohorts).round(3)
-    write_table(Path(folder) / "structures.csv", table)
+            shutil.copyfile(trained, temporary)
+    heads = cohort[cohort.split == "holdout"]
+    rows = [measure_head(head) for head in tqdm(heads.itertuples(), "holdout heads", len(heads), unit="head")]
+    table = pd.DataFrame(rows).round(3)
+    write_table(BUNDLED.with_name("structures.csv"), table)
     return table
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m wmhlib.apply.train_structures", description=write.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m wmhlib.apply.train_structures", description=make.__doc__)
     parser.add_argument("config")
-    result = write(open_study(parser.parse_args().config))
-    print(result.groupby("structure")[["dice", "true_ml", "found_ml"]].describe().T.to_string())
+    print(make(open_study(parser.parse_args().config)).describe().T.to_string())

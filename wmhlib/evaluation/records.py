@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from wmhlib.running.files import read_table
+from wmhlib.running.files import read_json, read_table
 from wmhlib.study import Study
 
 
@@ -16,8 +16,13 @@ def trainings(study: Study) -> list[dict]:
 
 def subjects_seen(study: Study, loss: str, seed: int) -> list[str]:
     """The training and validation subjects of a finished training; empty for old trainings that did not record them."""
-    path = study.model(loss, seed) / "training.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("subjects_seen", []) if path.is_file() else []
+    return read_json(study.model(loss, seed) / "training.json").get("subjects_seen", [])
+
+
+def seen_by_start(study: Study, loss: str, seed: int) -> tuple[list[str], str]:
+    """The subjects that the network of `training.start` had seen, and its file; empty without one."""
+    record = read_json(study.model(loss, seed) / "training.json")
+    return record.get("seen_by_start", []), record.get("start", "")
 
 
 def by_depth(study: Study) -> pd.DataFrame:

@@ -68,13 +68,20 @@ def segment_unseen(
     Raises
     ------
     ValueError
-        The training has seen one of the subjects, because the splits were different.
+        The training, or the network that it started from, has seen one of the subjects.
     """
     seen = set(map(person, records.subjects_seen(study, loss, seed)))
     if known := [subject for subject in unseen.subject if person(subject) in seen]:
         raise ValueError(
             f"{loss}, seed {seed} was trained or validated on {', '.join(known)}, which are now unseen subjects: run "
             "notebooks 01 to 04 of this study again."
+        )
+    names, start = records.seen_by_start(study, loss, seed)
+    if known := [subject for subject in unseen.subject if person(subject) in set(map(person, names))]:
+        raise ValueError(
+            f"{loss}, seed {seed} started from {start}, which was trained on subjects named {', '.join(known)}, as some unseen "
+            "subjects are: leave these out, choose another training.start, or, if they are other people, remove "
+            "subjects_seen from the training.json beside that file."
         )
     generator, points = load_generator(study.model(loss, seed) / "model.keras"), []
     for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):

@@ -61,7 +61,8 @@ STRUCTURES = {
     "intracranial": IN_BRAIN | (np.arange(256) == Tissue.CSF),
     "ventricles": np.isin(np.arange(256), (Tissue.VENTRICLE, Tissue.CHOROID)),
 }
-"""For each number of `Tissue`, whether it belongs to a structure: the space inside the skull, and the ventricles."""
+"""For each number of `Tissue`, whether it belongs to a structure: the space inside the skull (brain and fluid, without large
+vessels), and all ventricles with their choroid plexus. Around the template, the fluid is a shell of 2.5 mm."""
 
 
 class Head(NamedTuple):

@@ -45,12 +45,7 @@ RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 1
 
 
 def subject(
-    seed: int,
-    centre: str,
-    number: int,
-    scale: float = 1.0,
-    label_maps: PathLike | None = None,
-    structure: str = "wmh",
+    seed: int, centre: str, number: int, scale: float = 1.0, label_maps: PathLike | None = None
 ) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
     """One synthetic subject. Up to rounding, it depends only on the arguments and the files in `label_maps`.
 
@@ -63,14 +58,11 @@ def subject(
         Values below 1 give a coarser grid over the same head, for tests.
     label_maps
         A folder of label maps of whole heads, used for three of four subjects; without it, all are based on MNI152.
-    structure
-        What the mask marks: `wmh`, or a key of `wmhlib.intake.anatomy.STRUCTURES`. The FLAIR does not depend on it.
 
     Returns
     -------
-    flair, mask
-        NIfTI images on one grid, stored left, posterior, superior; the mask is float32 0, 1 (the structure), 2 (pathology
-        other than WMH).
+    flair, wmh
+        NIfTI images on one grid, stored left, posterior, superior; `wmh` is float32 0, 1 (WMH), 2 (other pathology).
 
     Raises
     ------
@@ -80,6 +72,15 @@ def subject(
     FileNotFoundError
         There is no label map in `label_maps`.
     """
+    images = simulated(seed, centre, number, scale, label_maps, structures=False)
+    return images["FLAIR"], images["wmh"]
+
+
+def simulated(
+    seed: int, centre: str, number: int, scale: float, label_maps: PathLike | None, structures: bool
+) -> dict[str, nibabel.Nifti1Image]:
+    """The images of `subject` by name, `FLAIR` and `wmh`; with `structures` also a mask (float32 0, 1) per key of
+    `wmhlib.intake.anatomy.STRUCTURES`."""
     site = _site(centre)
     _check(seed, number, scale)
     random = np.random.default_rng([seed, zlib.crc32(centre.encode()), number])
@@ -91,22 +92,24 @@ def subject(
     load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), site.least_ml, 60))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
-    if structure == "wmh":
-        mask = (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)
-        if paint.pathology.any():
-            mask[(measured(site, axes, fine, paint.pathology.astype(np.float32)) > 0.5) & (mask == 0)] = 2
-    else:
-        inside = STRUCTURES[structure][paint.tissue].astype(np.float32)
-        mask = (measured(site, axes, fine, inside) > 0.5).astype(np.float32)
+    masks = {"wmh": (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)}
+    if paint.pathology.any():
+        pathology = measured(site, axes, fine, paint.pathology.astype(np.float32)) > 0.5
+        masks["wmh"][pathology & (masks["wmh"] == 0)] = 2
+    for structure, belongs in STRUCTURES.items() if structures else ():
+        inside = measured(site, axes, fine, belongs[paint.tissue].astype(np.float32))
+        masks[structure] = (inside > 0.5).astype(np.float32)
     if site.stripped:
         outside = measured(site, axes, fine, paint.kept) < 0.5
-        scan[outside] = mask[outside] = 0
+        for values in (scan, *masks.values()):
+            values[outside] = 0
     if site.defaced:
         scan[:, (axes[1][:, None] > 30) & (axes[2] < axes[1][:, None] - 113)] = 0
     scan *= site.gain
     if np.issubdtype(site.dtype, np.integer):
         scan = np.rint(scan)
-    return _nifti(scan.astype(site.dtype), voxel, site.tilt_deg), _nifti(mask, voxel, site.tilt_deg)
+    volumes = {"FLAIR": scan.astype(site.dtype), **masks}
+    return {name: _nifti(values, voxel, site.tilt_deg) for name, values in volumes.items()}
 
 
 def _grids(random: np.random.Generator, site: Centre, scale: float) -> tuple[list[float], Axes, Axes]:
@@ -155,7 +158,7 @@ def write_cohort(
     scale: float = 1.0,
     workers: int = 2,
     label_maps: PathLike | None = None,
-    structure: str = "wmh",
+    structures: bool = False,
 ) -> None:
     """Write the subjects that are missing in `root`. An interruption leaves no partial subject.
 
@@ -163,8 +166,10 @@ def write_cohort(
     ----------
     subjects_per_centre
         Number of subjects by centre: at most 50 per centre, and 5000 for `random`.
-    label_maps, structure
-        As in `subject`. The mask's file is always named `wmh.nii.gz`.
+    label_maps
+        As in `subject`.
+    structures
+        Whether each subject's folder also has a mask per structure, `<structure>.nii.gz`.
 
     Raises
     ------
@@ -187,10 +192,10 @@ def write_cohort(
     if maps:
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in maps)).hexdigest()
         made_with["label_maps"] = f"{len(maps)} of SHA-256 {digest[:12]}"
-    if structure != "wmh":
-        made_with["structure"] = structure
+    if structures:
+        made_with["structures"] = True
     missing = [
-        (root, seed, name, number, scale, label_maps, structure)
+        (root, seed, name, number, scale, label_maps, structures)
         for name, count in subjects_per_centre.items()
         for number in range(count)
         if not _folder(root, name, number).is_dir()
@@ -232,17 +237,18 @@ def _folder(root: Path, centre: str, number: int) -> Path:
 
 
 def _write_subject(
-    root: Path, seed: int, centre: str, number: int, scale: float, label_maps: PathLike | None, structure: str
+    root: Path, seed: int, centre: str, number: int, scale: float, label_maps: PathLike | None, structures: bool
 ) -> None:
     folder = _folder(root, centre, number)
     unfinished = root / ".unfinished" / folder.name  # hidden from the reader of the cohort
     shutil.rmtree(unfinished, ignore_errors=True)
-    flair, mask = subject(seed, centre, number, scale, label_maps, structure)
+    images = simulated(seed, centre, number, scale, label_maps, structures)
     with writing(root):
         try:
             (unfinished / "pre").mkdir(parents=True)
-            nibabel.save(flair, unfinished / "pre" / "FLAIR.nii.gz")
-            nibabel.save(mask, unfinished / "wmh.nii.gz")
+            nibabel.save(images.pop("FLAIR"), unfinished / "pre" / "FLAIR.nii.gz")
+            for name, mask in images.items():
+                nibabel.save(mask, unfinished / f"{name}.nii.gz")
             folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished.rename(folder)
         finally:

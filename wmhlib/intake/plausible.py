@@ -1,7 +1,7 @@
 """Signs that a scan is not what its header says, is incomplete, or does not show a whole head.
 
-Input: a FLAIR from `wmhlib.intake.scans.read_flair` with the intensity `maximum`. Output: sentences for the user. Such a scan can still be used, but its
-volumes may be wrong by a factor.
+Input: a FLAIR from `wmhlib.intake.scans.read_flair` with the intensity `maximum`. Output: sentences for the user. Such
+a scan can still be used, but its volumes may be wrong by a factor.
 """
 
 import nibabel

@@ -12,10 +12,11 @@ from wmhlib.study import Study
 def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     """The caption of Table 1: subjects, seeds, weights, the rule for undefined metrics, the resampling ceiling."""
     counts = tables["summary"].groupby("split", sort=False).subjects.max()
+    seeds = len(study.config.seeds)
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
-        f"{len(study.config.seeds)} seed{'s' * (len(study.config.seeds) > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets "
-        "the 95 % bootstrap interval of the mean over subjects and seeds; ★ marks the best mean. "
+        f"{seeds} seed{'s' * (seeds > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets the 95 % "
+        "bootstrap interval of the mean over subjects and seeds; ★ marks the best mean. "
         f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
         "challenge's teams) is approximate and only comparable for scans of the "
         "challenge." + "".join(f" {network}: {origin['source']}." for network, origin in records.origins(study).items())

@@ -37,8 +37,10 @@ PROGRESS_BAR = re.compile(r"\d%\||\d\w+ \[\d+:\d\d|━━")
 NOTEBOOK = re.compile(r"^\d\w*\.ipynb$")
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*([eE][-+]?\d+)?\s*%?(\s*[±(\[].*)?|nan|NaN|<NA>|—|–|-?inf|")
 LABELS = {"parameters": "Parameters", "injected-parameters": "Parameters of this run"}
+"""What a folded code cell is called, by its tag."""
+
 JOINED = "Parameters and code"
-"""What a folded code cell is called, by its tag; and several cells that fold as one."""
+"""What cells that fold as one are called if their names differ."""
 
 DETAILS = "details"
 """The tag of a markdown cell whose section is folded on the page: down to the next heading of its level or a higher one."""

@@ -1,7 +1,7 @@
 """A finished study as a page of `docs/results/`, and the list of these pages: tables that `make results` writes, none typed.
 
-Input: the tables, `run.json` and the configuration of a study that `make report` has finished, or of several. Output: Markdown. Every number
-names the command that makes it again.
+Input: the tables, `run.json` and the configuration of a study that `make report` has finished, or of several. Output:
+Markdown. Every number names the command that makes it again.
 """
 
 from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
@@ -26,6 +26,13 @@ from wmhlib.study import Study, open_study
 PAGES = ROOT / "docs" / "results"
 
 
+TOGETHER = (
+    "What is due to the centre: each centre was segmented by networks of its own training, and the intervals resample scans as if "
+    "one network had segmented all."
+)
+"""What a page of several studies does not show."""
+
+
 def results_page(studies: list[Study], name: str = "") -> str:
     """The page of a finished study, or of several whose unseen scans differ, such as those that leave out one centre each.
 
@@ -34,7 +41,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
     FileNotFoundError
         `make report` has not finished a study.
     ValueError
-        The studies have different losses or seeds, or share an unseen scan.
+        The studies differ in more than their scans, lack external scans, or share one.
     """
     first, records = studies[0], [read_json(study.folder / "run.json") for study in studies]
     for study, record in zip(studies, records, strict=True):
@@ -58,13 +65,17 @@ def results_page(studies: list[Study], name: str = "") -> str:
         commands=[f"make report CONFIG=config/{study.path.name}" for study in studies],
         page_command=f'make results CONFIG="{files}" NAME={name}' if name else f"make results CONFIG={files}",
         record=records[-1],
+        machines=sorted({f"{record['machine']}, Keras {record['versions']['keras']}" for record in records}),
+        backends=sorted({training["backend"] for training in trainings}),
         trainings=trainings,
         hours=sum(training["seconds"] for training in trainings) / 3600,
-        finished=datetime.date.fromtimestamp((studies[-1].folder / "run.json").stat().st_mtime).isoformat(),
+        finished=max(
+            datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime) for study in studies
+        ).isoformat(),
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, seeds, only_synthetic),
         verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
-        cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic) + [TOGETHER] * (len(studies) > 1),
         split=split,
         parts={
             "Metrics": _rows(metrics(tables["summary"], split)),
@@ -80,23 +91,36 @@ def joined(studies: list[Study]) -> dict[str, pd.DataFrame]:
     if len(studies) == 1:
         return parts[0]
     first = studies[0]
-    for study in studies[1:]:
-        if (study.kinds, study.config.seeds) != (first.kinds, first.config.seeds):
-            raise ValueError(f"{study.name} has other losses or seeds than {first.name}: give studies that share them.")
+    for study, part in zip(studies, parts, strict=True):
+        if (study.kinds, study.config.seeds, shared(study)) != (first.kinds, first.config.seeds, shared(first)):
+            raise ValueError(
+                f"{study.name} has other losses, seeds or training settings than {first.name}: give studies that differ only "
+                "in their scans."
+            )
+        unseen = part["per_subject"].query("split == 'external'")
+        if not set(study.kinds) <= set(unseen.loss):
+            raise ValueError(f"{study.name} has no external scans under every loss: run `make report` of it again.")
     scored = {
         name: pd.concat([part[name] for part in parts], ignore_index=True).assign(study=first.name)
         for name in scoring.SCORED
     }
-    if scored["per_subject"].duplicated(["loss", "seed", "subject"]).any():
+    if scored["per_subject"].duplicated(["loss", "seed", "centre", "subject"]).any():
         raise ValueError(f"Two of the studies have the same unseen scan: {', '.join(study.name for study in studies)}.")
     return scoring.summarise(scored, first.kinds)
+
+
+def shared(study: Study) -> dict:
+    """The settings in which studies on one page must agree: all but name, question, scans and splits."""
+    apart = ("study", "question", "data", "split", "losses")
+    settings = {key: value for key, value in study.raw.items() if key not in apart}
+    return settings | {name: recipe.model_dump(exclude={"without"}) for name, recipe in study.recipes.items()}
 
 
 def variants(ablations: pd.DataFrame, split: str) -> list[str]:
     """A sentence per variant on the metrics in which it differs significantly from its loss."""
     sentences = []
     for (loss, base), rows in ablations[ablations.split == split].groupby(["loss", "against"], sort=False):
-        found = [
+        differences = [
             f"{METRICS[row.metric].title} {row.difference:+.{METRICS[row.metric].digits}f} "
             f"[{row.low:+.{METRICS[row.metric].digits}f}, {row.high:+.{METRICS[row.metric].digits}f}]"
             for row in rows.itertuples()
@@ -104,7 +128,7 @@ def variants(ablations: pd.DataFrame, split: str) -> list[str]:
         ]
         dice = rows[rows.metric == "dice"].iloc[0]
         text = f"{title(loss)} minus {title(base)}: Dice {dice.difference:+.2f} [{dice.low:+.2f}, {dice.high:+.2f}]"
-        sentences.append(f"{text}; significant: {', '.join(found) or 'nothing'}.")
+        sentences.append(f"{text}; significant: {', '.join(differences) or 'nothing'}.")
     return sentences
 
 
@@ -158,11 +182,15 @@ def main() -> None:
     parser.add_argument("config", nargs="+")
     parser.add_argument("--name", default="", help="write one page with this name, of all studies together")
     arguments = parser.parse_args()
-    studies = [open_study(config) for config in arguments.config]
-    pages = {arguments.name: studies} if arguments.name else {study.name: [study] for study in studies}
-    for name, several in pages.items():
+    try:
+        studies = [open_study(config) for config in arguments.config]
+        several = {arguments.name: studies} if arguments.name else {study.name: [study] for study in studies}
+        pages = {name: results_page(group, arguments.name) for name, group in several.items()}
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    for name, text in pages.items():
         with replacing(PAGES / f"{name}.md") as temporary:
-            temporary.write_text(results_page(several, arguments.name), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         print(f"Wrote docs/results/{name}.md.")
     with replacing(PAGES.with_suffix(".md")) as temporary:
         temporary.write_text(index(), encoding="utf-8")

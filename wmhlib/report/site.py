@@ -33,7 +33,7 @@ PAGES = {
 }
 
 
-CENTRES = {"holdout": "holdout: centres used in training", "external": "external: other centres"}
+SPLITS_IN_WORDS = {"holdout": "holdout: other subjects of the training centres", "external": "external: other centres"}
 """What the scans of a split are, in the front page's table."""
 
 
@@ -42,24 +42,27 @@ def page_list(study: Study) -> list[tuple[str, str, str]]:
     listed = []
     for name, (heading, line) in PAGES.items():
         if name == "04_train":
-            for loss, seed in study.trainings:
-                listed.append((f"{name}-{loss}-seed-{seed}", f"Training: {title(loss)}, seed {seed}", line))
+            listed += [(page, f"{heading}: {what}", line) for page, what in training_pages(study)]
         elif name != "06_diagnose_minmax" or study.has_game:
             listed.append((name, heading, line))
     return listed
 
 
+def training_pages(study: Study) -> list[tuple[str, str]]:
+    """(name of the executed notebook, loss and seed) of every training."""
+    return [(f"04_train-{loss}-seed-{seed}", f"{title(loss)}, seed {seed}") for loss, seed in study.trainings]
+
+
 def cards(study: Study) -> list[tuple[str, list[tuple[str, str]], str]]:
     """The entries of the front page: title, (file, text) of each link, one-line summary. All trainings share one."""
-    entries, curves = [], []
-    for name, heading, line in page_list(study):
-        if not name.startswith("04_train-"):
-            entries.append((heading, [(f"{name}.html", heading)], line))
-            continue
-        curves.append((f"{name}.html", heading.removeprefix("Training: ").removesuffix(", seed 1")))
-        if len(curves) == 1:
-            entries.append((PAGES["04_train"][0], curves, line))
-    return entries
+    several = len(study.config.seeds) > 1
+    links = [(f"{page}.html", what if several else what.split(", seed")[0]) for page, what in training_pages(study)]
+    pages = {name: (heading, line) for name, heading, line in page_list(study)}
+    return [
+        (PAGES[name][0], links if name == "04_train" else [(f"{name}.html", PAGES[name][0])], PAGES[name][1])
+        for name in PAGES
+        if name in pages or name == "04_train"
+    ]
 
 
 def run_record(study: Study) -> dict:
@@ -126,7 +129,7 @@ def write_site(study: Study) -> Path:
     ]
     table1 = published.readable(tables["table1"], teams=0)
     is_own = table1.index.get_level_values("Source") == "this study"
-    own_rows = table1[is_own].droplevel("Source").rename(index=CENTRES, level="Data")
+    own_rows = table1[is_own].droplevel("Source").rename(index=SPLITS_IN_WORDS, level="Data")
     if only_synthetic:
         own_rows = own_rows.drop(columns="Rank score ≈ ↓")  # it is defined for the challenge's scans
     board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)

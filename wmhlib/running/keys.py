@@ -4,6 +4,7 @@ Settings, the content of slices and feature weights, and a digest of the code th
 """
 
 import hashlib
+from pathlib import Path
 
 import keras
 
@@ -11,6 +12,7 @@ from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS
 from wmhlib.losses import LOSSES
 from wmhlib.running import code
+from wmhlib.running.files import sha256
 from wmhlib.settings import Recipe
 from wmhlib.siamese import MinMaxLoss
 from wmhlib.study import Study
@@ -25,14 +27,19 @@ ELSEWHERE = tuple(
 """Code on which trained weights depend only through slices and settings, which are compared by value."""
 
 
-def follows_from(study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str) -> dict:
-    """Everything that determines the weights of a training, as text and numbers; `precision` is the dtype policy."""
+def follows_from(
+    study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str, start: Path | None = None
+) -> dict:
+    """Everything that determines the weights of a training, as text and numbers; `precision` is the dtype policy, `start`
+    the file of the first weights, whose content counts and whose name does not."""
     content = hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights()) if network else b"")
     for path in sorted((study.slices / recipe.preparation.name).iterdir()):
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
+    settings = recipe.model_dump()
+    settings["training"]["start"] = sha256(start) if start else None
     return {
-        **recipe.model_dump(),
+        **settings,
         "augmentation": list(recipe.augmentation.items()),  # their order matters
         "seed": seed,
         "precision": precision,
