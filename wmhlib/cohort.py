@@ -134,8 +134,14 @@ def load_cohort(study: Study) -> pd.DataFrame:
     also, external = ({folder: read_folder(folder) for folder in folders} for folders in (study.also, study.external))
     if phantom := study.config.data.phantom:
         label_maps = ROOT / Path(phantom.label_maps).expanduser() if phantom.label_maps else None
-        settings = {"scale": phantom.scale, "label_maps": label_maps, "structures": phantom.structures}
-        write_cohort(study.data, phantom.subjects, phantom.seed, **settings)
+        write_cohort(
+            study.data,
+            phantom.subjects,
+            phantom.seed,
+            scale=phantom.scale,
+            label_maps=label_maps,
+            structures=phantom.structures,
+        )
     tables = {study.data: _with_reason(study.data, read_folder(study.data))}
     for folder, table in also.items():  # their test/ may train
         tables[folder] = _with_reason(folder, table if is_bids(folder) else table.assign(split=""))

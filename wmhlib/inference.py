@@ -127,10 +127,11 @@ def two_looks(
     All are 0 outside the boolean mask `inside`, which is on the scan's own grid.
     """
     seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
-    affine, rows = seen.scan.affine, None
+    affine = seen.scan.affine
+    rows: np.ndarray | None = None
     if inside is not None:
         image = nibabel.as_closest_canonical(nibabel.Nifti1Image(inside.astype(np.uint8), affine))
-        rows = np.asarray(image.dataobj).any(axis=(0, 1))
+        rows = np.array(image.dataobj).any(axis=(0, 1))  # type: ignore[assignment]
     looks = [np.asarray(probability(model, seen, mirrored, rows).dataobj) for mirrored in (False, True)]
     if inside is not None:
         looks = [look * inside for look in looks]

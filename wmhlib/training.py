@@ -272,13 +272,14 @@ def seen_before(settings: Training) -> list[str]:
     another kind of list.
     """
     path = start_file(settings)
-    record = read_json(path.with_name("training.json")) if path else {}
-    names = [name for key in ("subjects_seen", "seen_by_start") for name in record.get(key) or []]
-    if not all(isinstance(name, str) and len(name) for name in names) or isinstance(record.get("subjects_seen"), str):
-        raise ValueError(
-            f"{path.with_name('training.json')} has no list of names as subjects_seen: correct or remove it."
-        )
-    return sorted(set(names))
+    if path is None:
+        return []
+    listing = path.with_name("training.json")
+    record = read_json(listing)
+    lists = [record.get(key) or [] for key in ("subjects_seen", "seen_by_start")]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise ValueError(f"{listing} has no list of names as subjects_seen: correct or remove it.")
+    return sorted({name for names in lists for name in names})
 
 
 def make_loss(recipe: Recipe, network: keras.Model | None = None) -> Loss:
