@@ -119,7 +119,7 @@ FACTS = ("loss", "seed", "parameters", "training_slices", "machine")
 """The keys of a study's `training.json` that are bundled with the network."""
 
 
-def bring(study: Study, folder: Path) -> None:
+def bring(study: Study, folder: PathLike) -> None:
     """Copy the network of a study's first loss and first seed, its training range and `FACTS` to a folder.
 
     Raises
@@ -127,7 +127,7 @@ def bring(study: Study, folder: Path) -> None:
     FileNotFoundError
         The network is not trained yet.
     """
-    model = study.model(next(iter(study.recipes)), study.config.seeds[0]) / "model.keras"
+    folder, model = Path(folder), study.model(next(iter(study.recipes)), study.config.seeds[0]) / "model.keras"
     load_generator(model)
     folder.mkdir(exist_ok=True)
     for name in ("model.keras", "training_range.json"):
@@ -142,7 +142,7 @@ def _today() -> str:
     return datetime.date.today().isoformat()
 
 
-def measure(study: Study, folder: Path) -> None:
+def measure(study: Study, folder: PathLike) -> None:
     """Choose the threshold of the network in a folder, measure it, and write its model card.
 
     Raises
@@ -150,6 +150,7 @@ def measure(study: Study, folder: Path) -> None:
     ValueError
         The study has no holdout subjects to choose the threshold on.
     """
+    folder = Path(folder)
     cohort, network = load_cohort(study), load_generator(folder / "model.keras")
     holdout = cohort[cohort.split == "holdout"]
     if holdout.empty:

@@ -4,7 +4,6 @@ Settings, the content of slices and feature weights, and a digest of the code th
 """
 
 import hashlib
-from pathlib import Path
 
 import keras
 
@@ -12,7 +11,7 @@ from wmhlib import features
 from wmhlib.augmentations import AUGMENTATIONS
 from wmhlib.losses import LOSSES
 from wmhlib.running import code
-from wmhlib.running.files import sha256
+from wmhlib.running.files import PathLike, sha256
 from wmhlib.settings import Recipe
 from wmhlib.siamese import MinMaxLoss
 from wmhlib.study import Study
@@ -28,7 +27,7 @@ ELSEWHERE = tuple(
 
 
 def follows_from(
-    study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str, start: Path | None = None
+    study: Study, recipe: Recipe, network: keras.Model | None, seed: int, precision: str, start: PathLike | None = None
 ) -> dict:
     """Everything that determines the weights of a training, as text and numbers; `precision` is the dtype policy, `start`
     the file of the first weights, whose content counts and whose name does not."""
