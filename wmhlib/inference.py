@@ -97,7 +97,8 @@ def predicted(
     slices, wanted = np.zeros_like(grey), np.flatnonzero(grey.any(axis=(1, 2)) & (True if rows is None else rows))
     for start in range(0, len(wanted), batch_size):
         batch = wanted[start : start + batch_size]
-        slices[batch] = model.predict_on_batch(network_input(grey[batch]))[..., 0]
+        images = network_input(grey[np.resize(batch, batch_size)])  # full batches: another size would compile again
+        slices[batch] = model.predict_on_batch(images)[: len(batch), ..., 0]
     return np.nan_to_num(slices[:, ::-1] if mirrored else slices)
 
 

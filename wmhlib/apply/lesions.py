@@ -8,7 +8,6 @@ import cc3d
 import nibabel
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 from scipy.spatial import KDTree
 
 from wmhlib.metrics import voxel_mm3
@@ -44,32 +43,38 @@ def lesions_of(
         affine), smallest distance from the ventricles in mm between centres of voxels. Without ventricles, the distance
         is NaN and the region is empty. An empty mask gives a table without rows.
     """
-    values = np.asarray(likely.dataobj)
-    labels, count = cc3d.connected_components(values >= threshold, connectivity=26, return_N=True)
-    numbers = np.arange(1, count + 1)
-    voxels, one_mm3 = np.bincount(labels.ravel(order="K"), minlength=count + 1)[1:], voxel_mm3(likely.affine)
-    kept = numbers[np.argsort(-voxels, kind="stable")]
-    kept = kept[voxels[kept - 1] * one_mm3 >= smallest_mm3]
-    middle = np.array(ndimage.center_of_mass(labels > 0, labels, kept)).reshape(-1, 3)
-    place = nibabel.affines.apply_affine(likely.affine, middle)
-    columns = [np.arange(1, len(kept) + 1), voxels[kept - 1] * (one_mm3 / 1000), *place.T]
-    columns += [ndimage.mean(values, labels, kept), ndimage.maximum(values, labels, kept)]
-    mask = np.isin(labels, kept)
-    columns += near_ventricles(labels, kept, mask, likely.affine, ventricles)
-    return mask, pd.DataFrame(dict(zip(COLUMNS, map(np.asarray, columns), strict=True)))
+    values, one_ml = np.asarray(likely.dataobj), voxel_mm3(likely.affine) / 1000
+    labels = cc3d.connected_components(values >= threshold, connectivity=26)
+    inside = np.nonzero(labels)
+    places = nibabel.affines.apply_affine(likely.affine, np.transpose(inside))
+    voxels = pd.DataFrame(places, columns=["x_mm", "y_mm", "z_mm"]).assign(label=labels[inside], likely=values[inside])
+    voxels["away"] = distances(places, ventricles, likely.affine)
+    voxels["near"] = voxels.away <= NEAR_MM + 1e-6  # whatever the rounding
+    lesions = voxels.groupby("label")
+    table = (
+        lesions[["x_mm", "y_mm", "z_mm"]]
+        .mean()
+        .assign(
+            volume_ml=one_ml * lesions.size(),
+            mean_probability=lesions.likely.mean(),
+            highest_probability=lesions.likely.max(),
+            ventricle_mm=lesions.away.min(),
+            region=np.where(lesions.near.mean() >= 0.5, "periventricular", "deep"),
+        )
+    )
+    table.loc[table.ventricle_mm.isna(), "region"] = ""
+    table = table[1000 * table.volume_ml >= smallest_mm3 - 1e-6]
+    table = table.sort_values("volume_ml", ascending=False, kind="stable")
+    mask = np.zeros(values.shape, bool)
+    mask[inside] = voxels.label.isin(table.index)
+    return mask, table.assign(lesion=np.arange(1, len(table) + 1))[COLUMNS].reset_index(drop=True)
 
 
-def near_ventricles(
-    labels: np.ndarray, kept: np.ndarray, mask: np.ndarray, affine: np.ndarray, ventricles: np.ndarray | None
-) -> list[np.ndarray]:
-    """For the lesions `kept` of an image of labels, the smallest distance from the ventricles in mm and the region."""
-    if ventricles is None or not ventricles.any() or not len(kept):
-        return [np.full(len(kept), np.nan), np.full(len(kept), "")]
-    places = [nibabel.affines.apply_affine(affine, np.argwhere(part)) for part in (ventricles, mask)]
-    away_mm = np.zeros(labels.shape)
-    away_mm[mask] = KDTree(places[0]).query(places[1])[0]
-    near = ndimage.mean(away_mm <= NEAR_MM + 1e-6, labels, kept) >= 0.5  # whatever the rounding
-    return [ndimage.minimum(away_mm, labels, kept), np.where(near, "periventricular", "deep")]
+def distances(places: np.ndarray, ventricles: np.ndarray | None, affine: np.ndarray) -> np.ndarray:
+    """The distance of places (n, 3) in world mm from the nearest centre of a ventricle's voxel; NaN without ventricles."""
+    if ventricles is None or not ventricles.any():
+        return np.full(len(places), np.nan)
+    return KDTree(nibabel.affines.apply_affine(affine, np.argwhere(ventricles))).query(places)[0]
 
 
 def volumes_by_region(table: pd.DataFrame) -> dict[str, float]:
