@@ -1,4 +1,4 @@
-"""Steps of `torch_step.py`, one at a time, for benchmarks that compare with PyTorch."""
+"""Runs `torch_step.py` for benchmarks that compare a step with PyTorch's."""
 
 import json
 import subprocess

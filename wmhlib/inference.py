@@ -73,9 +73,10 @@ def prepared(model: keras.Model, flair: Flair) -> Prepared:
 def recut(seen: Prepared, model: keras.Model) -> Prepared:
     """A prepared scan for another model: only its slices differ if both have the same preparation, otherwise it is prepared
     again."""
-    preparation = Preparation.named(model.inputs[0].name)
-    if preparation != seen.preparation:
+    if Preparation.named(model.inputs[0].name) != seen.preparation:
         return prepared(model, seen.scan)
+    if seen.slices.shape[1] == model.input_shape[1]:
+        return seen
     part = cut_out(seen.flair.get_fdata(dtype=np.float32), seen.box)
     return seen._replace(slices=axial_slices(part, model.input_shape[1]))
 
@@ -121,7 +122,7 @@ def probability(
 
 
 def two_looks(
-    model: keras.Model, flair: Flair | Prepared, inside: np.ndarray | None = None
+    model: keras.Model, flair: Flair | Prepared, inside: np.ndarray
 ) -> tuple[nibabel.Nifti1Image, list[np.ndarray]]:
     """The mean probability over a scan and its mirror image, and the two probabilities as arrays; see `probability`.
 
@@ -129,13 +130,9 @@ def two_looks(
     """
     seen = flair if isinstance(flair, Prepared) else prepared(model, flair)
     affine = seen.scan.affine
-    rows: np.ndarray | None = None
-    if inside is not None:
-        image = nibabel.as_closest_canonical(nibabel.Nifti1Image(inside.astype(np.uint8), affine))
-        rows = np.array(image.dataobj).any(axis=(0, 1))  # type: ignore[assignment]
-    looks = [np.asarray(probability(model, seen, mirrored, rows).dataobj) for mirrored in (False, True)]
-    if inside is not None:
-        looks = [look * inside for look in looks]
+    upright = nibabel.as_closest_canonical(nibabel.Nifti1Image(inside.astype(np.uint8), affine))
+    rows = np.asarray(np.any(upright.dataobj, axis=(0, 1)))
+    looks = [inside * np.asarray(probability(model, seen, mirrored, rows).dataobj) for mirrored in (False, True)]
     return nibabel.Nifti1Image(np.clip(np.mean(looks, axis=0, dtype=np.float32), 0, 1), affine), looks
 
 

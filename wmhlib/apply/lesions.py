@@ -16,6 +16,9 @@ COLUMNS = ["lesion", "volume_ml", "x_mm", "y_mm", "z_mm", "mean_probability", "h
 COLUMNS += ["ventricle_mm", "region"]
 """Columns of the lesion table. `wmhlib.apply.segment` adds the scan and the network."""
 
+REGIONS = "periventricular", "deep"
+"""The regions of a lesion: near the ventricles, or not."""
+
 NEAR_MM = 10.0
 """Voxels within this distance of the ventricles are periventricular."""
 
@@ -43,7 +46,7 @@ def lesions_of(
         affine), smallest distance from the ventricles in mm between centres of voxels. Without ventricles, the distance
         is NaN and the region is empty. An empty mask gives a table without rows.
     """
-    values, one_ml = np.asarray(likely.dataobj), voxel_mm3(likely.affine) / 1000
+    values, one_mm3 = np.asarray(likely.dataobj), voxel_mm3(likely.affine)
     labels = cc3d.connected_components(values >= threshold, connectivity=26)
     inside = np.nonzero(labels)
     places = nibabel.affines.apply_affine(likely.affine, np.transpose(inside))
@@ -55,15 +58,15 @@ def lesions_of(
         lesions[["x_mm", "y_mm", "z_mm"]]
         .mean()
         .assign(
-            volume_ml=one_ml * lesions.size(),
+            volume_ml=lesions.size() * (one_mm3 / 1000),
             mean_probability=lesions.likely.mean(),
             highest_probability=lesions.likely.max(),
             ventricle_mm=lesions.away.min(),
-            region=np.where(lesions.near.mean() >= 0.5, "periventricular", "deep"),
+            region=np.where(lesions.near.mean() >= 0.5, *REGIONS),
         )
     )
     table.loc[table.ventricle_mm.isna(), "region"] = ""
-    table = table[1000 * table.volume_ml >= smallest_mm3 - 1e-6]
+    table = table[lesions.size() * one_mm3 >= smallest_mm3]
     table = table.sort_values("volume_ml", ascending=False, kind="stable")
     mask = np.zeros(values.shape, bool)
     mask[inside] = voxels.label.isin(table.index)
@@ -80,7 +83,4 @@ def distances(places: np.ndarray, ventricles: np.ndarray | None, affine: np.ndar
 def volumes_by_region(table: pd.DataFrame) -> dict[str, float]:
     """The volume of a table's lesions in each region in ml; NaN if the regions of its lesions are unknown."""
     unknown = (table.region == "").any()
-    return {
-        f"{region}_ml": np.nan if unknown else table.volume_ml[table.region == region].sum()
-        for region in ("periventricular", "deep")
-    }
+    return {f"{region}_ml": np.nan if unknown else table.volume_ml[table.region == region].sum() for region in REGIONS}

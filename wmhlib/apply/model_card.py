@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from wmhlib.apply.lesions import REGIONS
 from wmhlib.apply.structures import structures_of
 from wmhlib.apply.suitability import AGREEMENT, agreement
 from wmhlib.cohort import load_cohort
@@ -174,9 +175,7 @@ def measure(study: Study, folder: PathLike) -> None:
         trusted=scans[~(scans.mirror_dice < AGREEMENT)],
         agreement=AGREEMENT,
         structures=by_structure(heads),
-        regions={
-            region: (heads[f"{region}_again"].sum(), heads[region].sum()) for region in ("periventricular", "deep")
-        },
+        regions={region: (heads[f"{region}_again"].sum(), heads[region].sum()) for region in REGIONS},
         heads=len(heads),
         checksums={path.name: sha256(path) for path in sorted(folder.glob("*.keras"))},
         today=_today(),

@@ -24,7 +24,6 @@ EXPECTED_ML = (500, 2200)
 """Volume inside the skull of a whole head, generously: a stripped brain of an adult has 800 ml or more, and 2 litres inside the
 skull are rare."""
 
-
 LEAST_VENTRICLES_ML = 4.0
 """Smaller ventricles are taken as not found: the smallest of 16 synthetic and 14 real heads have 10 ml or more."""
 

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from wmhlib.apply import structures
-from wmhlib.apply.lesions import lesions_of
+from wmhlib.apply.lesions import REGIONS, lesions_of
 from wmhlib.cohort import load_cohort
 from wmhlib.inference import BUNDLED
 from wmhlib.intake.anatomy import STRUCTURES
@@ -61,7 +61,7 @@ def measure_head(head) -> dict:
     regions, again = (
         lesions_of(lesions, 0.5, ventricles=where)[1].region for where in (true["ventricles"], found.ventricles)
     )
-    for region in ("periventricular", "deep"):
+    for region in REGIONS:
         row[region] = int((regions == region).sum())
         row[f"{region}_again"] = int(((regions == region) & (again == region)).sum())
     return row

@@ -77,7 +77,8 @@ def segment_unseen(
             "notebooks 01 to 04 of this study again."
         )
     names, start = records.seen_by_start(study, loss, seed)
-    if known := [subject for subject in unseen.subject if person(subject) in set(map(person, names))]:
+    seen = set(map(person, names))
+    if known := [subject for subject in unseen.subject if person(subject) in seen]:
         raise ValueError(
             f"{loss}, seed {seed} started from {start}, which was trained on subjects named {', '.join(known)}, as some unseen "
             "subjects are: leave these out, choose another training.start, or, if they are other people, remove "

@@ -57,12 +57,8 @@ def cards(study: Study) -> list[tuple[str, list[tuple[str, str]], str]]:
     """The entries of the front page: title, (file, text) of each link, one-line summary. All trainings share one."""
     several = len(study.config.seeds) > 1
     links = [(f"{page}.html", what if several else what.split(", seed")[0]) for page, what in training_pages(study)]
-    pages = {name: (heading, line) for name, heading, line in page_list(study)}
-    return [
-        (PAGES[name][0], links if name == "04_train" else [(f"{name}.html", PAGES[name][0])], PAGES[name][1])
-        for name in PAGES
-        if name in pages or name == "04_train"
-    ]
+    of_page = {name: [(f"{name}.html", heading)] for name, heading, _ in page_list(study)} | {"04_train": links}
+    return [(heading, of_page[name], line) for name, (heading, line) in PAGES.items() if name in of_page]
 
 
 def run_record(study: Study) -> dict:
