@@ -49,6 +49,9 @@ FREESURFER = {
     Tissue.EYE: (506,),
     Tissue.MUCOSA: (509,),
 }
+TOUCHING = ((3, 42), Tissue.CORTEX, Tissue.CSF), ((4, 43), Tissue.VENTRICLE, Tissue.WHITE)
+"""Labels of the left and the right that touch in the maps, where a head has the interhemispheric fissure or the septum
+between them: the two labels, their tissue, and the tissue between them."""
 GONE = "remove it from the folder"
 
 NUCLEI = Tissue.THALAMUS, Tissue.STRIATUM, Tissue.PALLIDUM
@@ -120,6 +123,8 @@ def _template() -> Head:
     matter = brain & (fluid < 105)
     tissue = brain * np.uint8(Tissue.CSF) - matter * np.uint8(Tissue.CSF - Tissue.CORTEX)
     tissue -= (matter & (white > grey)) * np.uint8(Tissue.CORTEX - Tissue.WHITE)
+    fissure = (tissue == Tissue.CORTEX) & (np.abs(x) < 1) & ((z > 35) | (y > 20) | ((y < -60) & (z > 0)))
+    tissue[fissure], fluid[fissure] = Tissue.CSF, 200
     _draw_shells(tissue, brain, z)
     _draw_face(tissue[:, 125:236, :80], ~brain[:, 125:236, :80], x, y[:, 125:236], z[:, :, :80])
     inner = (slice(46, 167), slice(30, 191), slice(30, 137))
@@ -180,6 +185,9 @@ def _label_map(path: Path) -> Head:
     for number_of, numbers in FREESURFER.items():
         names[list(numbers)] = number_of
     tissue = names[labels.astype(np.int16)]
+    for (left, right), part, between in TOUCHING:
+        both = ndimage.binary_dilation(labels == left) & ndimage.binary_dilation(labels == right)
+        tissue[both & (tissue == part)] = between
     for part, least_ml in (Tissue.WHITE, 200), (Tissue.CORTEX, 200), (Tissue.VENTRICLE, 2), (Tissue.BONE, 50):
         if (ml := (tissue == part).sum() / 1000) < least_ml:
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from wmhlib.intake.anatomy import IN_BRAIN, Head, Tissue
+from wmhlib.intake.anatomy import IN_BRAIN, NUCLEI, STRUCTURES, Head, Tissue
 from wmhlib.intake.drawn_lesions import lesions
 from wmhlib.intake.fields import Axes, resampled, smooth_field, step
 from wmhlib.intake.scanner import Centre
@@ -59,7 +59,7 @@ def bent(random: np.random.Generator, head: Head, axes: Axes, widening_mm: float
     [box] = ndimage.find_objects(IN_BRAIN[tissue].astype(np.uint8))
     parts = np.stack([part.ravel()[flat[box]] for part in head.parts]) / np.float32(255)
     for part in parts:  # the value of the nearest voxel has steps, and borders would have teeth
-        ndimage.gaussian_filter(part, 0.35, truncate=3, output=part)
+        ndimage.gaussian_filter(part, 0.5, truncate=3, output=part)
     return Bent(tissue, box, parts, place[:, *box])
 
 
@@ -82,19 +82,25 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     image *= _texture(head_tissue, fine * random.uniform(0.8, 1.7), broad)
     if site.stripped:
         image[head_tissue >= Tissue.VESSEL] *= random.uniform(0, 0.5)  # what stripping leaves of the skull is dim
-    kept = _soft(IN_BRAIN[head_tissue], axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.2, 0.45) + 0.5
+    inside = STRUCTURES["intracranial"][head_tissue]
+    kept = _soft(inside, axes, random.uniform(3, 5)) + 0.03 * broad - random.uniform(0.3, 0.7) + 0.5
     lesion, pathology = np.zeros_like(image), np.zeros(image.shape, bool)
 
     # what lies inside the brain is drawn in the box around it
     axes = [axis[part] for axis, part in zip(axes, box, strict=True)]
     image_in, broad = image[box], broad[box]
     away, rough, patches = _away(tissue, axes), smooth_field(random, axes, 5), smooth_field(random, axes, 11)
-    matter = (tissue == Tissue.WHITE) * white
+    septum = (tissue == Tissue.WHITE) & (away > 0) & (away < 3) & (np.abs(place[2] - 8) < 15)
+    septum &= np.abs(place[0]) < random.uniform(1.5, 4)
+    rim = (tissue == Tissue.STRIATUM) * step(
+        2.5 - away, 0.4
+    )  # bands around the ventricles also run along the caudate nucleus
+    matter = ((tissue == Tissue.WHITE) & ~septum) * white + rim
     below = (tissue == Tissue.STEM) | (tissue == Tissue.CEREBELLAR_WHITE)
     height = lesions(random, axes, matter, below, away, place, rough, patches, load_ml, site.plaques)
     bright = site.lesion * random.uniform(0.85, 1.15)
-    paired = smooth_field(random, [np.abs(axes[0]), axes[1], axes[2]], 16)  # symmetric, like tracts and gyri
-    _add_bright(random, site, image_in, tissue, away, place, (fine[box], rough, patches, broad, paired), bright, height)
+    fields = septum, fine[box], rough, patches, broad, *(_symmetric(random, axes, length_mm) for length_mm in (16, 6))
+    _add_bright(random, site, image_in, tissue, away, place, fields, bright, height)
     image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
         pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
@@ -113,6 +119,11 @@ def _mixed(image: np.ndarray, levels: np.ndarray, tissue: np.ndarray, white, flu
     matter += fluid * (levels[Tissue.CSF] - matter)
     matter += ventricle * (levels[Tissue.VENTRICLE] - matter)
     return np.where((tissue > 0) & (tissue < Tissue.VESSEL), matter, image)
+
+
+def _symmetric(random: np.random.Generator, axes: Axes, length_mm: float) -> np.ndarray:
+    """A smooth field that is the same on the left and on the right, like tracts and gyri."""
+    return smooth_field(random, [np.abs(axes[0]), *axes[1:]], length_mm)
 
 
 def _soft(mask: np.ndarray, axes: Axes, sd_mm: float) -> np.ndarray:
@@ -152,7 +163,7 @@ def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndar
     """Variation within a tissue as a factor near 1: smallest in white matter, largest around the brain."""
     amounts = np.full((2, len(Tissue) + 1), 0.015, np.float32)
     amounts[:, [Tissue.CORTEX, Tissue.CEREBELLAR_GREY]] = 0.035
-    amounts[:, Tissue.VESSEL :] = [[0.08], [0.15]]
+    amounts[:, Tissue.VESSEL :] = [[0.05], [0.25]]
     amounts[:, [Tissue.CSF, Tissue.VENTRICLE]] = [[0.12, 0.08], [0.15, 0.02]]
     return 1 + amounts[0][tissue] * fine + amounts[1][tissue] * broad
 
@@ -160,30 +171,27 @@ def _texture(tissue: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndar
 def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright: float, height) -> None:
     """Add bright structures that are not lesions, in place: dirty white matter, rims, septum, tracts, cortex, choroid
     plexus, flow."""
-    fine, rough, patches, broad, paired = fields
+    septum, fine, rough, patches, broad, paired, tracts = fields
     patchy = np.clip(0.6 + 0.5 * patches, 0, 1.5)
     amount = random.uniform(0, 0.35) * patchy * np.exp(away / np.float32(-9))
     amount += random.uniform(0, 0.3) * patchy * np.exp(-(((away - np.float32(0.4)) / np.float32(0.9)) ** 2))
-    septum = (
-        (np.abs(place[0]) < random.uniform(1.5, 4))
-        & (away < 3)
-        & (away > 0)
-        & (np.abs(place[2] - 8) < 15)
-        & (tissue != Tissue.CORTEX)
-    )
     amount += np.float32(random.uniform(0.1, 1.1)) * septum
     image += np.float32(bright) * amount * (1 - height) * ((tissue <= Tissue.PALLIDUM) & (tissue > 0))
     speckled = np.clip(0.7 + 0.4 * fine, 0, 1.3)
     flow = step(rough - np.float32(1.1), 0.15) * (place[1] < 0) + 0.25 * step(patches - random.uniform(0.5, 2), 0.4)
     image += flow * speckled * random.uniform(0, 125 - site.csf) * (tissue == Tissue.VENTRICLE)
     image[tissue == Tissue.CHOROID] *= speckled[tissue == Tissue.CHOROID]
-    inner = np.exp(away / np.float32(-18))  # limbic cortex and insula are deep and bright on FLAIR
-    cortex = random.uniform(0, 30) * inner + random.uniform(0, 6) * paired + random.uniform(2, 10) * broad
+    inner = np.exp(away / np.float32(-18))
+    limbic = inner * step(
+        place[1] + 50, 6
+    )  # limbic cortex and insula are deep and bright on FLAIR, occipital cortex is not
+    cortex = random.uniform(0, 30) * limbic + random.uniform(0, 5) * paired + random.uniform(1, 6) * broad
     image += cortex * (tissue == Tissue.CORTEX)
-    tracts = random.uniform(1, 6) * paired + random.uniform(-6, 6) * inner + random.uniform(0, 3) * patches
-    image += tracts * (tissue == Tissue.WHITE)
+    white = random.uniform(1, 6) * paired + random.uniform(-6, 6) * inner + random.uniform(0, 3) * tracts
+    image += white * (tissue == Tissue.WHITE)
+    image += (random.uniform(0, 4) * paired + random.uniform(0, 4) * tracts) * np.isin(tissue, (*NUCLEI, Tissue.STEM))
     fluid = (tissue == Tissue.CSF) | (tissue == Tissue.VENTRICLE)
-    image += np.clip(patches - 0.8, 0, 1) * random.uniform(0, 70) * (fluid & (place[2] < -12))
+    image += np.clip(patches - 0.8, 0, 1) * random.uniform(0, 110) * (fluid & (place[2] < -12))
 
 
 def _infarct(random, axes: Axes, image, tissue, place, rough) -> np.ndarray:

@@ -19,15 +19,18 @@ import numpy as np
 from tqdm import tqdm
 
 from wmhlib.intake.anatomy import STRUCTURES, head, heads
-from wmhlib.intake.drawn_lesions import BORDER
+from wmhlib.intake.drawn_lesions import marked
 from wmhlib.intake.fields import Axes
 from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, writing
 
-RECIPE = 4
+RECIPE = 5
 """Version of the simulation. It is incremented when the same seed gives other voxels, so that cohorts are never
 mixed."""
+
+DRAWN = 0.5
+"""Volume of the lesions that are drawn / that of the labels, about: on thick slices, labels are larger than lesions."""
 
 CENTRES = (
     Centre("Alder", "training", 0, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9,
@@ -35,9 +38,9 @@ CENTRES = (
     Centre("Birch", "training", 50, (232, 256, 48), (1.0, 1.0, 3.0), 117, 56, 140, 3.0, 0.07, 9, stripped=True),
     Centre("Cedar/S3T", "training", 100, (132, 256, 83), (1.2, 0.98, 3.0), 110, 52, 80, 3.0, 0.05, 8, csf=34,
            defaced=True, other_pathology=0.5, tilt_deg=6.0, gamma=1.1, dtype=np.uint16, gain=2.5),
-    Centre("Dover/P15T", "test", 160, (288, 288, 28), (0.83, 0.83, 6.0), 119, 66, 210, 3.5, 0.08, 8, csf=38,
+    Centre("Dover/P15T", "test", 160, (288, 288, 28), (0.83, 0.83, 6.0), 119, 78, 210, 3.5, 0.08, 8, csf=38,
            other_pathology=0.3, tilt_deg=-4.0, gamma=0.9, ghost=0.008, gain=0.01),
-    Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 113, 54, 60, 3.0, 0.09, 7, csf=15, defaced=True),
+    Centre("Dover/P3T", "test", 220, (321, 240, 83), (0.56, 1.04, 3.0), 113, 66, 60, 3.0, 0.09, 7, csf=15, defaced=True),
 )  # fmt: skip
 
 RANDOM = Centre("random", "training", 1000, (240, 240, 48), (0.96, 0.96, 3.0), 114, 52, 165, 2.5, 0.06, 9, most=5000)
@@ -89,10 +92,11 @@ def simulated(
     template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
     voxel, axes, fine = _grids(random, site, scale)
-    load_ml = float(np.clip(1.3 * site.load_ml * random.lognormal(0, 0.8), site.least_ml, 60))
+    load_ml = DRAWN * float(np.clip(site.load_ml * random.lognormal(0, 0.8), site.least_ml, 60))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
-    masks = {"wmh": (measured(site, axes, fine, paint.lesion) > BORDER).astype(np.float32)}
+    visible = float(np.clip(4 * site.noise / site.lesion, 0.27, 0.4))
+    masks = {"wmh": marked(measured(site, axes, fine, paint.lesion), voxel, visible).astype(np.float32)}
     if paint.pathology.any():
         pathology = measured(site, axes, fine, paint.pathology.astype(np.float32)) > 0.5
         masks["wmh"][pathology & (masks["wmh"] == 0)] = 2
@@ -118,7 +122,7 @@ def _grids(random: np.random.Generator, site: Centre, scale: float) -> tuple[lis
     voxel = [v * full / count for v, full, count in zip(site.voxel_mm, site.shape, shape, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2).astype(np.float32) * np.float32(v) for n, v in zip(shape, voxel, strict=True)]
     axes = [axis + np.float32(off) for axis, off in zip(axes, random.normal([0, 0, 6], 2), strict=True)]
-    reach = [(-86, 86), (-102, 102), (-92, 92)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
+    reach = [(-90, 90), (-110, 110), (-95, 95)] if site.stripped else [(-95, 95), (-120, 120), (-110, 105)]
     ends = [(max(low, axis[0] - 3), min(high, axis[-1] + 3)) for axis, (low, high) in zip(axes, reach, strict=True)]
     return voxel, axes, [np.arange(*both, 1.0 if scale > 0.5 else 2.0, dtype=np.float32) for both in ends]
 

@@ -27,7 +27,7 @@ class Centre:
     scalp: float  # fat
     noise: float  # SD of the complex noise
     bias: float  # SD of the logarithm of the coil sensitivity
-    load_ml: float  # about the median simulated lesion volume; labels on thick slices have half of it (D-051)
+    load_ml: float  # about the median volume of the labels
     least_ml: float = 2.5  # least lesion volume in a subject
     plaques: float = 0.0  # fraction of the load simulated as plaques of multiple sclerosis
     csf: float = 25
@@ -59,7 +59,7 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         site,
         voxel_mm=voxel,
         shape=shape,
-        grey=random.uniform(105, 128),
+        grey=random.uniform(101, 124),
         lesion=random.uniform(45, 80),
         csf=random.uniform(5, 40),
         scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
