@@ -60,12 +60,13 @@ print(*["Images left out:" if left_out else "No image was left out.", *folders.l
 # %% [markdown]
 # ## Masks
 #
-# Scans are segmented one at a time, so memory does not grow with their number. Each is resampled to the network's slices
-# as in training (notebook [2](02_preprocess.ipynb)) and segmented twice, as it is and mirrored left to right. The mean of
-# both probabilities is resampled to the scan's own grid, where the threshold is applied. A network that can read a scan
-# detects nearly the same lesions in the mirror image: the agreement of the two masks (`mirror_dice`) shows how far to
-# trust them. Two small networks mark the space inside the skull and the ventricles; no lesion is marked outside the skull. A
-# scan that cannot be read or segmented is reported and does not stop the others.
+# From six scans on, every core segments scans of its own; memory does not grow with their number. Each scan is
+# resampled to the network's slices as in training (notebook [2](02_preprocess.ipynb)) and segmented twice, as it is and
+# mirrored left to right. The mean of both probabilities is resampled to the scan's own grid, where the threshold is
+# applied. A network that can read a scan detects nearly the same lesions in the mirror image: the agreement of the two
+# masks (`mirror_dice`) shows how far to trust them. Two small networks mark the space inside the skull and the
+# ventricles; no lesion is marked outside the skull. A scan that cannot be read or segmented is reported and does not
+# stop the others.
 #
 # A result is replaced only by one of the same scan and network, and never if a person changed its mask. Scans of the same
 # name in different folders, and masks of two networks, get names of their own; `<name>.json` says which scan and network a

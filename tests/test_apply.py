@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -222,6 +223,77 @@ def test_the_table_is_on_disk_after_every_scan(untrained, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         segment.segment_scans(untrained, find_scans(folder), tmp_path / "out", {})
     assert len(pd.read_csv(tmp_path / "out" / "volumes.csv")) == 1
+
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """A folder with so many scans that several processes segment them: one is no image, two have the same content."""
+    folder = write(tmp_path / "in", *(f"s{number} FLAIR.nii.gz" for number in range(segment.MANY)))
+    (folder / "s3 FLAIR.nii.gz").write_bytes(b"no image")
+    (folder / "s5 FLAIR.nii.gz").write_bytes((folder / "s1 FLAIR.nii.gz").read_bytes())
+    return folder
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_results_of_one(untrained, many, tmp_path, monkeypatch):
+    monkeypatch.undo()  # other processes have the true `doubts`
+    untrained.save(model := tmp_path / "model.keras")
+    outputs = {1: tmp_path / "one", 2: tmp_path / "two"}
+    tables = {}
+    for count, out in outputs.items():
+        monkeypatch.setattr(segment, "cores", lambda count=count: count)
+        segment.segment_scans(untrained, [many / "s2 FLAIR.nii.gz"], out, {}, model)
+        corrected = nibabel.load(out / "s2_FLAIR_mask.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(1 - np.asarray(corrected.dataobj), corrected.affine), out / "s2_FLAIR_mask.nii.gz"
+        )
+        tables[count] = segment.segment_scans(untrained, [*find_scans(many), many / "s0 FLAIR.nii.gz"], out, {}, model)
+        tables[count]["mask"] = [Path(path).name if isinstance(path, str) else "" for path in tables[count]["mask"]]
+    assert list(tables[2].status) == ["done"] * 3 + ["failed"] + ["done"] * 3
+    assert "s3 FLAIR.nii.gz" in tables[2].reason[3] and "same content" in tables[2].warnings[5]
+    assert tables[2]["mask"][2] == "s2_FLAIR-2_mask.nii.gz", "the corrected mask is kept"
+    pd.testing.assert_frame_equal(tables[1], tables[2])
+    names = [{path.name for path in out.iterdir()} for out in outputs.values()]
+    assert names[0] == names[1] and len(names[0]) > 20
+    for path in outputs[1].glob("*.nii.gz"):
+        assert np.array_equal(nibabel.load(path).dataobj, nibabel.load(outputs[2] / path.name).dataobj), path
+    assert (outputs[1] / "lesions.csv").read_text() == (outputs[2] / "lesions.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGINT])
+def test_what_several_processes_have_finished_stays_when_they_are_ended(untrained, many, tmp_path, ends):
+    """A network is killed in its process, or Ctrl-C is pressed, after the first scan is finished."""
+    untrained.save(model := tmp_path / "model.keras")
+    script = f"""if True:
+        import os, signal, sys
+        from pathlib import Path
+        from wmhlib.apply import segment
+        from wmhlib.running import files
+        def moved(folder, out, name, record, move_in=segment.results.move_in):
+            record = move_in(folder, out, name, record)
+            moves.append(name)
+            if len(moves) < 2:
+                pass
+            elif {int(ends)} == signal.SIGINT:
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                import psutil
+                max(psutil.Process().children(recursive=True), key=lambda child: child.memory_info().rss).kill()
+            return record
+        moves, segment.results.move_in = [], moved
+        segment.cores = lambda: 2
+        path, network, trained_on = segment.open_network({str(model)!r})
+        scans = sorted(Path({str(many)!r}).iterdir()) * 4
+        segment.segment_scans(network, scans, {str(tmp_path / "out")!r}, trained_on, path)
+    """
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert run.returncode, run.stdout
+    said = "KeyboardInterrupt" if ends == signal.SIGINT else "probably for lack of memory"
+    assert said in run.stderr.splitlines()[-1], run.stderr
+    volumes = pd.read_csv(tmp_path / "out" / "volumes.csv")
+    assert 1 <= (volumes.status == "done").sum() < 20
+    assert not list((tmp_path / "out").glob(".unfinished*"))
 
 
 def test_what_is_taken_for_a_scan(tmp_path, monkeypatch):

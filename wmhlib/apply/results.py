@@ -104,11 +104,12 @@ def free_name(
     record
         The keys of `IDENTITY`.
     records
-        Output of `read_records`.
+        Output of `read_records`, and records of results that are still to be saved.
     changed
         Output of `changed_names`.
     """
     existing_files = {folded(path.name) for path in Path(out).iterdir()}
+    existing_files |= {folded(name + RESULTS["record"]) for name in records}
     of_scan = [
         name for name, known in records.items() if all(known[key] == record[key] for key in ("scan", "network_sha256"))
     ]

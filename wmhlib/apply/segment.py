@@ -1,5 +1,5 @@
-"""Segment your own scans with a trained network, one at a time, with the information needed to accept or reject each
-mask.
+"""Segment your own scans with a trained network, with the information needed to accept or reject each mask.
+
 Input: NIfTI files and a `model.keras`. Output per scan: `<name>_mask.nii.gz` (uint8 0/1) and
 `<name>_probability.nii.gz` (float32 0-1) on the scan's own grid, `<name>.png` for visual control, `<name>_lesions.csv`
 with one row per lesion, `<name>.json` that identifies the scan and the network, and a row of `volumes.csv`.
@@ -8,13 +8,18 @@ that people changed is kept. A lesion is a 26-connected component, as in `wmhlib
 may be unsuitable for the network is segmented too, with a warning in its row (`wmhlib.apply.suitability`).
 """
 
+import contextlib
+import functools
 import importlib.metadata
 import os
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import nibabel
@@ -34,6 +39,7 @@ from wmhlib.apply.suitability import (
     read_range,
     verdict,
 )
+from wmhlib.batches import cores
 from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_looks
 from wmhlib.intake import plausible
 from wmhlib.intake.bids import write_derivative
@@ -42,6 +48,7 @@ from wmhlib.intake.roles import content
 from wmhlib.intake.scans import BrightnessWarning, read_flair
 from wmhlib.metrics import voxel_mm3
 from wmhlib.running.files import ROOT, PathLike, alone, replacing, sha256, write_table, writing
+from wmhlib.running.parallel import in_processes
 from wmhlib.running.provenance import code_sha256
 from wmhlib.slices import Preparation
 
@@ -176,6 +183,86 @@ def segment_scan(
     }, table
 
 
+MANY = 6
+"""From so many scans on, they are segmented by a process per core. Each process takes some ten seconds to start."""
+
+
+class Plan(NamedTuple):
+    """A scan to segment: the name of its results, their record, and notes on its file that are known already."""
+
+    path: Path
+    name: str
+    record: dict
+    told: list[str]
+
+
+def _planned(
+    scans: list[Path], made_with: dict, out: Path, records: dict[str, dict], changed: set[str]
+) -> list[Plan | str]:
+    """The plan for each scan, or why it cannot be read; `records` and `changed` as in `free_name`."""
+    plans: list[Plan | str] = []
+    first_with: dict[bytes, Path] = {}
+    names = results.safe_names(scans)
+    for path, wanted in zip(tqdm(scans, "check", unit="scan", leave=False), names, strict=True):
+        try:
+            open_scan(path)
+            record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
+            record = {key: _readable(text) for key, text in record.items()}
+            name, told = results.free_name(out, wanted, record, records, changed)
+            twin = first_with.setdefault(content(path), path)
+            told += [f"The file has the same content as {twin}"] if twin != path else []
+            records[name] = record
+            plans.append(Plan(path, name, record, told))
+        except Exception as error:  # one failing scan must not stop the others
+            plans.append(_sentence(error))
+    return plans
+
+
+def _segmented(
+    network: keras.Model, trained_on: dict, threshold: float, smallest_mm3: float, folder: Path, numbered: tuple
+) -> tuple[int, dict | str]:
+    """Write the results of a numbered plan to a folder of its own in `folder`; returns its number, and the values of its
+    row from `segment_scan` or why it failed."""
+    number, plan = numbered
+    if isinstance(plan, str):
+        return number, plan
+    own = folder / str(number)
+    try:
+        with writing(own):
+            own.mkdir()
+            values, lesions = segment_scan(
+                network, plan.path, plan.name, own, trained_on, threshold, smallest_mm3, plan.told
+            )
+            if sha256(plan.path) != plan.record["scan_sha256"]:
+                raise ValueError(f"{plan.path} was changed during the run: segment it again.")
+            lesions.insert(0, "scan", _readable(str(plan.path)))
+            lesions = lesions.assign(**{key: plan.record[key] for key in results.MADE_WITH})
+            write_table(own / f"{plan.name}{RESULTS['lesions']}", lesions)
+        return number, values
+    except Exception as error:  # one failing scan must not stop the others
+        shutil.rmtree(own, ignore_errors=True)
+        return number, _sentence(error)
+
+
+def _segmented_in_process(model: str, *arguments) -> tuple[int, dict | str]:
+    """`_segmented` in another process, which loads the network from its file once."""
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # read when TensorFlow first computes
+    return _segmented(_network_of(model), *arguments)
+
+
+@cache
+def _network_of(model: str) -> keras.Model:
+    return open_network(model)[1]
+
+
+def _with_processes(scans: list[Path], model: str) -> bool:
+    """Whether scans are segmented by several processes: many scans, on a processor, with TensorFlow (JAX cannot be limited
+    to one thread), by a network that has a file."""
+    on_processor = all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
+    suits = on_processor and keras.backend.backend() == "tensorflow" and cores() > 1
+    return suits and len(scans) >= MANY and Path(model).is_file()
+
+
 def segment_scans(
     network: keras.Model,
     scans: Iterable[PathLike],
@@ -185,17 +272,16 @@ def segment_scans(
     threshold: float | None = None,
     smallest_mm3: float = 0.0,
 ) -> pd.DataFrame:
-    """Segment scans one after another into a folder. `volumes.csv` is updated after each scan, `lesions.csv` at the
-    end.
+    """Segment scans into a folder. `volumes.csv` is updated after each scan, `lesions.csv` at the end.
 
-    Only a scan's row is kept in memory.
+    Only a scan's row is kept in memory. On a processor, `MANY` or more scans are segmented by a process per core.
 
     Parameters
     ----------
     out
         Output folder, relative to the project's folder; empty: `data/segmented`.
     model
-        The file of the network, for the records.
+        The file of `network`, for the records. Without a file, all scans are segmented in this process.
     threshold
         Voxels with at least this probability are marked; None: the network's own threshold (`trained_on`), otherwise
         0.5.
@@ -215,6 +301,8 @@ def segment_scans(
         be replaced.
     BlockingIOError, OSError
         Another process is writing to the folder, or it cannot be created.
+    ChildProcessError
+        One of several processes was ended. Scans that are finished stay in the folder.
     """
     out, scans = ROOT / Path(out or "data/segmented").expanduser(), [Path(scan) for scan in scans]
     if any(path.exists() and path.parent.resolve() == out.resolve() for path in scans):
@@ -232,34 +320,42 @@ def segment_scans(
         "code": code_sha256()[:12],
     }
     with alone(out / "volumes.csv"):
-        records, earlier, rows = results.read_records(out), results.read_rows(out / "volumes.csv"), []
+        records, earlier = results.read_records(out), results.read_rows(out / "volumes.csv")
         results.check_lesions(out, records)  # before hours of work
         changed = results.changed_names(out, records)
         earlier = results.marked_as_changed(earlier, changed)
-        first_with: dict[bytes, Path] = {}
-        for path, wanted in zip(tqdm(scans, "segment", unit="scan"), results.safe_names(scans), strict=True):
-            name, row = "", {"scan": str(path), "status": "done", **made_with}
-            try:
-                open_scan(path)
-                record = made_with | {"scan": os.path.abspath(path), "scan_sha256": sha256(path)}
-                record = {key: _readable(text) for key, text in record.items()}
-                free, told = results.free_name(out, wanted, record, records, changed)
-                twin = first_with.setdefault(content(path), path)
-                told += [f"The file has the same content as {twin}"] if twin != path else []
-                with writing(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as folder:
-                    values, lesions = segment_scan(
-                        network, path, free, folder, trained_on, threshold, smallest_mm3, told
-                    )
-                    lesions.insert(0, "scan", _readable(str(path)))
-                    write_table(Path(folder) / f"{free}{RESULTS['lesions']}", lesions.assign(**made_with))
-                    records[free] = results.move_in(folder, out, free, record)
-                name, row = free, row | values | {"mask": str(out / f"{free}{RESULTS['mask']}")}
-            except Exception as error:  # one failing scan must not stop the others
-                row |= {"status": "failed", "reason": _sentence(error)}
-            rows.append({key: _readable(value) if isinstance(value, str) else value for key, value in row.items()})
-            earlier = results.without_rows_of(earlier, rows[-1]["scan"], name)
-            table = pd.DataFrame(rows, columns=results.COLUMNS).astype({"lesions": "Int64"})
-            write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
+        plans = _planned(scans, made_with, out, dict(records), changed)
+        rows: dict[int, dict] = {}
+        with writing(out):
+            unfinished = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out)
+        with unfinished as folder:
+            settings = trained_on, threshold, smallest_mm3, Path(folder)
+            if _with_processes(scans, model):
+                outcomes = in_processes(
+                    functools.partial(_segmented_in_process, model, *settings), [*enumerate(plans)], cores()
+                )
+            else:
+                outcomes = (_segmented(network, *settings, numbered) for numbered in enumerate(plans))
+            with contextlib.closing(outcomes):
+                for number, outcome in tqdm(outcomes, "segment", len(plans), unit="scan"):
+                    plan, name = plans[number], ""
+                    if isinstance(plan, Plan) and isinstance(outcome, dict):
+                        try:
+                            with writing(out):
+                                own = Path(folder) / str(number)
+                                records[plan.name] = results.move_in(own, out, plan.name, plan.record)
+                            name, outcome["mask"] = plan.name, str(out / f"{plan.name}{RESULTS['mask']}")
+                        except Exception as error:  # one failing scan must not stop the others
+                            outcome = _sentence(error)
+                    status = {"status": "failed", "reason": outcome} if isinstance(outcome, str) else outcome
+                    row = {"scan": str(scans[number]), "status": "done", **made_with, **status}
+                    rows[number] = {
+                        key: _readable(value) if isinstance(value, str) else value for key, value in row.items()
+                    }
+                    earlier = results.without_rows_of(earlier, rows[number]["scan"], name)
+                    in_order = [rows[key] for key in sorted(rows)]
+                    table = pd.DataFrame(in_order, columns=results.COLUMNS).astype({"lesions": "Int64"})
+                    write_table(out / "volumes.csv", pd.concat([earlier, table.astype(object)], ignore_index=True))
         write_table(out / "lesions.csv", results.read_lesions(out, records.keys() - changed))
     return table
 
