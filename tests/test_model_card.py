@@ -74,6 +74,23 @@ def test_the_card_has_a_row_per_centre_and_the_mean_of_the_centres():
     assert table["larger lesions detected"].tolist() == ["6 of 8", "3 of 4", "9 of 12"]
 
 
+def test_the_global_threshold_is_tuned_on_other_centres(tmp_path):
+    """Lesions are at 0.9 of the maximum in centre a, but at 0.5 in b, where 0.9 is other tissue."""
+    rows = []
+    for centre, lesion, other in (("a", 90, 50), ("b", 50, 90)):
+        labels = np.zeros((20, 20, 9), np.uint8)
+        labels[5:8, 5:8, 4] = 1
+        values = np.random.default_rng(1).integers(10, 30, labels.shape).astype(np.float32)
+        values[12:15, 12:15, 4], values[labels == 1], values[0, 0, 0] = other, lesion, 100
+        paths = [tmp_path / f"{centre}_{name}.nii.gz" for name in ("flair", "wmh")]
+        for path, image in zip(paths, (values, labels), strict=True):
+            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), path)
+        rows.append({"centre": centre, "flair": str(paths[0]), "reference": str(paths[1])})
+    together = model_card.dice_of_global_threshold(pd.DataFrame(rows).assign(centre=["a", "b"]))
+    assert together[1] < 0.2, "the level of a misses the lesion of b"
+    assert np.isnan(model_card.dice_of_global_threshold(pd.DataFrame(rows[:1]))).all()
+
+
 def test_structures_are_summarised_over_heads():
     heads = pd.DataFrame({"intracranial_dice": [0.9, 1.0], "intracranial_true_ml": [1000, 2000.0]})
     heads = heads.assign(intracranial_found_ml=[900, 2200.0], ventricles_dice=[0.5, 0.7])

@@ -24,6 +24,7 @@ from wmhlib.apply.structures import structures_of
 from wmhlib.apply.suitability import AGREEMENT, agreement
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation.lesions import SMALL_MM3, lesion_records
+from wmhlib.evaluation.threshold import threshold_mask, tune_threshold
 from wmhlib.inference import BUNDLED, load_generator, mask_of, prepared, two_looks
 from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.grids import Volume
@@ -99,6 +100,20 @@ def figures(network: keras.Model, subjects: pd.DataFrame, threshold: float) -> p
     return pd.DataFrame(rows)
 
 
+def dice_of_global_threshold(subjects: pd.DataFrame) -> np.ndarray:
+    """For each row of a cohort table, the Dice of one brightness threshold that is tuned on the other centres' scans; NaN
+    without other centres."""
+    scores = pd.Series(np.nan, subjects.index)
+    for centre, scans in subjects.groupby("centre"):
+        others = subjects[subjects.centre != centre]
+        if others.empty:
+            continue
+        level, _ = tune_threshold(others)
+        for row in scans.itertuples():
+            scores[row.Index] = METRICS["dice"].of(MaskPair(row.reference, threshold_mask(row.flair, level)))
+    return scores.to_numpy()
+
+
 def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
     """The rows of `figures` as shown in the model card: one row per centre, and the mean of the centres."""
     groups = scans.groupby("centre")
@@ -157,7 +172,8 @@ def measure(study: Study, folder: PathLike) -> None:
     if holdout.empty:
         raise ValueError(f"{study.name} has no holdout subjects to choose the threshold on: set split.holdout.")
     threshold, known = best_threshold(network, holdout)
-    scans = figures(network, cohort[cohort.split == "external"], threshold)
+    external = cohort[cohort.split == "external"]
+    scans = figures(network, external, threshold).assign(global_threshold_dice=dice_of_global_threshold(external))
     write_json(folder / "training_range.json", read_json(folder / "training_range.json") | {"threshold": threshold})
     scans.round(4).to_csv(folder / "figures.csv", index=False)
     heads = read_table(folder / "structures.csv")
@@ -172,6 +188,7 @@ def measure(study: Study, folder: PathLike) -> None:
         table=by_centre(scans),
         scans=scans,
         doubtful=scans[scans.mirror_dice < AGREEMENT],
+        worse=scans[scans.dice < scans.global_threshold_dice],
         trusted=scans[~(scans.mirror_dice < AGREEMENT)],
         agreement=AGREEMENT,
         structures=by_structure(heads),
