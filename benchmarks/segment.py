@@ -1,11 +1,13 @@
 """Where the time goes when scans are segmented with the bundled network, as in notebook 07.
 
     .venv/bin/python benchmarks/segment.py SCAN [SCAN ...] [--against torch --python /path/to/python]
+    .venv/bin/python benchmarks/segment.py SCAN [SCAN ...] --together
 
 Input: NIfTI files. Output: a Markdown table with a row per scan: its voxels, seconds in all, cores in use, and the
 share of each part. Every scan is segmented twice, and the second time counts (the first compiles). With `--against
 torch`, the last column is the time that the same layers take in PyTorch (`torch_step.py`, no gradient) for as many
-slices, over the network's own.
+slices, over the network's own. With `--together`, the time of all scans, segmented by one process and by one per core, in
+turn, is measured instead, each with its start.
 """
 
 import argparse
@@ -17,9 +19,11 @@ from pathlib import Path
 
 import nibabel
 from in_torch import InTorch
+from joblib.externals.loky import get_reusable_executor
 
 from wmhlib import inference
 from wmhlib.apply import segment
+from wmhlib.batches import cores
 from wmhlib.study import open_study
 
 PARTS = {
@@ -50,12 +54,30 @@ def timed(seconds: Counter, name: str, function):
     return call
 
 
+def print_together(scans: list[str]) -> None:
+    path, network, trained_on = segment.open_network()
+    print("| processes | s for all scans | over one process |\n|---|---|---|")
+    first = None
+    for count in (1, cores(), 1, cores()):
+        segment.cores = lambda count=count: count
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            segment.segment_scans(network, scans, folder, trained_on, path)
+            took = time.perf_counter() - started
+        get_reusable_executor().shutdown(kill_workers=True)
+        first = first or took
+        print(f"| {count} | {took:.1f} | {took / first:.2f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", nargs="+")
+    parser.add_argument("--together", action="store_true")
     parser.add_argument("--against", choices=["torch"])
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch, for --against")
     arguments = parser.parse_args()
+    if arguments.together:
+        return print_together(arguments.scans)
     path, network, trained_on = segment.open_network()
     seconds: Counter = Counter()
     for name in PARTS:

@@ -23,7 +23,7 @@ from wmhlib.intake.drawn_lesions import marked
 from wmhlib.intake.fields import Axes
 from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
-from wmhlib.running.files import PathLike, writing
+from wmhlib.running.files import PathLike, read_json, writing
 
 RECIPE = 5
 """Version of the simulation. It is incremented when the same seed gives other voxels, so that cohorts are never
@@ -213,6 +213,11 @@ def write_cohort(
                 pool.map(_write_subject, *zip(*missing, strict=True)), "synthetic cohort", len(missing), unit="subject"
             ):
                 pass
+
+
+def cohort_recipe(root: PathLike) -> int:
+    """The recipe of the synthetic cohort in a folder; `RECIPE` if there is none yet."""
+    return read_json(Path(root) / "phantom.json").get("recipe", RECIPE)
 
 
 def _mark(root: Path, made_with: dict) -> None:

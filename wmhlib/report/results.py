@@ -16,6 +16,7 @@ import pandas as pd
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation import scoring
 from wmhlib.evaluation.names import of_losses, shown, title
+from wmhlib.intake.phantom import cohort_recipe
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
 from wmhlib.report.findings import holds
@@ -72,6 +73,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
         finished=max(
             datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime) for study in studies
         ).isoformat(),
+        recipes=sorted({cohort_recipe(study.data) for study in studies if study.config.data.phantom}),
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, seeds, only_synthetic),
         verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
