@@ -186,7 +186,7 @@ def _add_bright(random, site: Centre, image, tissue, away, place, fields, bright
         place[1] + 50, 6
     )  # limbic cortex and insula are deep and bright on FLAIR, occipital cortex is not
     cortex = random.uniform(0, 30) * limbic + random.uniform(0, 5) * paired + random.uniform(1, 6) * broad
-    image += cortex * (tissue == Tissue.CORTEX)
+    image += site.cortex * cortex * (tissue == Tissue.CORTEX)
     white = random.uniform(1, 6) * paired + random.uniform(-6, 6) * inner + random.uniform(0, 3) * tracts
     image += white * (tissue == Tissue.WHITE)
     image += (random.uniform(0, 4) * paired + random.uniform(0, 4) * tracts) * np.isin(tissue, (*NUCLEI, Tissue.STEM))

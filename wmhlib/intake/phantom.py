@@ -92,7 +92,7 @@ def simulated(
     template, *others = heads(label_maps)
     anatomy = others[random.integers(len(others))] if others and random.random() < 0.75 else template
     voxel, axes, fine = _grids(random, site, scale)
-    load_ml = DRAWN * float(np.clip(site.load_ml * random.lognormal(0, 0.8), site.least_ml, 60))
+    load_ml = DRAWN * float(np.clip(site.load_ml * random.lognormal(0, 0.8), site.least_ml, 110))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
     visible = float(np.clip(4 * site.noise / site.lesion, 0.27, 0.4))

@@ -30,6 +30,7 @@ class Centre:
     load_ml: float  # about the median volume of the labels
     least_ml: float = 2.5  # least lesion volume in a subject
     plaques: float = 0.0  # fraction of the load simulated as plaques of multiple sclerosis
+    cortex: float = 1.0  # how much brighter some cortex is than the rest
     csf: float = 25
     stripped: bool = False
     defaced: bool = False
@@ -59,14 +60,15 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         site,
         voxel_mm=voxel,
         shape=shape,
-        grey=random.uniform(101, 124),
+        grey=random.uniform(101, 130),
+        cortex=random.uniform(0.5, 1.8),
         lesion=random.uniform(45, 80),
         csf=random.uniform(5, 40),
         scalp=random.choice([random.uniform(20, 100), random.uniform(100, 280)]),
         noise=random.uniform(1, 5),
         bias=random.uniform(0.02, 0.12),
         load_ml=random.choice(
-            [random.uniform(0, 1), random.uniform(1, 16), random.uniform(16, 40)], p=[0.2, 0.55, 0.25]
+            [random.uniform(0, 1.5), random.uniform(1.5, 25), random.uniform(25, 75)], p=[0.2, 0.55, 0.25]
         ),
         least_ml=0,  # every fifth subject has hardly any lesion, so that a network learns to predict none
         plaques=random.choice([0, random.uniform(0.2, 0.9)]),
