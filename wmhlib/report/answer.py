@@ -164,19 +164,21 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
         return ""
-    metrics_of: dict[tuple[str, str], list[str]] = {}
+    metrics_of: dict[tuple[str, ...], dict[str, list[str]]] = {}  # by the losses, and by the direction
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
         name = name_in_sentence(metric).split(" (")[0]  # without the unit
         for word, which in (("better", better), ("worse", ~better)):
             if which.any():
-                metrics_of.setdefault((word, in_words([title(loss) for loss in rows.loss[which]])), []).append(name)
-    parts = [
-        f"{in_words(names)} {'are' if len(names) > 1 else 'is'} significantly {word} with {losses}"
-        for (word, losses), names in metrics_of.items()
-    ]
+                directions = metrics_of.setdefault(tuple(map(title, rows.loss[which])), {})
+                directions.setdefault(word, []).append(name)
+    parts = []
+    for losses, directions in sorted(metrics_of.items(), key=lambda item: -len(item[0])):
+        does = [f"{in_words(names)} {'are' if len(names) > 1 else 'is'} {word}" for word, names in directions.items()]
+        parts.append(f"{' and '.join(does)} with {in_words(losses)}")
     where = f", where losses have {rates} false positives per scan" if rates else ""
-    return f" At the threshold 0.5{where}, compared with {_listed([significant.against.iloc[0]])}, {'; '.join(parts)}."
+    against = _listed([significant.against.iloc[0]])
+    return f" At the threshold 0.5{where}, there are significant differences from {against}: {'; '.join(parts)}."
 
 
 def _singular(does: str) -> str:
