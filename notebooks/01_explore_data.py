@@ -40,7 +40,7 @@ from wmhlib.study import open_study
 
 study = open_study(config, data)
 
-# %% [markdown]
+# %% [markdown] tags=["details"]
 # ## Public scans
 #
 # Public data sets that the study asks for (`data.download`) are downloaded once. Every file is checked against its listed
