@@ -58,9 +58,9 @@ lead, stop, rest = answer.headline(tables, len(study.config.seeds), synthetic).p
 Markdown(f"**{lead}{stop.strip()}** {rest}")
 
 # %% [markdown]
-# Means over the scans of the unseen centre (the held-out scans, where there is none) with 95 % intervals; ★ marks the best
-# mean, which may be chance. Metrics are at the threshold 0.5 unless the row says otherwise. *Detected at equal FP* is the
-# fraction of lesions detected at the same number of false positives per scan.
+# Means over the unseen scans with 95 % intervals; ★ marks the best mean, which may be chance. Metrics are at the threshold
+# 0.5 unless the row says otherwise. *Detected at equal FP* is the fraction of lesions detected at the same number of false
+# positives per scan.
 
 # %%
 own_losses = [loss for loss, kind in study.kinds.items() if loss == kind] or list(study.kinds)
@@ -71,7 +71,7 @@ answer.headline_table(tables, own_losses)
 #
 # The middle and the worst scan of each split come first, by mean Dice over the losses. With a kernel, every scan and seed
 # can be chosen. Click a plane to move the cross, then scroll with the wheel or the arrow keys. *errors* paints what was
-# detected, missed and falsely marked. At most seven losses are shown.
+# detected, missed and falsely marked.
 
 # %%
 names = [loss for loss in present(per_subject) if loss in study.recipes]
@@ -93,7 +93,7 @@ viewers.LesionExplorer(lesions=lesions)
 # %% [markdown]
 # ## Figures
 #
-# They show the unseen centre (the held-out scans, where there is none). *Details* has the other split.
+# They show the unseen scans that the answer is about. *Details* has the other split.
 #
 # ### Lesions detected at equal false positives
 #
@@ -113,8 +113,8 @@ figures.show(
 # %% [markdown]
 # ### Lesions detected by size
 #
-# The fraction of reference lesions that a mask touches. Bins are even in ratio: below 10 mm³ a lesion has one to three of
-# the challenge's voxels.
+# The fraction of reference lesions that a mask touches. Each class of size is about three times the one before. A
+# lesion below 10 mm³ is one to three voxels of the challenge's scans.
 
 # %%
 figures.show(

@@ -71,7 +71,8 @@ def test_the_headline_names_other_metrics_that_differ_at_one_half():
         pair.assign(metric="hd95_mm", p_holm=0.2),
     ]
     said = answer.headline(tables | {"comparisons": pd.concat([tables["comparisons"], *others])}, seeds=1)
-    assert "significant differences from the Siamese loss: lesion recall is better and AVD is worse with Dice." in said
+    part = "lesion recall is better and volume error (AVD) is worse with Dice."
+    assert f"significant differences from the Siamese loss are: {part}" in said
     assert "HD95" not in said and "0.5" not in answer.headline(tables, seeds=1)
 
 

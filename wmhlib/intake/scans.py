@@ -20,7 +20,7 @@ TISSUE_GREY = 0.46
 
 IN_PROPORTION = (0.4, 0.6)
 """The level of tissue, as a fraction of the maximum, for which the maximum is a suitable scale. Measured: 0.41 to 0.51
-in 39 synthetic scans of the first recipe (0.28 to 0.65 in the present recipe, whose heads have bright fat), 0.44 to
+in 39 synthetic scans of the first recipe (0.24 to 0.52 in recipe 5, whose heads have bright fat), 0.44 to
 0.54 in 7 real scans without skull, and 0.20 to 0.33 in 7 with skull and fat. Networks trained at 0.41 to 0.51 keep
 their Dice down to 0.40 and lose a quarter to a half of it at 0.35."""
 

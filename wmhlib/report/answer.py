@@ -156,6 +156,10 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
     return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
 
 
+SPELT_OUT = {"avd_pct": "volume error (AVD)", "hd95_mm": "distance of outlines (HD95)"}
+"""Metrics whose names are abbreviations, in the headline."""
+
+
 def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     """The significant differences from the Siamese loss in metrics other than Dice, with the range of false positives, as a
     sentence."""
@@ -167,7 +171,7 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     metrics_of: dict[tuple[str, ...], dict[str, list[str]]] = {}  # by the losses, and by the direction
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
-        name = name_in_sentence(metric).split(" (")[0]  # without the unit
+        name = SPELT_OUT.get(metric, name_in_sentence(metric))
         for word, which in (("better", better), ("worse", ~better)):
             if which.any():
                 directions = metrics_of.setdefault(tuple(map(title, rows.loss[which])), {})
@@ -176,9 +180,9 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     for losses, directions in sorted(metrics_of.items(), key=lambda item: -len(item[0])):
         does = [f"{in_words(names)} {'are' if len(names) > 1 else 'is'} {word}" for word, names in directions.items()]
         parts.append(f"{' and '.join(does)} with {in_words(losses)}")
-    where = f", where losses have {rates} false positives per scan" if rates else ""
+    where = f", some losses mark more than others ({rates} false positives per scan). There" if rates else ""
     against = _listed([significant.against.iloc[0]])
-    return f" At the threshold 0.5{where}, there are significant differences from {against}: {'; '.join(parts)}."
+    return f" At the threshold 0.5{where}, the significant differences from {against} are: {'; '.join(parts)}."
 
 
 def _singular(does: str) -> str:
@@ -283,7 +287,7 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
         scans.append(f"{kind} from {centres} centre{'s' if centres > 1 else ''} ({counted(real)})")
     text = f"{' and '.join(scans)}, {seeds} training run{'s' if seeds > 1 else ''} per loss."
     text = text[0].upper() + text[1:]
-    return text if len(real) else f"{text} They show how the study works, not how it performs in patients."
+    return text if len(real) else f"{text} They show how the study works, not how well the losses perform in patients."
 
 
 def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> list[str]:

@@ -25,7 +25,10 @@ from wmhlib.study import Study, open_study
 
 PAGES = {
     "01_explore_data": ("Scans, lesions and splits", "centres, grids, lesion loads, split; viewer for one scan"),
-    "02_preprocess": ("From a scan to the network's input", "the network's input, and how much Dice resampling costs"),
+    "02_preprocess": (
+        "From a scan to the network's input",
+        "the network's input, and how much Dice is lost by resampling",
+    ),
     "03_build_networks": ("The two networks and the losses", "generator, VGG19 discriminator, behaviour of each loss"),
     "04_train": ("Training", "training curves, validation slices"),
     "05_evaluate": ("Losses compared on unseen scans", "tables, every subject, samples; viewer for segmented scans"),
@@ -170,9 +173,8 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     row = subjects.set_index("subject").loc[name]
     origin = "synthetic, " if study.is_synthetic(row.flair) else ""
     caption = (
-        f"Subject {name} ({origin}{row.centre}), chosen because the losses differ most in lesion recall there, at the slice with "
-        "most lesions that some losses detect and others miss, if any. One overlapping voxel counts as detection "
-        f"(seed {study.config.seeds[0]})."
+        f"Subject {name} ({origin}centre {row.centre}): the unseen scan on which the losses differ most in lesion recall, at the "
+        "threshold 0.5. A lesion is detected if one voxel of the mask overlaps it, in this slice or another."
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
