@@ -29,6 +29,7 @@ from wmhlib.inference import BUNDLED, load_generator, mask_of, prepared, two_loo
 from wmhlib.intake.anatomy import STRUCTURES
 from wmhlib.intake.grids import Volume
 from wmhlib.intake.masks import read_pair_of_masks
+from wmhlib.intake.phantom import cohort_recipe
 from wmhlib.metrics import CHALLENGE, METRICS, MaskPair
 from wmhlib.report.pages import templates
 from wmhlib.running.files import PathLike, read_json, read_table, replacing, sha256, write_json
@@ -131,7 +132,7 @@ def by_centre(scans: pd.DataFrame) -> pd.DataFrame:
     return shown.rename_axis("centre").reset_index()
 
 
-FACTS = ("loss", "seed", "parameters", "training_slices", "machine")
+FACTS = ("loss", "seed", "parameters", "training_slices", "machine", "commit")
 """The keys of a study's `training.json` that are bundled with the network."""
 
 
@@ -151,6 +152,8 @@ def bring(study: Study, folder: PathLike) -> None:
             shutil.copyfile(model.with_name(name), temporary)
     record = read_json(model.with_name("training.json"))
     facts = {key: record[key] for key in FACTS} | {"minutes": round(record["seconds"] / 60), "made": _today()}
+    training = next(iter(study.recipes.values())).training
+    facts |= {"steps": training.epochs * training.steps_per_epoch, "heads": cohort_recipe(study.data)}
     write_json(folder / "training.json", facts)
 
 
@@ -164,9 +167,16 @@ def measure(study: Study, folder: PathLike) -> None:
     Raises
     ------
     ValueError
-        The study has no holdout subjects to choose the threshold on.
+        The study has no holdout subjects to choose the threshold on, or its synthetic heads are of another recipe than
+        those that the network was trained on.
     """
     folder = Path(folder)
+    record = read_json(folder / "training.json")
+    if (heads_now := cohort_recipe(study.data)) != record["heads"]:
+        raise ValueError(
+            f"The network in {folder} was trained on synthetic heads of recipe {record['heads']}, but those of {study.data} are of "
+            f"recipe {heads_now}: check out commit {record['commit']} to measure it again."
+        )
     cohort, network = load_cohort(study), load_generator(folder / "model.keras")
     holdout = cohort[cohort.split == "holdout"]
     if holdout.empty:
@@ -179,7 +189,7 @@ def measure(study: Study, folder: PathLike) -> None:
     heads = read_table(folder / "structures.csv")
     text = templates.get_template("model_card.md.j2").render(
         study=study.name,
-        record=read_json(folder / "training.json"),
+        record=record,
         recipe=next(iter(study.recipes.values())),
         megabytes=f"{(folder / 'model.keras').stat().st_size / 1e6:.1f}",
         threshold=threshold,
