@@ -1,4 +1,4 @@
-"""Runs `torch_step.py` for benchmarks that compare a step with PyTorch's."""
+"""Run `torch_step.py`, which times the same network in PyTorch."""
 
 import json
 import subprocess

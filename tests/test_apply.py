@@ -263,13 +263,12 @@ def test_several_processes_give_the_results_of_one(untrained, many, tmp_path, mo
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGINT])
 def test_what_several_processes_have_finished_stays_when_they_are_ended(untrained, many, tmp_path, ends):
-    """A network is killed in its process, or Ctrl-C is pressed, after the first scan is finished."""
+    """A network is killed in its process, or Ctrl-C is pressed, after the second scan is finished."""
     untrained.save(model := tmp_path / "model.keras")
     script = f"""if True:
-        import os, signal, sys
+        import os, signal
         from pathlib import Path
         from wmhlib.apply import segment
-        from wmhlib.running import files
         def moved(folder, out, name, record, move_in=segment.results.move_in):
             record = move_in(folder, out, name, record)
             moves.append(name)

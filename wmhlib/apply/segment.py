@@ -17,7 +17,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -250,7 +249,7 @@ def _segmented_in_process(model: str, *arguments) -> tuple[int, dict | str]:
     return _segmented(_network_of(model), *arguments)
 
 
-@cache
+@functools.cache
 def _network_of(model: str) -> keras.Model:
     return open_network(model)[1]
 

@@ -171,7 +171,7 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     metrics_of: dict[tuple[str, ...], dict[str, list[str]]] = {}  # by the losses, and by the direction
     for metric, rows in significant.groupby("metric", sort=False):
         better = (rows.difference > 0) == METRICS[metric].higher_is_better
-        name = SPELT_OUT.get(metric, name_in_sentence(metric))
+        name = SPELT_OUT.get(metric, name_in_sentence(metric).split(" (")[0])  # without the unit
         for word, which in (("better", better), ("worse", ~better)):
             if which.any():
                 directions = metrics_of.setdefault(tuple(map(title, rows.loss[which])), {})
