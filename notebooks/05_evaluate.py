@@ -58,9 +58,9 @@ lead, stop, rest = answer.headline(tables, len(study.config.seeds), synthetic).p
 Markdown(f"**{lead}{stop.strip()}** {rest}")
 
 # %% [markdown]
-# Means over the unseen scans with 95 % intervals; ★ marks the best mean, which may be chance. Metrics are at the threshold
-# 0.5 unless the row says otherwise. *Detected at equal FP* is the fraction of lesions detected at the same number of false
-# positives per scan.
+# Means over the unseen scans with 95 % intervals; *better* and *worse* mark significant differences from the Siamese loss.
+# Metrics are at the threshold 0.5 unless the row says otherwise. *Detected at equal false positives* is the fraction of
+# lesions detected at the same number of false positives per scan.
 
 # %%
 own_losses = [loss for loss, kind in study.kinds.items() if loss == kind] or list(study.kinds)
@@ -119,7 +119,7 @@ figures.show(
 # %%
 figures.show(
     figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
-    captions.detection_caption(tables["detection_by_size"], split),
+    captions.detection_caption(tables, split),
 )
 
 # %% [markdown]
@@ -263,7 +263,7 @@ for which in splits[1:]:
 for which in splits[1:]:
     figures.show(
         figures.detection_by_size(tables["detection_by_size"], which).update_layout(title=f"{which} subjects"),
-        captions.detection_caption(tables["detection_by_size"], which),
+        captions.detection_caption(tables, which),
     )
 
 # %%

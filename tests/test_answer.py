@@ -37,6 +37,7 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
         "froc_comparisons": pairs.assign(p_holm=pairs.p),
         "centres": pd.DataFrame({"split": [split], "centre": ["a"]}),
         "false_detections": pd.DataFrame({"split": split, "loss": list(dice), "per_scan": range(4, 4 + len(dice))}),
+        "generalisation_gap": pd.DataFrame(columns=["metric", "loss", "gap", "low", "high"]),
     }
 
 
@@ -85,16 +86,29 @@ def test_one_loss_alone_is_not_called_better():
 
 def test_each_question_has_its_figures_and_what_is_shown():
     overlap, everything, small = answer.verdicts(study(small=0.12, **APART))
-    assert "Siamese 0.63, Dice 0.33" in overlap
+    assert "means from Dice 0.33 to Siamese 0.63" in overlap
     assert "Dice -0.3" in overlap and "Dice +0.12 [+0.05, +0.20]" in small
-    assert "No significant difference" in everything and "Siamese" in everything
+    assert "no significant difference" in everything and "Siamese" in everything
 
 
-def test_the_scoreboard_marks_the_best_and_keeps_intervals_on_one_scale():
-    board = answer.scoreboard(study(**APART), ["dice", "siamese"])
+def test_the_change_to_an_unseen_centre_is_a_finding():
+    rows = [
+        ("dice", "dice", 0.1, 0.0, 0.2),
+        ("dice", "siamese", -0.05, -0.1, 0.02),
+        ("dice", "global_threshold", 0.4, 0, 1),
+    ]
+    gap = pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
+    *_, said = answer.verdicts(study(**APART) | {"generalisation_gap": gap})
+    assert said.startswith("Unseen centre: ") and "the Siamese loss differs by +0.05 [-0.02, +0.10]" in said
+    assert "the other loss, by -0.10." in said
+
+
+def test_the_scoreboard_marks_significant_differences_and_keeps_intervals_on_one_scale():
+    board = answer.scoreboard(study(small=0.12, **APART), ["dice", "siamese"])
     assert [row["label"] for row in board["rows"]] == ["Dice", "Siamese"] and len(board["columns"]) == 7
     first = [row["cells"][0] for row in board["rows"]]
-    assert [cell["best"] for cell in first] == [False, True]
+    assert [cell["differs"] for cell in first] == ["worse", ""]
+    assert [cell["differs"] for cell in board["rows"][0]["cells"][-2:]] == ["", "better"]
     assert min(cell["low"] for cell in first) == pytest.approx(0) and max(
         cell["high"] for cell in first
     ) == pytest.approx(100)
@@ -103,12 +117,12 @@ def test_the_scoreboard_marks_the_best_and_keeps_intervals_on_one_scale():
     assert [line.split(":")[0] for line in board["measures"]] == ["Dice", "Siamese"]
 
 
-def test_the_headline_table_has_a_column_per_loss_with_intervals_and_the_best_marked():
+def test_the_headline_table_has_a_column_per_loss_with_intervals_and_differences():
     table = answer.headline_table(study(**APART), ["dice", "siamese"])
     assert list(table.columns) == ["Dice", "Siamese"] and len(table) == 7
-    assert table.loc["Dice ↑", "Siamese"].startswith("0.63 [") and table.loc["Dice ↑", "Siamese"].endswith("★")
+    assert table.loc["Dice ↑", "Siamese"].startswith("0.63 [") and table.loc["Dice ↑", "Siamese"].endswith("]")
     assert (
-        "★" not in table.loc["Dice ↑", "Dice"]
+        table.loc["Dice ↑", "Dice"].endswith("] worse")
         and table.loc["Lesions detected at equal false positives ↑", "Dice"] == "50% [40%,\u00a060%]"
     )
 

@@ -254,12 +254,12 @@ def index(tmp_path_factory):
                 {
                     "label": HOSTILE,
                     "colour": "#0072b2",
-                    "cells": [{"text": "0.6", "best": True, "at": 50, "low": 0, "high": 100}],
+                    "cells": [{"text": "0.6", "differs": "better", "at": 50, "low": 0, "high": 100}],
                 },
                 {
                     "label": "other",
                     "colour": "#56b4e9",
-                    "cells": [{"text": "—", "best": False, "at": None, "low": None, "high": None}],
+                    "cells": [{"text": "—", "differs": "", "at": None, "low": None, "high": None}],
                 },
             ],
         },
@@ -282,7 +282,7 @@ def test_index_reads_like_a_front_page(index):
         soup.select_one(".headline").get_text() == f"Use {HOSTILE}." and HOSTILE in soup.select_one(".about").get_text()
     )
     board = soup.select_one(".board")
-    assert [cell.get_text().strip() for cell in board("td")] == ["0.6\u00a0★", "—", "0.5 to 0.7"] and len(
+    assert [cell.get_text().strip() for cell in board("td")] == ["0.6 better", "—", "0.5 to 0.7"] and len(
         board.select(".whisker")
     ) == 1
     assert soup.select_one(".looks img")["alt"] == HOSTILE

@@ -39,7 +39,7 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         Weight of an additional generalized Dice loss; 0 for the content loss alone.
     """
 
-    measures = "the difference between a pretrained network's features of the image under the one and the other mask"
+    measures = "how different the lesions in the two masks look to a network trained on photographs"
 
     features: keras.Model
 
@@ -111,7 +111,7 @@ class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-m
         stabilisation of the game (D-030).
     """
 
-    measures = "the same, while an adversary trains the pretrained network to increase it"
+    measures = "the same, while that network is trained to see a larger difference"
 
     def __init__(
         self,

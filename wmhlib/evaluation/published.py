@@ -76,7 +76,12 @@ def table1(own: pd.DataFrame) -> pd.DataFrame:
     `rank_score_approximate`.
     """
     people, teams = observers(), leaderboard()
-    people = people.assign(dataset="WMH Challenge training", source="observers", loss="", label=people.pair)
+    people = people.assign(
+        dataset="WMH Challenge training",
+        source="observers",
+        loss="",
+        label=people.pair.str.replace(r"O(\d) vs O(\d)", r"observer \1 against \2", regex=True),
+    )
     places = teams.position.map("{:d} of 57: ".format) + teams.team
     teams = teams.assign(dataset="WMH Challenge test", source="leaderboard", loss="", label=places)
     return _joined([*_beside_paper(own, 1), people, teams], own)

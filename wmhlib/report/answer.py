@@ -12,7 +12,7 @@ import pandas as pd
 
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import ALL_SPLITS, colour, in_words, of_losses, shown, title
+from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_losses, shown, title
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds, name_in_sentence
@@ -89,28 +89,49 @@ def _listed(losses: Sequence[str]) -> str:
 
 
 def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """For each of `QUESTIONS`, the mean of every loss and the significant differences from the loss they are compared
-    with."""
+    """For each of `QUESTIONS`, the range of the losses' means and the significant differences from the loss they are
+    compared with; then `carries_over`."""
     sentences = []
     for key, values, pairs in _asked(tables):
-        text = f"{QUESTIONS[key][0]}: {', '.join(f'{title(loss)} {value:.2f}' for loss, value in values.items())}."
         tested = pairs[pairs.p.notna()]
-        if not len(tested):
-            sentences.append(f"{text} There are too few subjects or losses for a comparison.")
-            continue
-        against = _listed([tested.against.iloc[0]])
-        parts = [
-            f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
-            for _, row in tested.iterrows()
-            if holds(row)
-        ]
-        differences = (
-            f"Significant differences from {against}: {'; '.join(parts)}."
-            if parts
-            else f"No significant difference from {against}."
-        )
-        sentences.append(f"{text} {differences}")
-    return sentences
+        lowest, highest = (f"{title(values.index[end])} {values.iloc[end]:.2f}" for end in (-1, 0))
+        means = f"means from {lowest} to {highest}" if len(values) > 1 else f"mean {highest}"
+        if len(tested):
+            against = _listed([tested.against.iloc[0]])
+            parts = [
+                f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+                for _, row in tested.iterrows()
+                if holds(row)
+            ]
+            what = (
+                f"significantly different from {against}: {'; '.join(parts)}"
+                if parts
+                else f"no significant difference from {against}"
+            )
+        else:
+            what = "too few subjects or losses for a comparison"
+        sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}).")
+    return sentences + carries_over(tables)
+
+
+def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """How mean Dice changes from the held-out scans of the training centres to scans of other centres, in one sentence; none
+    if the study lacks either."""
+    gap = tables["generalisation_gap"]
+    rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].dropna(subset="gap").set_index("loss")
+    if not len(rows):
+        return []
+    first = "siamese" if "siamese" in rows.index else rows.index[0]
+    lead, others = rows.loc[first], -rows.gap.drop(first)
+    interval = f" [{-lead.high:+.2f}, {-lead.low:+.2f}]" if np.isfinite(lead.low) else ""
+    text = (
+        f"Unseen centre: on {unseen_scans(tables)}, mean Dice with {_listed([first])} differs by {-lead.gap:+.2f}{interval} from "
+        "that on held-out scans of the training centres"
+    )
+    if len(others):
+        text += f"; with the other loss{'es' * (len(others) > 1)}, by {others.min():+.2f}"
+        text += f" to {others.max():+.2f}" * (len(others) > 1)
+    return [f"{text}. The two groups have different subjects."]
 
 
 def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = False) -> str:
@@ -196,7 +217,8 @@ NOTE = (
     "percentile of the distance between the outlines, AVD the absolute volume difference. A loss's own threshold is the "
     "one with the highest mean Dice on the validation scans. Lesions detected at equal false positives: the fraction of "
     "lesions detected if the thresholds are chosen so that every loss has the same number of false positives per scan; "
-    "the mean over {}, {}, {}, {} and {} of them. The last row has the range of a column's bars."
+    "the mean over {}, {}, {}, {} and {} of them. For this, a component of the mask detects a lesion only where at least a "
+    "tenth of it lies in lesions; lesion recall needs one voxel. The last row has the range of a column's bars."
 )
 
 
@@ -208,29 +230,44 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     dict
         `columns`, pairs of title and whether higher is better; `scales`, the range of each column's bars; `rows`, each
         with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures) and `note` in words. A cell has
-        `text`, `interval`, `best`, and `at`, `low` and `high`: mean and interval in per cent of the column's range, None
-        where undefined.
+        `text`, `interval`, `differs` (`better` or `worse` if it differs significantly from the loss that the others are
+        compared with, else empty), and `at`, `low` and `high`: mean and interval in per cent of the column's range, None where
+        undefined.
     """
     split = unseen_split(tables["summary"])
     summary = of_losses(tables["summary"], split).set_index("loss")
     names = [loss for loss in losses if loss in summary.index]
     columns, scales, cells = [], [], {name: [] for name in names}
 
-    def add(heading: str, parts: pd.DataFrame, text: Callable[[float], str], higher_is_better: bool = True) -> None:
+    def add(
+        heading: str,
+        parts: pd.DataFrame,
+        text: Callable[[float], str],
+        pairs: pd.DataFrame,
+        higher_is_better: bool = True,
+    ) -> None:
         columns.append((heading, higher_is_better))
-        scales.append(_add_cells(cells, parts, text, higher_is_better))
+        pairs = pairs[pairs.split == split]
+        differs = {
+            row.loss: "better" if (row.difference > 0) == higher_is_better else "worse"
+            for row in pairs.itertuples()
+            if holds(row)
+        }
+        scales.append(_add_cells(cells, parts, text, differs))
 
     for metric in COLUMNS:
         entry, ends = METRICS[metric], [f"{metric}_{end}" for end in ("mean", "low", "high")]
-        add(entry.title, summary.loc[names, ends], functools.partial(shown, metric), entry.higher_is_better)
+        pairs = tables["comparisons"][tables["comparisons"].metric == metric]
+        add(entry.title, summary.loc[names, ends], functools.partial(shown, metric), pairs, entry.higher_is_better)
     own = tables["own_thresholds"]
     if (own.split == split).any():
         parts = own[own.split == split].set_index("loss").reindex(names)[["dice_own", "low", "high"]]
-        add("Dice at own threshold", parts.astype(float), "{:.2f}".format)
+        add("Dice at own threshold", parts.astype(float), "{:.2f}".format, tables["comparisons"][:0])  # not tested
     for kind, which in ("all", ""), ("small", f", below {SMALL_MM3:g} mm³"):
         scores = tables["froc_scores"][tables["froc_scores"].lesions == kind]
         parts = of_losses(scores, split).set_index("loss").reindex(names)[["score", "low", "high"]]
-        add(f"Lesions detected at equal false positives{which}", parts, "{:.0%}".format)
+        pairs = tables["froc_comparisons"][tables["froc_comparisons"].lesions == kind]
+        add(f"Lesions detected at equal false positives{which}", parts, "{:.0%}".format, pairs)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
     words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE.format(*map(str, RATES))}
@@ -238,33 +275,31 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
 
 
 def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
-    """The scoreboard for a notebook: one row per metric, one column per loss; means with 95 % intervals, ★ the best."""
+    """The scoreboard for a notebook: one row per metric, one column per loss; means with 95 % intervals, and what differs
+    significantly."""
     board = scoreboard(tables, losses)
     metrics = [f"{name} {'↑' if higher else '↓'}" for name, higher in board["columns"]]
     columns = {
-        row["label"]: [cell["text"] + cell["interval"] + " ★" * cell["best"] for cell in row["cells"]]
+        row["label"]: [f"{cell['text']}{cell['interval']} {cell['differs']}".rstrip() for cell in row["cells"]]
         for row in board["rows"]
     }
     return pd.DataFrame(columns, index=pd.Index(metrics, name="Metric"))
 
 
-def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, higher_is_better: bool) -> str:
-    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a mean.
-    Returns the range of the column's bars."""
+def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, differs: dict[str, str]) -> str:
+    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a mean,
+    `differs` has the losses that are better or worse. Returns the range of the column's bars."""
     values = parts.to_numpy(float)
     finite = values[np.isfinite(values)]
     low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
-    means = values[:, 0]
-    texts = [text(mean) if np.isfinite(mean) else "—" for mean in means]
-    best = text(np.nanmax(means) if higher_is_better else np.nanmin(means)) if np.isfinite(means).any() else ""
-    leads = texts.count(best) == 1  # a tie is no lead
-    for name, shown_mean, (mean, lowest, highest) in zip(parts.index, texts, values, strict=True):
+    for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
         at, left, right = (
             100 * (end - low) / span if np.isfinite(mean) and np.isfinite(end) else None
             for end in (mean, lowest, highest)
         )
         interval = f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(mean) and np.isfinite(lowest) else ""
-        cell = {"text": shown_mean, "interval": interval, "best": leads and shown_mean == best}
+        shown_mean = text(mean) if np.isfinite(mean) else "—"
+        cell = {"text": shown_mean, "interval": interval, "differs": differs.get(name, "")}
         cells[name].append(cell | {"at": at, "low": left, "high": right})
     return f"{text(finite.min())} to {text(finite.max())}" if len(finite) else ""
 

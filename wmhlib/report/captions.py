@@ -16,7 +16,8 @@ def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
         f"{seeds} seed{'s' * (seeds > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets the 95 % "
-        "bootstrap interval of the mean over subjects and seeds; ★ marks the best mean. "
+        "bootstrap interval of the mean over subjects and seeds; ★ marks the best mean, which may be chance. The global threshold "
+        "marks everything above one brightness, tuned on the training subjects; on scans of another scanner it can miss all. "
         f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
         "challenge's teams) is approximate and only comparable for scans of the "
         "challenge." + "".join(f" {network}: {origin['source']}." for network, origin in records.origins(study).items())
@@ -72,15 +73,17 @@ def slopes_caption(table: pd.DataFrame, comparison: pd.DataFrame, split: str) ->
     return text
 
 
-def detection_caption(detection: pd.DataFrame, split: str) -> str:
+def detection_caption(tables: dict[str, pd.DataFrame], split: str) -> str:
     """Caption of detection by size."""
-    legend = " Bars: 95 % intervals; n: number of lesions." if (detection.split == split).any() else ""
-    return widest_gap(detection, split) + legend
+    legend = (
+        " Bars: 95 % intervals; n: number of lesions." if (tables["detection_by_size"].split == split).any() else ""
+    )
+    return widest_gap(tables, split) + legend
 
 
-def widest_gap(detection: pd.DataFrame, split: str) -> str:
+def widest_gap(tables: dict[str, pd.DataFrame], split: str) -> str:
     """The lesion size at which the losses differ most in the fraction detected, in one sentence."""
-    trained = of_losses(detection, split)
+    trained, false = of_losses(tables["detection_by_size"], split), of_losses(tables["false_detections"], split)
     if not len(trained):
         return "The references have no lesions."
     by_size = trained.pivot(index=["from_mm3", "size"], columns="loss", values="detected")
@@ -91,9 +94,11 @@ def widest_gap(detection: pd.DataFrame, split: str) -> str:
     if not gaps_by_size[widest] > 0:
         return "All losses detect the same fraction of lesions at every size."
     count = int(trained.lesions[trained["size"] == widest[1]].max())
+    per_scan = false.set_index("loss").per_scan
+    most, fewest = (f"{row[loss]:.0%} with {per_scan[loss]:.0f}" for loss in (row.idxmax(), row.idxmin()))
     return (
-        f"The losses differ most for the {count} lesions {_of_size(widest[1])}: {title(row.idxmax())} detects "
-        f"{row.max():.0%}, {title(row.idxmin())} {row.min():.0%} (not tested)."
+        f"The losses differ most for the {count} lesions {_of_size(widest[1])}: {title(row.idxmax())} detects {most} false "
+        f"positives per scan, {title(row.idxmin())} {fewest} (not tested)."
     )
 
 

@@ -11,6 +11,7 @@ import argparse
 import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from wmhlib.cohort import load_cohort
@@ -81,6 +82,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
         split=split,
         parts={
             "Metrics": _rows(metrics(tables["summary"], split)),
+            "Lesions detected at equal false positives (%)": _rows(at_equal_rates(tables["froc_scores"], split)),
             "Dice by centre": _rows(by_centre(tables["centres"], split)),
             "Lesions detected by size (%)": _rows(by_size(tables["detection_by_size"], split)),
         },
@@ -144,6 +146,18 @@ def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
             for _, row in rows.iterrows()
         ]
     return pd.DataFrame(cells)
+
+
+def at_equal_rates(scores: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The per cent of lesions detected at the rates of `wmhlib.evaluation.froc` with their 95 % intervals, one row per
+    loss."""
+    rows = of_losses(scores, split)
+    cells = [
+        "—" if np.isnan(row.score) else f"{row.score:.0%} [{row.low:.0%}, {row.high:.0%}]".replace("%", "")
+        for row in rows.itertuples()
+    ]
+    table = rows.assign(cell=cells, lesions=rows.lesions.map({"all": "all lesions", "small": answer.SMALL}))
+    return table.pivot_table("cell", "loss", "lesions", aggfunc="first", sort=False).rename(index=title).reset_index()
 
 
 def by_centre(centres: pd.DataFrame, split: str) -> pd.DataFrame:

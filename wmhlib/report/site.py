@@ -37,6 +37,10 @@ PAGES = {
 
 
 SPLITS_IN_WORDS = {"holdout": "holdout: other subjects of the training centres", "external": "external: other centres"}
+PUBLISHED_IN_WORDS = {
+    "MICCAI holdout": "holdout of the WMH Challenge (MICCAI 2017)",
+    "CAIN": "CAIN: the paper's external centres",
+}
 """What the scans of a split are, in the front page's table."""
 
 
@@ -142,7 +146,10 @@ def write_site(study: Study) -> Path:
             heading: rows.loc[:, (rows != "—").any()].to_html(escape=True, border=0)
             for heading, rows in (
                 (f"This study{': synthetic scans' * only_synthetic}", own_rows),
-                ("Published results on other scans: the paper, and how human observers agree", table1[~is_own]),
+                (
+                    "Published results on other scans: the paper, and how human observers agree",
+                    table1[~is_own].rename(index=PUBLISHED_IN_WORDS, level="Data"),
+                ),
             )
         },
         drawn,
@@ -157,7 +164,7 @@ def write_site(study: Study) -> Path:
         board=board,
         verdicts=[
             *answer.verdicts(tables),
-            f"By lesion size, at the threshold 0.5: {widest_gap(tables['detection_by_size'], split)}",
+            f"By lesion size, at the threshold 0.5: {widest_gap(tables, split)}",
         ],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
     )
