@@ -134,7 +134,8 @@ figures.show(
 # %% [markdown]
 # ### Samples (the paper's Figure 4)
 #
-# The middle and the worst scan of each split, at the slice with the largest reference area.
+# The middle and the worst scan of each split, at the slice with the largest reference area: lesions that are detected
+# (green), missed (violet), and false positives (red).
 
 # %%
 prediction_samples(

@@ -60,7 +60,8 @@ def test_a_picture_survives_its_address():
 def test_a_montage_has_a_row_a_scan_and_a_column_a_mask():
     mask = np.zeros((20, 20), bool)
     mask[5:15, 5:15] = True
-    row = {"grey": np.zeros((20, 20)), "masks": {"reference": mask, "siamese": 0 * mask}}
+    none = {"siamese": 0 * mask}
+    row = {"grey": np.zeros((20, 20)), "masks": {"reference": mask} | none, "missed": none, "false": none}
     drawn = np.asarray(montage([row, row], side=200))
     assert drawn.shape[1] == 400 and drawn.shape[0] > 400
     tiles = drawn[-400:].reshape(2, 200, 2, 200, 3).transpose(0, 2, 1, 3, 4)  # (scan, mask, rows, columns, 3)
@@ -103,7 +104,7 @@ def test_a_disputed_slice_shows_what_a_loss_misses_and_marks_wrongly(study):
     assert agreed["reference"].sum() == 9, "the slice with most lesion, where losses do not differ"
 
 
-def test_a_sample_is_the_slice_with_most_lesion_cut_to_the_head(study):
+def test_a_sample_is_the_slice_with_most_lesion_cut_to_the_masks(study):
     shown = sample(study, load_cohort(study), "e", ["dice"], 1)
     assert list(shown["masks"]) == ["reference", "dice"]
     assert shown["masks"]["reference"].sum() == 9, "a block of three by three voxels"

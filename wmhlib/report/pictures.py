@@ -22,7 +22,7 @@ from wmhlib.slices import TISSUE, Box, Preparation, axial_slices, box_of, cut_ou
 from wmhlib.study import Study
 
 MARGIN_MM = 15
-"""Margin around the masks in the picture of the front page."""
+"""Margin around the masks in pictures of a scan under every loss."""
 
 
 def png_uri(picture: np.ndarray) -> str:
@@ -56,9 +56,13 @@ def from_the_feet(picture: np.ndarray) -> np.ndarray:
     return picture[::-1, ::-1].transpose(1, 0, 2).astype(np.uint8)
 
 
-def _pictures(rows: list[list[np.ndarray]], height: int, **titles: list[str]) -> go.Figure:
+def _pictures(rows: list[list[np.ndarray]], **titles: list[str]) -> go.Figure:
     """Pictures (rows, columns, 3) uint8 on a grid, with `column_titles` and `row_titles`."""
-    figure = make_subplots(len(rows), len(rows[0]), horizontal_spacing=0.007, vertical_spacing=0.01, **titles)
+    heights = [max(picture.shape[0] / picture.shape[1] for picture in pictures) for pictures in rows]
+    height = 60 + round(860 / max(4, len(rows[0])) * sum(heights))  # a page is about 860 pixels wide
+    figure = make_subplots(
+        len(rows), len(rows[0]), row_heights=heights, horizontal_spacing=0.007, vertical_spacing=0.01, **titles
+    )
     for line, pictures in enumerate(rows, start=1):
         for column, picture in enumerate(pictures, start=1):
             figure.add_trace(go.Image(source=png_uri(picture), hoverinfo="skip"), row=line, col=column)
@@ -67,19 +71,18 @@ def _pictures(rows: list[list[np.ndarray]], height: int, **titles: list[str]) ->
 
 
 def prediction_samples(rows: list[dict]) -> go.Figure:
-    """Figure 4: one row per scan, one column per mask, the outline over the FLAIR; the reference comes first.
+    """Figure 4: one row per scan, one column per mask, outlines over the FLAIR; the reference comes first.
 
-    Each row is a dict of `title`, `grey` (i, j) in 0-1, and `masks`: name to boolean (i, j), `reference` first; the
-    arrays have square pixels.
+    Each row is the output of `sample` with a `title`.
     """
-    pictures = [[outlined(row["grey"], {name: mask}) for name, mask in row["masks"].items()] for row in rows]
-    names, scans = [title(name) for name in rows[0]["masks"]], [html.escape(row["title"]) for row in rows]
-    return _pictures(pictures, 60 + 260 * len(rows), column_titles=names, row_titles=scans)
+    pictures = [[outlined(row["grey"], drawn, 384, 2) for drawn in _outlines(row).values()] for row in rows]
+    names, scans = list(_outlines(rows[0])), [html.escape(row["title"]) for row in rows]
+    return _pictures(pictures, column_titles=names, row_titles=scans)
 
 
 def picture_row(pictures: dict[str, np.ndarray]) -> go.Figure:
     """Pictures (rows, columns, 3) uint8 side by side, each under its name."""
-    return _pictures([list(pictures.values())], 340, column_titles=[html.escape(name) for name in pictures])
+    return _pictures([list(pictures.values())], column_titles=[html.escape(name) for name in pictures])
 
 
 def augmented_row(image: np.ndarray, reference: np.ndarray, changes: Sequence[Callable], draws: int = 3) -> go.Figure:
@@ -126,31 +129,31 @@ def middle_and_worst(per_subject: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def montage(rows: list[dict], side: int = 200) -> Image.Image:
     """The rows of `prediction_samples` as one picture with the losses' names on top, for documents without plotly."""
-    names = list(rows[0]["masks"])
+    names = list(_outlines(rows[0]))
     picture = Image.new("RGB", (side * len(names), 24 + side * len(rows)), "white")
     pen = ImageDraw.Draw(picture)
     for column, name in enumerate(names):
-        pen.text(
-            (column * side + side // 2, 12),
-            title(name),
-            "black",
-            anchor="mm",
-            font_size=14,
-        )
+        pen.text((column * side + side // 2, 12), name, "black", anchor="mm", font_size=14)
         for line, row in enumerate(rows):
-            drawn = Image.fromarray(outlined(row["grey"], {name: row["masks"][name]}))
+            drawn = Image.fromarray(outlined(row["grey"], _outlines(row)[name], 2 * side, 2))
             drawn.thumbnail((side, side))
             picture.paste(drawn, (column * side + (side - drawn.width) // 2, 24 + line * side))
     return picture
 
 
 def looks(row: dict) -> list[tuple[str, str]]:
-    """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask, with
-    the lesions that it misses and its false positives in their own colours."""
-    drawn = {"FLAIR": {}, title("reference"): {"reference": row["masks"]["reference"]}}
+    """A row of `disputed` as (title, PNG data URI) pairs: the FLAIR alone, the reference, then every loss's mask."""
+    drawn = {"FLAIR": {}} | _outlines(row)
+    return [(name, png_uri(outlined(row["grey"], outlines, 384, 2))) for name, outlines in drawn.items()]
+
+
+def _outlines(row: dict) -> dict[str, dict[str, np.ndarray]]:
+    """What is drawn over a row of `sample`, by title: the reference, then every loss's mask, with the lesions that it misses and
+    its false positives in their own colours."""
+    drawn = {title("reference"): {"reference": row["masks"]["reference"]}}
     for loss in row["missed"]:
         drawn[title(loss)] = {"found": row["masks"][loss], "missed": row["missed"][loss], "false": row["false"][loss]}
-    return [(name, png_uri(outlined(row["grey"], outlines, 384, 2))) for name, outlines in drawn.items()]
+    return drawn
 
 
 def _volumes(
@@ -184,36 +187,45 @@ def _cut(flair: nibabel.Nifti1Image, k: int, box: Box, **masks: dict[str, np.nda
 
 
 def sample(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
-    """One row of Figure 4: a subject's axial slice with the largest reference area, cropped to the head, with square
+    """One row of Figure 4: a subject's axial slice with the largest reference area, cropped to the masks, with square
     pixels.
 
     Without a lesion, the slice with most tissue is taken.
 
-    Returns a dict of `grey` (i, j) in 0-1 and `masks`, name to boolean (i, j), `reference` first.
+    Returns
+    -------
+    dict
+        `grey` (i, j) in 0-1; `masks`, name to boolean (i, j), `reference` first; `missed` and `false`, per loss: the
+        reference's lesions without an overlap with its mask, and the components of its mask without an overlap with the
+        reference, boolean (i, j).
     """
     flair, masks = _volumes(study, subjects, name, losses, seed)
-    return _cut(flair, _largest_slice(flair, masks["reference"]), box_of(flair, "head"), masks=masks)
+    return _around_masks(flair, _largest_slice(flair, masks["reference"]), masks, *_mistakes(masks))
 
 
 def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str], seed: int) -> dict:
     """A subject's axial slice with most lesions that some losses detect and others miss, cropped to the masks.
 
-    If the losses agree on every lesion, it is the slice of `sample`.
-
-    Returns
-    -------
-    dict
-        As `sample`; also `missed` and `false`, per loss: the reference's lesions without an overlap with its mask, and the
-        components of its mask without an overlap with the reference, boolean (i, j).
+    If the losses agree on every lesion, it is the slice of `sample`. Returns the same as `sample`.
     """
     flair, masks = _volumes(study, subjects, name, losses, seed)
-    reference = masks["reference"]
-    missed = {loss: _untouched(reference, masks[loss]) for loss in losses}
-    false = {loss: _untouched(masks[loss], reference) for loss in losses}
+    missed, false = _mistakes(masks)
     unlike = np.any(list(missed.values()), axis=0) & ~np.all(list(missed.values()), axis=0)
     labels = cc3d.connected_components(unlike, connectivity=26)
     counts = [np.count_nonzero(np.unique(labels[..., k])) for k in range(labels.shape[2])]
-    k = int(np.argmax(counts)) if unlike.any() else _largest_slice(flair, reference)
+    k = int(np.argmax(counts)) if unlike.any() else _largest_slice(flair, masks["reference"])
+    return _around_masks(flair, k, masks, missed, false)
+
+
+def _mistakes(masks: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The lesions of `reference` that each other mask misses, and the false positives of each."""
+    reference, losses = masks["reference"], [name for name in masks if name != "reference"]
+    missed = {loss: _untouched(reference, masks[loss]) for loss in losses}
+    return missed, {loss: _untouched(masks[loss], reference) for loss in losses}
+
+
+def _around_masks(flair: nibabel.Nifti1Image, k: int, masks: dict, missed: dict, false: dict) -> dict:
+    """Axial slice `k`, cropped to the masks in it; see `sample`."""
     box = _box_around(np.any([mask[..., k] for mask in masks.values()], axis=0), flair)
     return _cut(flair, k, box, masks=masks, missed=missed, false=false)
 
