@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import keras
 import numpy as np
 
 from wmhlib.augmentations import AUGMENTATIONS
@@ -108,6 +109,11 @@ def cores() -> int:
     """The number of cores for this process: that given by `workflow/notebook.py --threads`, or all available ones."""
     told = int(os.environ.get("OMP_NUM_THREADS", 0))
     return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def on_processor() -> bool:
+    """Whether there is no GPU."""
+    return all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
 
 
 class ReadAhead:

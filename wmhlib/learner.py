@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from wmhlib.batches import Pair, PlainBatches
+from wmhlib.batches import Pair, PlainBatches, on_processor
 from wmhlib.losses import Loss
 
 COMPILED = {"jit_compile": keras.backend.backend() == "jax"}
@@ -162,9 +162,8 @@ def precision(wanted: str) -> Iterator[str]:
     This is mixed_bfloat16 for TensorFlow on a CPU with matrix units for bfloat16 (AMX), otherwise float32.
     """
     if wanted == "auto":
-        on_processor = all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
         flags = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else ()
-        has_units = keras.backend.backend() == "tensorflow" and on_processor and "amx_bf16" in flags
+        has_units = keras.backend.backend() == "tensorflow" and on_processor() and "amx_bf16" in flags
         wanted = "mixed_bfloat16" if has_units else "float32"
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(wanted)

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ from wmhlib.apply.suitability import (
     read_range,
     verdict,
 )
-from wmhlib.batches import cores
+from wmhlib.batches import cores, on_processor
 from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_looks
 from wmhlib.intake import plausible
 from wmhlib.intake.bids import write_derivative
@@ -243,6 +243,21 @@ def _segmented(
         return number, _sentence(error)
 
 
+def _moved_in(
+    plan: Plan | str, outcome: dict | str, own: Path, out: Path, records: dict[str, dict]
+) -> tuple[str, dict]:
+    """Move a scan's results from its own folder to `out`, and note them in `records`; returns their name (empty if the scan
+    failed) and the values of its row."""
+    if isinstance(plan, str) or isinstance(outcome, str):
+        return "", {"status": "failed", "reason": outcome}
+    try:
+        with writing(out):
+            records[plan.name] = results.move_in(own, out, plan.name, plan.record)
+    except Exception as error:  # one failing scan must not stop the others
+        return "", {"status": "failed", "reason": _sentence(error)}
+    return plan.name, outcome | {"mask": str(out / f"{plan.name}{RESULTS['mask']}")}
+
+
 def _segmented_in_process(model: str, *arguments) -> tuple[int, dict | str]:
     """`_segmented` in another process, which loads the network from its file once."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # read when TensorFlow first computes
@@ -257,9 +272,18 @@ def _network_of(model: str) -> keras.Model:
 def _with_processes(scans: list[Path], model: str) -> bool:
     """Whether scans are segmented by several processes: many scans, on a processor, with TensorFlow (JAX cannot be limited
     to one thread), by a network that has a file."""
-    on_processor = all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
-    suits = on_processor and keras.backend.backend() == "tensorflow" and cores() > 1
+    suits = on_processor() and keras.backend.backend() == "tensorflow" and cores() > 1
     return suits and len(scans) >= MANY and Path(model).is_file()
+
+
+def _outcomes(
+    network: keras.Model, scans: list[Path], plans: list[Plan | str], model: str, settings: tuple
+) -> Iterator[tuple[int, dict | str]]:
+    """`_segmented` of every plan as it finishes, by one process or several."""
+    numbered = list(enumerate(plans))
+    if _with_processes(scans, model):
+        return in_processes(functools.partial(_segmented_in_process, model, *settings), numbered, cores())
+    return (_segmented(network, *settings, plan) for plan in numbered)
 
 
 def segment_scans(
@@ -329,24 +353,9 @@ def segment_scans(
             unfinished = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out)
         with unfinished as folder:
             settings = trained_on, threshold, smallest_mm3, Path(folder)
-            if _with_processes(scans, model):
-                outcomes = in_processes(
-                    functools.partial(_segmented_in_process, model, *settings), [*enumerate(plans)], cores()
-                )
-            else:
-                outcomes = (_segmented(network, *settings, numbered) for numbered in enumerate(plans))
-            with contextlib.closing(outcomes):
+            with contextlib.closing(_outcomes(network, scans, plans, model, settings)) as outcomes:
                 for number, outcome in tqdm(outcomes, "segment", len(plans), unit="scan"):
-                    plan, name = plans[number], ""
-                    if isinstance(plan, Plan) and isinstance(outcome, dict):
-                        try:
-                            with writing(out):
-                                own = Path(folder) / str(number)
-                                records[plan.name] = results.move_in(own, out, plan.name, plan.record)
-                            name, outcome["mask"] = plan.name, str(out / f"{plan.name}{RESULTS['mask']}")
-                        except Exception as error:  # one failing scan must not stop the others
-                            outcome = _sentence(error)
-                    status = {"status": "failed", "reason": outcome} if isinstance(outcome, str) else outcome
+                    name, status = _moved_in(plans[number], outcome, Path(folder) / str(number), out, records)
                     row = {"scan": str(scans[number]), "status": "done", **made_with, **status}
                     rows[number] = {
                         key: _readable(value) if isinstance(value, str) else value for key, value in row.items()
