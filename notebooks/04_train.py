@@ -9,8 +9,8 @@
 # interrupted training resumes from its last whole epoch, and a finished one is not repeated. At the end the network
 # segments the scans it has never seen.
 #
-# **Before.** Notebook [3](03_build_networks.ipynb). **Time.** Minutes with the demonstration's settings on two cores, a day with the
-# paper's; a minute or two with the paper's on a GPU.
+# **Before.** Notebook [3](03_build_networks.ipynb). **Time.** Minutes with the demonstration's settings on two cores, a day
+# with the paper's; a minute or two with the paper's on a GPU.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder
@@ -153,10 +153,10 @@ print(f"{len(unseen)} masks written")
 # Both are defined in a cell; no file of the package or configuration changes. `my_focal` is a loss, and
 # `more_brightness` is the study's loss with one more augmentation.
 #
-# **Change this:** set `your_own = True` here or among the parameters, and run the cells below. **See that:** each network is trained
-# on this study's slices, segments its unseen scans, and is compared with the losses trained so far. Change the formula and
-# run them again: the training starts over, because it is recognised by its code. Files are written next to the study's own
-# (`models/my_focal`, `masks/my_focal`, …), and its tables do not change.
+# **Change this:** set `your_own = True` here or among the parameters, and run the cells below. **See that:** each network is
+# trained on this study's slices, segments its unseen scans, and is compared with the losses trained so far. Change
+# the formula and run them again: the training starts over, because it is recognised by its code. Files are written next to
+# the study's own (`models/my_focal`, `masks/my_focal`, …), and its tables do not change.
 
 
 # %%

@@ -13,7 +13,8 @@
 # With half to three quarters of the paper's schedule the game fails here too (D-035). After the demonstration's 390
 # steps it has only begun to inflate VGG19's features (D-030).
 #
-# **Before.** Notebook [5](05_evaluate.ipynb) of a study with `siamese` and `siamese_minmax`. **Time.** Less than a minute on two cores.
+# **Before.** Notebook [5](05_evaluate.ipynb) of a study with `siamese` and `siamese_minmax`. **Time.** Less than a minute on
+# two cores.
 
 # %% tags=["parameters"]
 config = "config/demo.yaml"  # the study; paths are relative to the project's folder

@@ -72,7 +72,8 @@ def test_operations_of_the_networks_are_those_of_the_decisions(counting):
 def test_the_step_benchmark_has_a_row_for_every_loss(tmp_path):
     config = tmp_path / "shallow.yaml"
     config.write_text(
-        f"base: {ROOT / 'config' / 'demo.yaml'}\ngenerator: {{depth: 1, convolutions: 1}}\nlosses: {{tversky: null, generalized_dice: null}}\n",
+        f"base: {ROOT / 'config' / 'demo.yaml'}\ngenerator: {{depth: 1, convolutions: 1}}\n"
+        "losses: {tversky: null, generalized_dice: null}\n",
         encoding="utf-8",
     )
     run = subprocess.run(
@@ -90,7 +91,8 @@ def test_the_step_benchmark_has_a_row_for_every_loss(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_of_epochs_times_both_ways(tmp_path):
     config = tmp_path / "small.yaml"
-    small = "generator: {filters: 2, depth: 1, convolutions: 1}\npreprocessing: {size_px: 16}\nlosses: {tversky: null, generalized_dice: null, siamese: null, siamese_minmax: null}\n"
+    small = "generator: {filters: 2, depth: 1, convolutions: 1}\npreprocessing: {size_px: 16}\n"
+    small += "losses: {tversky: null, generalized_dice: null, siamese: null, siamese_minmax: null}\n"
     steps = "training: {steps_per_epoch: 2, batch_norm_batches: 1}\n"
     config.write_text(f"base: {ROOT / 'config' / 'demo.yaml'}\n{small}{steps}", encoding="utf-8")
     run = subprocess.run(

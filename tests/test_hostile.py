@@ -541,7 +541,8 @@ def made(tmp_path, settings, write_config, monkeypatch) -> list:
     words = [captions.table1_caption(opened, tables), *NAMES]
     pages.write_index(
         tmp_path / "index.html", NAMES[1], opened.config.question, words, {NAMES[1]: table}, drawn[:1],
-        [(name, [("page.html", name)] * (number % 2 + 1), name) for number, name in enumerate(NAMES)], provenance, NAMES[1], " ".join(words),
+        [(name, [("page.html", name)] * (number % 2 + 1), name) for number, name in enumerate(NAMES)],
+        provenance, NAMES[1], " ".join(words),
     )  # fmt: skip
     return [tmp_path / "page.html", tmp_path / "index.html"]
 

@@ -154,9 +154,11 @@ def test_of_many_lesions_those_are_listed_on_which_losses_disagree(lesions, monk
         ("small, missed by one", 30.0, 1.0, 0.0),
         ("middling, missed by both", 90.0, 0, 0),
     ]
-    table = pd.DataFrame(rows, columns=["name", "volume_mm3", "dice", "siamese"])
+    table = pd.DataFrame(rows, columns=["name", "volume_mm3", "dice", "siamese"]).assign(split="holdout")
     monkeypatch.setattr(viewers, "LISTED_LESIONS", 3)
     assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[n][0] for n in (2, 1, 0)]
+    table.loc[1, "split"] = "external"
+    assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[n][0] for n in (1, 2, 0)]
 
 
 def test_the_lesion_is_in_the_middle_of_its_picture(lesions):

@@ -174,8 +174,8 @@ def measure(study: Study, folder: PathLike) -> None:
     record = read_json(folder / "training.json")
     if (heads_now := cohort_recipe(study.data)) != record["heads"]:
         raise ValueError(
-            f"The network in {folder} was trained on synthetic heads of recipe {record['heads']}, but those of {study.data} are of "
-            f"recipe {heads_now}: check out commit {record['commit']} to measure it again."
+            f"The network in {folder} was trained on synthetic heads of recipe {record['heads']}, but those of "
+            f"{study.data} are of recipe {heads_now}: check out commit {record['commit']} to measure it again."
         )
     cohort, network = load_cohort(study), load_generator(folder / "model.keras")
     holdout = cohort[cohort.split == "holdout"]

@@ -43,8 +43,9 @@ def lesions(
 ) -> np.ndarray:
     """The height of lesions, 0 to 1, of about `load_ml`, of which the share `plaques` is drawn as plaques.
 
-    `matter` is the fraction of tissue that can have lesions, `below` the mask of brainstem and cerebellar white matter, where plaques may
-    also lie. `away` are mm from the ventricles, `place` is as in `Bent`; `rough` and `patches` are fields of 5 and 11 mm.
+    `matter` is the fraction of tissue that can have lesions, `below` the mask of brainstem and cerebellar white matter,
+    where plaques may also lie. `away` are mm from the ventricles, `place` is as in `Bent`;
+    `rough` and `patches` are fields of 5 and 11 mm.
     """
     voxel_mm3 = float(np.prod([axis[1] - axis[0] for axis in axes]))
     allowed = (matter > 0.5) & (place[2] > LOWEST_MM)

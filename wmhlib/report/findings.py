@@ -56,7 +56,8 @@ def leaders(table: pd.DataFrame, split: str) -> list[str]:
         order = losses[f"{metric}_mean"].sort_values(ascending=False)
         best = losses[losses[f"{metric}_mean"] == order.iloc[0]]
         text = f"On {WHERE[split]}, {' and '.join(title(loss) for loss in best.index)} "
-        text += f"{'has' if len(best) == 1 else 'share'} the highest mean {name_in_sentence(metric)} ({shown(metric, order.iloc[0])}"
+        text += f"{'has' if len(best) == 1 else 'share'} the highest mean {name_in_sentence(metric)} "
+        text += f"({shown(metric, order.iloc[0])}"
         if len(best) == 1 and np.isfinite(best[f"{metric}_low"].iloc[0]):
             bounds = (shown(metric, best[f"{metric}_{end}"].iloc[0]) for end in ("low", "high"))
             text += f", 95 % interval {' to '.join(bounds)}"

@@ -272,7 +272,8 @@ def with_headings(text: Markup, headings: list[tuple[int, str, str]]) -> Markup:
 
 
 def between_pages(text: Markup, pages: Sequence[tuple[str, str]]) -> Markup:
-    """Links to notebooks as links to their pages, (file name, title) each; a notebook run many times has its first page linked."""
+    """Links to notebooks as links to their pages, (file name, title) each; of a notebook run many times, its first
+    page."""
     soup = BeautifulSoup(text, "html.parser")
     for link in soup("a", href=NOTEBOOK):
         name = link["href"].removesuffix(".ipynb")

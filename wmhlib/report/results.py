@@ -29,8 +29,8 @@ PAGES = ROOT / "docs" / "results"
 
 
 TOGETHER = (
-    "What is due to the centre: each centre was segmented by networks of its own training, and the intervals resample scans as if "
-    "one network had segmented all."
+    "What is due to the centre: each centre was segmented by networks of its own training, and the intervals resample scans "
+    "as if one network had segmented all."
 )
 """What a page of several studies does not show."""
 

@@ -386,12 +386,12 @@ def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> 
 
 def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
     """At most `LISTED_LESIONS` rows: those first whose fraction detected (one column per loss) differs most between losses, of
-    these the smallest; then the largest of those on which all losses agree."""
+    these the smallest; then the largest of those on which all losses agree. Lesions of external scans are in front of others."""
     fractions = lesions[list(losses)]
     apart = fractions.max(axis=1) - fractions.min(axis=1)
     order = lesions.assign(apart=-apart, volume=lesions.volume_mm3 * np.where(apart > 0, 1, -1))
-    order = order.sort_values(["apart", "volume"]).index[:LISTED_LESIONS]
-    return lesions.loc[order]
+    order = order.sort_values(["apart", "volume"])[:LISTED_LESIONS]
+    return lesions.loc[order.sort_values("split", key=lambda split: split != "external", kind="stable").index]
 
 
 def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:
