@@ -15,8 +15,18 @@ def test_tables_are_of_trained_losses_in_one_split():
     for metric in ("dice", "hd95_mm", "avd_pct", "lesion_recall", "lesion_f1"):
         for part, value in (("mean", 0.5), ("low", 0.25), ("high", 0.75)):
             summary[f"{metric}_{part}"] = value
-    table = results.metrics(summary, "external")
+    pair = {"split": "external", "loss": "dice", "difference": -0.2, "low": -0.3, "high": -0.1, "p_holm": 0.01}
+    pairs = pd.DataFrame([pair | {"metric": "avd_pct"}, pair | {"metric": "dice", "split": "holdout"}])
+    table = results.metrics({"summary": summary, "comparisons": pairs}, "external")
     assert list(table.iloc[:, 0]) == ["Dice"] and table["Dice"].iloc[0] == "0.50 [0.25, 0.75]"
+    assert table["AVD (%)"].iloc[0].endswith("] better")
+
+
+def test_detection_at_equal_false_positives_is_in_per_cent():
+    rows = [("external", kind, "dice", 0.25, 0.2, 0.3) for kind in ("all", "small")]
+    scores = pd.DataFrame(rows, columns=["split", "lesions", "loss", "score", "low", "high"])
+    table = results.at_equal_rates(scores, "external")
+    assert table.to_numpy().tolist() == [["Dice", "25 [20, 30]", "25 [20, 30]"]]
 
 
 def test_centres_and_sizes_are_columns():

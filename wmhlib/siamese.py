@@ -39,7 +39,9 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
         Weight of an additional generalized Dice loss; 0 for the content loss alone.
     """
 
-    measures = "how different the lesions in the two masks look to a network trained on photographs"
+    measures = (
+        "how different the lesions in the two masks look to a network trained on photographs, through which both pass"
+    )
 
     features: keras.Model
 
@@ -111,7 +113,7 @@ class MinMaxLoss(SiameseContentLoss, name="siamese_minmax", title="Siamese min-m
         stabilisation of the game (D-030).
     """
 
-    measures = "the same, while that network is trained to see a larger difference"
+    measures = "as Siamese, while the network trained on photographs is trained on to see a larger difference"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wmhlib.evaluation.names import UNTRAINED, measured_in, shown, title
+from wmhlib.evaluation.names import measured_in, shown, title
 
 FOLDER = Path(__file__).parent / "published_values"
 
@@ -97,33 +97,15 @@ def table2(own: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     return _joined(_beside_paper(own[own.loss.isin(losses)], 2), own) if played else table1(own).iloc[:0]
 
 
-def best_rows(table: pd.DataFrame) -> dict[str, set[int]]:
-    """Per metric, the rows of trained losses with the best mean of their data set.
-
-    None is best in a data set if a mean leaves out subjects, because the comparison would not be fair.
-    """
-    own = table[(table.source == "this study") & ~table.loss.isin(UNTRAINED)]
-    best = {metric: set() for metric in measured_in(table)}
-    for metric, entry in measured_in(table).items():
-        for _, rows in own.groupby("dataset"):
-            means = rows[f"{metric}_mean"].dropna()
-            if len(means) and not rows[f"{metric}_undefined"].any():
-                best[metric] |= set(means.index[means == (means.max() if entry.higher_is_better else means.min())])
-    return best
-
-
 def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
-    """Table 1 for readers: mean ± SD, 95 % interval in brackets, the number of undefined values, and a star for the
-    best trained loss of a data set; of the leaderboard, the first `teams`."""
-    best = best_rows(table)
+    """Table 1 for readers: mean ± SD, 95 % interval in brackets, and the number of undefined values; of the
+    leaderboard, the first `teams`."""
 
     def cell(row: pd.Series, metric: str) -> str:
         mean, sd, low, high = (row[f"{metric}_{part}"] for part in ("mean", "sd", "low", "high"))
         text = shown(metric, mean) if np.isfinite(mean) else "—"
         if np.isfinite(sd):
             text += f"\u00a0±\u00a0{shown(metric, sd)}"
-        if row.name in best[metric]:
-            text += "\u00a0★"
         if np.isfinite(low):  # a narrow table breaks before the bracket, not in it
             text += f" [{shown(metric, low)},\u00a0{shown(metric, high)}]"
         if row[f"{metric}_undefined"] > 0:

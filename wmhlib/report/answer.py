@@ -13,6 +13,7 @@ import pandas as pd
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_losses, shown, title
+from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report.findings import holds, name_in_sentence
@@ -94,7 +95,8 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
     sentences = []
     for key, values, pairs in _asked(tables):
         tested = pairs[pairs.p.notna()]
-        lowest, highest = (f"{title(values.index[end])} {values.iloc[end]:.2f}" for end in (-1, 0))
+        number = ".2f" if key == "dice" else ".0%"
+        lowest, highest = (f"{title(values.index[end])} {values.iloc[end]:{number}}" for end in (-1, 0))
         means = f"means from {lowest} to {highest}" if len(values) > 1 else f"mean {highest}"
         if len(tested):
             against = _listed([tested.against.iloc[0]])
@@ -110,8 +112,11 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
             )
         else:
             what = "too few subjects or losses for a comparison"
-        sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}).")
-    return sentences + carries_over(tables)
+        own = tables["own_thresholds"]
+        own = own.dice_own[(own.split == unseen_split(tables["summary"])) & own.loss.isin(values.index)]
+        at_own = f"; at each loss's own threshold {own.min():.2f} to {own.max():.2f}" * (key == "dice" and len(own) > 0)
+        sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}{at_own}).")
+    return sentences + carries_over(tables) + against_paper(tables)
 
 
 def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -124,14 +129,42 @@ def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
     first = "siamese" if "siamese" in rows.index else rows.index[0]
     lead, others = rows.loc[first], -rows.gap.drop(first)
     interval = f" [{-lead.high:+.2f}, {-lead.low:+.2f}]" if np.isfinite(lead.low) else ""
+    verdict = (
+        "change"
+        if lead.low > 0 or lead.high < 0
+        else "no change is shown"
+        if np.isfinite(lead.low)
+        else "change, untested"
+    )
     text = (
-        f"Unseen centre: on {unseen_scans(tables)}, mean Dice with {_listed([first])} differs by {-lead.gap:+.2f}{interval} from "
-        "that on held-out scans of the training centres"
+        f"Unseen centre: {verdict} from held-out scans of the training centres (mean Dice with {_listed([first])} "
+        f"{-lead.gap:+.2f}{interval}"
     )
     if len(others):
-        text += f"; with the other loss{'es' * (len(others) > 1)}, by {others.min():+.2f}"
+        text += f", with the other loss{'es' * (len(others) > 1)} {others.min():+.2f}"
         text += f" to {others.max():+.2f}" * (len(others) > 1)
-    return [f"{text}. The two groups have different subjects."]
+    return [f"{text}). These are different subjects, whose scans may be easier or harder."]
+
+
+def against_paper(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Where the paper and this study place the Siamese loss among the losses of the paper's Table 1, in one sentence; none if the
+    study lacks one of them."""
+    split, paper = unseen_split(tables["summary"]), paper_tables()
+    paper = paper[(paper.table == 1) & (paper.dataset == DATASETS[split])].set_index("loss")
+    here = of_losses(tables["summary"], split).set_index("loss")
+    losses = [loss for loss in paper.index if loss in LOSSES]
+    if not set(losses) <= set(here.index):
+        return []
+    parts = []
+    for metric in ("dice", "lesion_recall"):
+        ranks = [int(table.loc[losses, f"{metric}_mean"].rank(ascending=False)["siamese"]) for table in (paper, here)]
+        values = [shown(metric, table[f"{metric}_mean"]["siamese"]) for table in (paper, here)]
+        parts.append(
+            f"{name_in_sentence(metric)} {values[0]}, rank {ranks[0]} of {len(losses)} (here {values[1]}, rank {ranks[1]})"
+        )
+    return [
+        f"The paper's result, on its own {split} scans: {in_words(parts)}, for the Siamese loss at the threshold 0.5."
+    ]
 
 
 def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = False) -> str:
@@ -170,11 +203,21 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
     if differences and open_questions:
         topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
         text += f" No significant difference in {topics}."
-    text += _at_one_half(tables, split)
+    text += _of_small(tables) + _at_one_half(tables, split)
     trainings = (
         "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
     )
     return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
+
+
+def _of_small(tables: dict[str, pd.DataFrame]) -> str:
+    """The fraction of small lesions that the losses detect at equal false positives, as a sentence; empty if undefined."""
+    for key, values, _ in _asked(tables):
+        if key == "small":
+            ends = sorted({f"{value:.0%}" for value in (values.min(), values.max())}, key=lambda text: float(text[:-1]))
+            who = "the losses detect" if len(values) > 1 else f"{_listed([values.index[0]])} detects"
+            return f" Of {SMALL}, {who} {' to '.join(ends)} at equal false positives."
+    return ""
 
 
 SPELT_OUT = {"avd_pct": "volume error (AVD)", "hd95_mm": "distance of outlines (HD95)"}
@@ -182,28 +225,21 @@ SPELT_OUT = {"avd_pct": "volume error (AVD)", "hd95_mm": "distance of outlines (
 
 
 def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
-    """The significant differences from the Siamese loss in metrics other than Dice, with the range of false positives, as a
-    sentence."""
+    """The metrics other than Dice in which a loss differs significantly from the Siamese loss, with the range of false
+    positives, as a sentence."""
     comparisons, rates = tables["comparisons"], false_positives(tables, split)
     tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
         return ""
-    metrics_of: dict[tuple[str, ...], dict[str, list[str]]] = {}  # by the losses, and by the direction
-    for metric, rows in significant.groupby("metric", sort=False):
-        better = (rows.difference > 0) == METRICS[metric].higher_is_better
-        name = SPELT_OUT.get(metric, name_in_sentence(metric).split(" (")[0])  # without the unit
-        for word, which in (("better", better), ("worse", ~better)):
-            if which.any():
-                directions = metrics_of.setdefault(tuple(map(title, rows.loss[which])), {})
-                directions.setdefault(word, []).append(name)
-    parts = []
-    for losses, directions in sorted(metrics_of.items(), key=lambda item: -len(item[0])):
-        does = [f"{in_words(names)} {'are' if len(names) > 1 else 'is'} {word}" for word, names in directions.items()]
-        parts.append(f"{' and '.join(does)} with {in_words(losses)}")
-    where = f", some losses mark more than others ({rates} false positives per scan). There" if rates else ""
+    metrics = [
+        SPELT_OUT.get(metric, name_in_sentence(metric).split(" (")[0])  # without the unit
+        for metric in METRICS
+        if metric in set(significant.metric)
+    ]
+    why = f", where some losses mark more than others ({rates} false positives per scan)" if rates else ""
     against = _listed([significant.against.iloc[0]])
-    return f" At the threshold 0.5{where}, the significant differences from {against} are: {'; '.join(parts)}."
+    return f" At the threshold 0.5{why}, losses differ significantly from {against} in {in_words(metrics)}, as the table shows."
 
 
 def _singular(does: str) -> str:
@@ -247,13 +283,7 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         higher_is_better: bool = True,
     ) -> None:
         columns.append((heading, higher_is_better))
-        pairs = pairs[pairs.split == split]
-        differs = {
-            row.loss: "better" if (row.difference > 0) == higher_is_better else "worse"
-            for row in pairs.itertuples()
-            if holds(row)
-        }
-        scales.append(_add_cells(cells, parts, text, differs))
+        scales.append(_add_cells(cells, parts, text, differing(pairs[pairs.split == split], higher_is_better)))
 
     for metric in COLUMNS:
         entry, ends = METRICS[metric], [f"{metric}_{end}" for end in ("mean", "low", "high")]
@@ -272,6 +302,15 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
     words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE.format(*map(str, RATES))}
     return {"columns": columns, "scales": scales, "rows": rows} | words
+
+
+def differing(pairs: pd.DataFrame, higher_is_better: bool = True) -> dict[str, str]:
+    """`better` or `worse` for every loss that differs significantly in these comparisons."""
+    return {
+        row.loss: "better" if (row.difference > 0) == higher_is_better else "worse"
+        for row in pairs.itertuples()
+        if holds(row)
+    }
 
 
 def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
@@ -325,14 +364,24 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
     return text if len(real) else f"{text} They show how the study works, not how well the losses perform in patients."
 
 
-def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool) -> list[str]:
-    """Conclusions that the study does not support, one sentence each."""
+PAPER_STEPS = 10_000
+"""Training steps of the paper (section 3)."""
+
+
+def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool, training: dict) -> list[str]:
+    """Conclusions that the study does not support, one sentence each; `training` as in a configuration."""
     split = unseen_split(tables["summary"])
     subjects, centres = int(of_losses(tables["summary"], split).subjects.max()), tables["centres"]
     own = centres[centres.split == split].centre.nunique()
     sentences = []
     if synthetic:
         sentences.append("How the losses perform on scans of patients: these scans are synthetic.")
+    steps = training["epochs"] * training["steps_per_epoch"]
+    if steps < PAPER_STEPS and not training.get("start"):
+        sentences.append(
+            f"How the losses perform after full training: here each network takes {steps:,} steps, in the paper {PAPER_STEPS:,}. "
+            "Metrics are therefore far below published ones."
+        )
     if seeds == 1:
         sentences.append("How much of a difference is due to chance in training: each loss was trained once.")
     sentences.append(

@@ -16,7 +16,7 @@ def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
         f"{seeds} seed{'s' * (seeds > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets the 95 % "
-        "bootstrap interval of the mean over subjects and seeds; ★ marks the best mean, which may be chance. The global "
+        "bootstrap interval of the mean over subjects and seeds. The global "
         "threshold marks everything above one brightness, tuned on the training subjects; on scans of another scanner "
         "it can miss all. "
         f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
@@ -30,8 +30,7 @@ def undefined(table: pd.DataFrame) -> str:
     count = int(table[[f"{metric}_undefined" for metric in measured_in(table)]].to_numpy().sum())
     return (
         "Undefined values (an empty mask has no boundary, hence no distance) are left out of the mean and counted "
-        f"next to it ({count} in this table). Metrics that are undefined for any scan of a data set are not marked as "
-        "best there."
+        f"next to it ({count} in this table)."
     )
 
 

@@ -78,10 +78,11 @@ def results_page(studies: list[Study], name: str = "") -> str:
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, seeds, only_synthetic),
         verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
-        cannot_say=answer.cannot_say(tables, seeds, only_synthetic) + [TOGETHER] * (len(studies) > 1),
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, first.raw["training"])
+        + [TOGETHER] * (len(studies) > 1),
         split=split,
         parts={
-            "Metrics": _rows(metrics(tables["summary"], split)),
+            "Metrics": _rows(metrics(tables, split)),
             "Lesions detected at equal false positives (%)": _rows(at_equal_rates(tables["froc_scores"], split)),
             "Dice by centre": _rows(by_centre(tables["centres"], split)),
             "Lesions detected by size (%)": _rows(by_size(tables["detection_by_size"], split)),
@@ -136,13 +137,15 @@ def variants(ablations: pd.DataFrame, split: str) -> list[str]:
     return sentences
 
 
-def metrics(summary: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The mean of every metric with its 95 % interval, one row per loss."""
-    rows = of_losses(summary, split)
+def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
+    """The mean of every metric with its 95 % interval, and `better` or `worse` for a significant difference; one row per loss."""
+    rows, pairs = of_losses(tables["summary"], split), tables["comparisons"].query("split == @split")
     cells = {"loss": rows.loss.map(title)}
     for name, metric in METRICS.items():
+        differs = answer.differing(pairs[pairs.metric == name], metric.higher_is_better)
         cells[metric.title] = [
-            f"{shown(name, row[f'{name}_mean'])} [{shown(name, row[f'{name}_low'])}, {shown(name, row[f'{name}_high'])}]"
+            f"{shown(name, row[f'{name}_mean'])} [{shown(name, row[f'{name}_low'])}, {shown(name, row[f'{name}_high'])}] "
+            f"{differs.get(row.loss, '')}".rstrip()
             for _, row in rows.iterrows()
         ]
     return pd.DataFrame(cells)

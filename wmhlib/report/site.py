@@ -36,7 +36,10 @@ PAGES = {
 }
 
 
-SPLITS_IN_WORDS = {"holdout": "holdout: other subjects of the training centres", "external": "external: other centres"}
+SPLITS_IN_WORDS = {
+    "holdout": "holdout: other subjects of the training centres",
+    "external": "external: centres not used in training",
+}
 PUBLISHED_IN_WORDS = {
     "MICCAI holdout": "holdout of the WMH Challenge (MICCAI 2017)",
     "CAIN": "CAIN: the paper's external centres",
@@ -166,7 +169,7 @@ def write_site(study: Study) -> Path:
             *answer.verdicts(tables),
             f"By lesion size, at the threshold 0.5: {widest_gap(tables, split)}",
         ],
-        cannot_say=answer.cannot_say(tables, seeds, only_synthetic),
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, study.raw["training"]),
     )
     return study.folder / "index.html"
 
@@ -181,7 +184,8 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     origin = "synthetic, " if study.is_synthetic(row.flair) else ""
     caption = (
         f"Subject {name} ({origin}centre {row.centre}): the unseen scan on which the losses differ most in lesion recall, at the "
-        "threshold 0.5. A lesion is detected if one voxel of the mask overlaps it, in this slice or another."
+        "threshold 0.5. Green and red outlines are those of a network's mask, violet ones of missed reference lesions. A lesion "
+        "is detected if one voxel of the mask overlaps it, in this slice or another."
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
