@@ -115,8 +115,8 @@ slices.ceilings_by_centre(ceilings)
 # ## Slices on disk
 #
 # One subject at a time is written to arrays that training reads one batch at a time, so memory does not grow with the
-# cohort. A study that compares views (`whole`, `head`, `pad`) or intensities (`maximum`, `tissue`) has one set of arrays
-# per combination. A warning names every scan whose maximum is out of proportion to its tissue.
+# cohort. A study that compares views (`whole`, `head`, `pad`, `field`) or intensities (`maximum`, `tissue`) has one set of
+# arrays per combination. A warning names every scan whose maximum is out of proportion to its tissue.
 
 # %%
 for each in study.preparations:

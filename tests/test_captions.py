@@ -100,7 +100,7 @@ CEILINGS = pd.DataFrame({"split": ["training", "holdout", "external", "external"
 
 def test_the_ceiling_is_told_per_data_set():
     text = captions.ceiling(CEILINGS)
-    assert says(text, "0.90", "held-out", "0.90", "0.90", "0.75", "external", "0.70", "0.80") and "0.1" not in text
+    assert says(text, "0.90", "holdout", "0.90", "0.90", "0.75", "external", "0.70", "0.80") and "0.1" not in text
 
 
 def test_undefined_figures_are_counted():

@@ -48,7 +48,7 @@ def unseen_scans(tables: dict[str, pd.DataFrame]) -> str:
     centres = tables["centres"]
     external = centres.centre[centres.split == "external"].nunique()
     if unseen_split(tables["summary"]) == "holdout":
-        return "held-out scans of the training centres"
+        return "holdout scans of the training centres"
     return f"scans from {_not_in_training(external)}"
 
 
@@ -120,7 +120,7 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """How mean Dice changes from the held-out scans of the training centres to scans of other centres, in one sentence; none
+    """How mean Dice changes from the holdout scans of the training centres to scans of other centres, in one sentence; none
     if the study lacks either."""
     gap = tables["generalisation_gap"]
     rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].dropna(subset="gap").set_index("loss")
@@ -137,7 +137,7 @@ def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
         else "change, untested"
     )
     text = (
-        f"Unseen centre: {verdict} from held-out scans of the training centres (mean Dice with {_listed([first])} "
+        f"Unseen centre: {verdict} from the holdout scans of the training centres (mean Dice with {_listed([first])} "
         f"{-lead.gap:+.2f}{interval}"
     )
     if len(others):

@@ -143,7 +143,7 @@ def gap_caption(gap: pd.DataFrame) -> str:
         [title(row.loss) for row in dice_gaps.itertuples() if clear(row)]
         for clear in (lambda row: row.low > 0, lambda row: row.high < 0)
     )
-    text = "To the right of zero, a loss performs worse on the external subjects than on the held-out ones. "
+    text = "To the right of zero, a loss performs worse on the external subjects than on the holdout subjects. "
     parts = [f"the interval lies right of zero for {', '.join(worse)}"] * bool(worse)
     parts += [f"{'' if worse else 'the interval lies '}left of zero for {', '.join(better)}"] * bool(better)
     return text + f"In Dice, {' and '.join(parts) if parts else 'no interval excludes zero'}."

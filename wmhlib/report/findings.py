@@ -13,7 +13,7 @@ from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import UNTRAINED, of_losses, shown, title
 from wmhlib.metrics import METRICS
 
-WHERE = {"holdout": "the held-out subjects", "external": "the external subjects"}
+WHERE = {"holdout": "the holdout subjects", "external": "the external subjects"}
 LEVEL = 0.05
 
 
@@ -229,7 +229,7 @@ def floor(table: pd.DataFrame, split: str) -> list[str]:
 
 
 def gaps(gap: pd.DataFrame) -> list[str]:
-    """The change in Dice from the held-out to the external subjects per loss, highest first."""
+    """The change in Dice from the holdout to the external subjects per loss, highest first."""
     rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].sort_values("gap").reset_index(drop=True)
     if not len(rows) or not np.isfinite(rows.gap.iloc[0]):
         return []
@@ -237,7 +237,7 @@ def gaps(gap: pd.DataFrame) -> list[str]:
     for row in rows.itertuples():
         text = f"{title(row.loss)} {-row.gap:+.2f}"
         parts.append(text + (f" [{-row.high:+.2f}, {-row.low:+.2f}]" if np.isfinite(row.low) else ""))
-    return [f"Change in mean Dice from the held-out to the external subjects, highest first: {', '.join(parts)}."]
+    return [f"Change in mean Dice from the holdout to the external subjects, highest first: {', '.join(parts)}."]
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> list[str]:
