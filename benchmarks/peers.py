@@ -2,25 +2,33 @@
 
 Every network gets the same augmented batches, as many steps as fit in the time, and a learning rate that decays to 0 along a
 half cosine; then all segment the study's unseen scans on the scans' grids and are scored with the same metrics. MONAI's
-BasicUNet and DiceCELoss keep their defaults. Run one network at a time, on a machine that does nothing else:
+BasicUNet and DiceCELoss keep their defaults. nnU-Net gets the same training scans as files, and plans for itself
+(`in_nnunet.py`). Run one network at a time, on a machine that does nothing else:
 
     .venv/bin/pip install torch monai
     .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks plain_unet dense_unet --out peers.csv
     KERAS_BACKEND=jax .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks monai --out peers.csv
+    .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks nnunet --python PYTHON --out peers.csv
 
-MONAI runs in a process of its own, without TensorFlow, since PyTorch and TensorFlow in one process crashed.
+MONAI runs in a process of its own, without TensorFlow, since PyTorch and TensorFlow in one process crashed. PYTHON is a Python
+of an environment with nnunetv2.
 
 Input: a study of which notebooks 01 and 02 are finished. Output: a Markdown table of mean Dice per centre, and with `--out` a
 CSV with a row per network, duration and scan.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import nibabel
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -29,6 +37,7 @@ from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
 from wmhlib.cohort import load_cohort
 from wmhlib.inference import mask_of, probability
 from wmhlib.intake.masks import in_memory
+from wmhlib.intake.scans import read_reference
 from wmhlib.learner import precision
 from wmhlib.metrics import MaskPair, measured
 from wmhlib.settings import Recipe
@@ -100,11 +109,39 @@ def trained(make: Callable, batches: TrainingBatches, minutes: float, name: str)
     return network, steps, (time.perf_counter() - started) / 60
 
 
-def scored(model, unseen: pd.DataFrame) -> pd.DataFrame:
-    """The metrics of each unseen scan."""
+def by_nnunet(python: str, subjects: pd.DataFrame, unseen: pd.DataFrame, minutes: float, folder: Path) -> dict:
+    """Train nnU-Net on the subjects and segment the unseen scans; `folder/masks` gets a mask per subject.
+
+    Returns its number of weights, and its steps.
+    """
+    data = folder / "raw" / "Dataset001_WMH"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (data / part).mkdir(parents=True)
+    for row in subjects.itertuples():
+        flair = nibabel.as_closest_canonical(nibabel.load(row.flair))
+        nibabel.save(flair, data / "imagesTr" / f"{row.subject}_0000.nii.gz")
+        nibabel.save(read_reference(row.reference), data / "labelsTr" / f"{row.subject}.nii.gz")
+    for row in unseen.itertuples():
+        nibabel.save(nibabel.load(row.flair), data / "imagesTs" / f"{row.subject}_0000.nii.gz")
+    about = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "WMH": 1}, "file_ending": ".nii.gz"}
+    about |= {"numTraining": len(subjects), "overwrite_image_reader_writer": "NibabelIOWithReorient"}
+    (data / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    command = [python, str(Path(__file__).with_name("in_nnunet.py")), str(folder), str(minutes)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise SystemExit("nnU-Net failed, see above: give a --python whose environment has nnunetv2.")
+    result = json.loads(line)
+    return {"weights": result["weights"], "steps": f"{result['steps']:,} of {result['batch']}"}
+
+
+def scored(predict: Callable, unseen: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of each unseen scan; `predict` gives the mask of a row."""
     rows = []
     for row in tqdm(unseen.itertuples(), "segment", len(unseen), unit="scan"):
-        result = in_memory(mask_of(probability(model, row.flair)))
+        result = in_memory(predict(row))
         rows.append(
             {"centre": row.centre, "subject": row.subject, **measured(MaskPair(in_memory(row.reference), result))}
         )
@@ -116,9 +153,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("config", nargs="?", default="config/transfer.yaml")
     parser.add_argument("--minutes", type=float, nargs="+", default=[15], help="of training, each its own training")
-    names = ["plain_unet", "dense_unet", "monai"]
+    names = ["plain_unet", "dense_unet", "monai", "nnunet"]
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
     parser.add_argument("--out", type=Path, help="a CSV file, to which rows are added")
+    parser.add_argument("--python", default=sys.executable, help="a Python that has nnunetv2, for nnunet")
     arguments = parser.parse_args()
 
     study = open_study(arguments.config)
@@ -130,14 +168,21 @@ def main() -> None:
     batches = TrainingBatches(images, references, rows, recipe.labels, recipe.training.batch_size, chosen, seed=1)
     makers = {name: lambda steps, name=name: Ours(study, loss, name, steps) for name in names[:2]}
     makers["monai"] = lambda steps: Monai(recipe, study.config.preprocessing.size_px, steps)
-    tables = []
+    unseen, tables = subjects[subjects.split == "external"], []
     with precision(recipe.training.precision) as policy:
         for name in arguments.networks:
             for wanted in arguments.minutes:
-                network, steps, took = trained(makers[name], batches, wanted, f"{name}, {wanted:g} minutes")
-                table = scored(network.model, subjects[subjects.split == "external"])
-                made_with = {"network": name, "weights": network.weights, "steps": steps, "minutes": round(took, 1)}
-                tables.append(table.assign(**made_with))
+                if name == "nnunet":
+                    training = subjects[subjects.split == "training"]
+                    with tempfile.TemporaryDirectory() as folder:
+                        made_with = by_nnunet(arguments.python, training, unseen, wanted, Path(folder))
+                        made_with["minutes"] = wanted
+                        table = scored(lambda row: nibabel.load(f"{folder}/masks/{row.subject}.nii.gz"), unseen)
+                else:
+                    network, steps, took = trained(makers[name], batches, wanted, f"{name}, {wanted:g} minutes")
+                    made_with = {"weights": network.weights, "steps": steps, "minutes": round(took, 1)}
+                    table = scored(lambda row: mask_of(probability(network.model, row.flair)), unseen)
+                tables.append(table.assign(network=name, **made_with))
                 if arguments.out:
                     tables[-1].to_csv(arguments.out, mode="a", header=not arguments.out.exists(), index=False)
     table = pd.concat(tables)
