@@ -11,12 +11,8 @@ from scipy import ndimage
 
 from wmhlib.intake.fields import Axes, smooth_field, step
 
-BORDER = 0.41
-"""The height from which a reader marks lesions: in real masks, the innermost shell is at 51 to 64 % of a lesion's height, and the
-first one outside at 11 to 38 %."""
-
-PALE = 0.45
-"""The fraction of its own height from which a reader marks a lesion that is paler than others."""
+BORDER = 0.45
+"""The fraction of a lesion's height from which a reader marks it."""
 
 LOWEST_MM = -48
 """There are no lesions further below the centre of the head: the poles of the temporal lobes are about there."""
@@ -25,12 +21,12 @@ LOWEST_MM = -48
 def marked(height: np.ndarray, voxel_mm: list[float], visible: float) -> np.ndarray:
     """What a reader marks of lesions with this height on a scan's grid (sides `voxel_mm`): a boolean mask.
 
-    A voxel is marked if its height is above `BORDER`. Where the highest within 4 mm in its slice is lower (a small lesion in a
-    thick slice is pale), `PALE` times that is enough, if it is above `visible`, below which a reader sees nothing.
+    A voxel is marked if its height is above `BORDER` times the highest within 4 mm in its slice (a small lesion in a thick
+    slice is pale, but it is marked), and above `visible`, below which a reader sees nothing.
     """
     size = [2 * round(4 / side) + 1 for side in voxel_mm[:2]]
     highest = ndimage.maximum_filter(height, (*size, 1))
-    return height > np.minimum(BORDER, np.maximum(PALE * highest, visible))
+    return height > np.maximum(BORDER * highest, visible)
 
 
 def lesions(
@@ -59,18 +55,17 @@ def lesions(
 
     plaques_mm3 = 1000 * load_ml * plaques
     load_ml *= 1 - plaques
-    softness = random.uniform(0.25, 1)
     bands_mm3 = 1000 * load_ml * random.uniform(0.35, 0.85)
     merged_mm3 = (1000 * load_ml - bands_mm3) * random.uniform(0, 0.9) * (load_ml > 4)
     radiation = np.exp(-(((place[1] - back + 8) / 16) ** 2))  # caps continue backwards along the optic radiation
     temporal = random.uniform(0, 5) * step(-place[2] - 18, 4)  # most subjects have less around the temporal horns
     score = random.uniform(0, 4) * horns + random.uniform(0.2, 2) * patches + random.uniform(0.2, 0.7) * rough
     score -= away * (1 - random.uniform(0, 0.6) * radiation) + temporal
-    height = _grown(score, allowed, bands_mm3 / voxel_mm3, 0.9 * softness)
+    height = _grown(score, allowed, bands_mm3 / voxel_mm3, 0.9)
     if merged_mm3:
         length_mm = random.uniform(9, 22)
         score = 0.5 * rough + smooth_field(random, axes, length_mm) - away / random.uniform(6, 25) - 0.3 * temporal
-        height = np.maximum(height, _grown(score, allowed, merged_mm3 / voxel_mm3, 2.75 * softness / length_mm))
+        height = np.maximum(height, _grown(score, allowed, merged_mm3 / voxel_mm3, 2.75 / length_mm))
     number = int(np.clip(random.normal(42 + 12 * load_ml**0.5, 8), 42, 160) * min(1, load_ml / 2.5))
     size_mm3 = float(np.clip((1000 * load_ml - bands_mm3 - merged_mm3) / max(number, 1), 24, 70))
     volumes_mm3 = size_mm3 * random.lognormal(-0.3, 0.8, number)
@@ -84,7 +79,7 @@ def lesions(
     if plaques_mm3:
         volumes_mm3 = random.lognormal(np.log(120), 0.8, random.integers(0, 4))
         height = np.maximum(height, _ovals(random, axes, below, volumes_mm3, 6, 4, rough))
-    return np.clip(height * (1 + random.uniform(0, 0.15) * rough), 0, 1)
+    return np.clip(height * (1 + 0.12 * rough), 0, 1)
 
 
 def _grown(score: np.ndarray, allowed: np.ndarray, voxels: float, softness: float) -> np.ndarray:

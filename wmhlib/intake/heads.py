@@ -101,7 +101,7 @@ def painted(random: np.random.Generator, site: Centre, head: Head, axes: Axes, l
     bright = site.lesion * random.uniform(0.85, 1.15)
     fields = septum, fine[box], rough, patches, broad, *(_symmetric(random, axes, length_mm) for length_mm in (16, 6))
     _add_bright(random, site, image_in, tissue, away, place, fields, bright, height)
-    image_in += bright * height * (1 + random.uniform(0, 0.2) * rough)
+    image_in += bright * height * (1 + 0.15 * rough)
     if random.random() < site.other_pathology:
         pathology[box] = _infarct(random, axes, image_in, tissue, place, rough) & (height < 0.5)
     lesion[box] = height

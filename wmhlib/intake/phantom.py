@@ -25,11 +25,11 @@ from wmhlib.intake.heads import painted
 from wmhlib.intake.scanner import Centre, acquired, any_scanner, measured
 from wmhlib.running.files import PathLike, read_json, writing
 
-RECIPE = 6
+RECIPE = 5
 """Version of the simulation. It is incremented when the same seed gives other voxels, so that cohorts are never
 mixed."""
 
-DRAWN = 0.55
+DRAWN = 0.5
 """Volume of the lesions that are drawn / that of the labels, about: on thick slices, labels are larger than lesions."""
 
 CENTRES = (
@@ -95,8 +95,7 @@ def simulated(
     load_ml = DRAWN * float(np.clip(site.load_ml * random.lognormal(0, 0.8), site.least_ml, 110))
     paint = painted(random, site, head(anatomy), fine, load_ml)
     scan = acquired(random, site, axes, fine, paint.image * (paint.kept > 0.5) if site.stripped else paint.image)
-    faintest = np.interp(voxel[2], [2, 4], [0.37, 0.27])  # readers mark paler spots on thick slices, where there is little else
-    visible = float(np.clip(4 * site.noise / site.lesion, faintest, 0.4))
+    visible = float(np.clip(4 * site.noise / site.lesion, 0.27, 0.4))
     masks = {"wmh": marked(measured(site, axes, fine, paint.lesion), voxel, visible).astype(np.float32)}
     if paint.pathology.any():
         pathology = measured(site, axes, fine, paint.pathology.astype(np.float32)) > 0.5

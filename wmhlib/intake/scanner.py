@@ -68,7 +68,7 @@ def any_scanner(random: np.random.Generator, site: Centre) -> Centre:
         noise=random.uniform(1, 5),
         bias=random.uniform(0.02, 0.12),
         load_ml=random.choice(
-            [random.uniform(0, 1.5), random.uniform(1.5, 25), random.uniform(25, 85)], p=[0.2, 0.5, 0.3]
+            [random.uniform(0, 1.5), random.uniform(1.5, 25), random.uniform(25, 75)], p=[0.2, 0.55, 0.25]
         ),
         least_ml=0,  # every fifth subject has hardly any lesion, so that a network learns to predict none
         plaques=random.choice([0, random.uniform(0.2, 0.9)]),
