@@ -70,21 +70,6 @@ def test_the_head_is_cut_out_and_put_back(view):
     assert back.dtype == np.float32 and np.allclose(back, volume, atol=1e-3)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 2.0), (3.0, 1.5)])
-def test_the_field_has_one_size_in_mm_around_the_middle_of_the_head(spacing):
-    volume = np.zeros((30, 40, 4), np.float32)
-    volume[10:20, 5:31] = 0.6
-    volume[14:17, 31:38, 0] = 0.6  # a nose
-    straight = nibabel.Nifti1Image(volume, np.diag([*spacing, 3.0, 1.0]))
-    (left, right), (back, front) = box = slices.box_of(straight, "field")
-    assert [round((right - left) * spacing[0]), round((front - back) * spacing[1])] == [slices.FIELD_MM] * 2
-    assert abs((left + right) / 2 - 15) <= 1 and abs((back + front) / 2 - 18) <= 1
-    seen = slices.cut_out(volume, box)
-    again = slices.volume_of(np.moveaxis(seen, 2, 0), straight, box)
-    inside = [slice(max(start, 0), stop) for start, stop in box]
-    assert np.allclose(again[tuple(inside)], volume[tuple(inside)], atol=1e-3)
-
-
 def test_flair_is_divided_by_its_maximum_and_negatives_go(tmp_path):
     values = np.array([-5, 0, 10, 40], np.int16).reshape(2, 2, 1)
     volume = read_flair(nibabel.Nifti1Image(values, np.eye(4))).get_fdata()

@@ -30,13 +30,9 @@ from wmhlib.running.parallel import in_threads
 TISSUE = 0.05
 """Intensity above which a voxel of a FLAIR from `read_flair` counts as tissue, otherwise as air."""
 
-VIEWS = ("whole", "head", "pad", "field")
+VIEWS = ("whole", "head", "pad")
 """The part of a slice that is the network's input: the whole slice (paper 3.2.1), the bounding rectangle of the head
-(D-021), this rectangle padded with air to a square in mm, which keeps proportions, or a square of `FIELD_MM` in the middle
-of the head, which gives pixels of the same size in mm on every scan (D-065)."""
-
-FIELD_MM = 192
-"""Side of the view `field`: longer than a brain."""
+(D-021), or this rectangle padded with air to a square in mm, which keeps proportions."""
 
 
 class Preparation(NamedTuple):
@@ -90,28 +86,18 @@ def box_of(flair: nibabel.Nifti1Image, view: str) -> Box:
     if not len(sides[0]):
         return whole
     box = [(max(int(at[0]) - 2, 0), min(int(at[-1]) + 3, side)) for at, (_, side) in zip(sides, whole, strict=True)]
-    if view == "head":
-        return tuple(box)
-    spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
     if view == "pad":
-        side_mm = max((stop - start) * mm for (start, stop), mm in zip(box, spacing, strict=True))
-        middles = [(start + stop) / 2 for start, stop in box]
-    else:  # half of the head's voxels lie on either side, so that a nose does not matter
-        side_mm = FIELD_MM
-        middles = [_middle(head.sum(axis=axes)) for axes in ((1, 2), (0, 2))]
-    width, height = (max(1, round(side_mm / mm)) for mm in spacing)
-    if width * height * flair.shape[2] > MOST_VOXELS:
-        raise ValueError(
-            f"A square of {side_mm:g} mm around the head would have {width} x {height} voxels on {flair.shape[2]} slices: "
-            "correct the scan's voxel sizes, or use the view head."
-        )
-    starts = [round(middle - side / 2) for middle, side in zip(middles, (width, height), strict=True)]
-    return tuple((start, start + side) for start, side in zip(starts, (width, height), strict=True))
-
-
-def _middle(counts: np.ndarray) -> float:
-    """The place that has half of the counts on either side."""
-    return float(np.searchsorted(counts.cumsum(), counts.sum() / 2)) + 0.5
+        spacing = nibabel.affines.voxel_sizes(flair.affine)[:2]
+        longest = max((stop - start) * mm for (start, stop), mm in zip(box, spacing, strict=True))
+        missing = [round(longest / mm) - (stop - start) for (start, stop), mm in zip(box, spacing, strict=True)]
+        box = [(start - more // 2, stop + more - more // 2) for (start, stop), more in zip(box, missing, strict=True)]
+        width, height = (stop - start for start, stop in box)
+        if width * height * flair.shape[2] > MOST_VOXELS:
+            raise ValueError(
+                f"A square around a head of {longest:g} mm would have {width} x {height} voxels on {flair.shape[2]} "
+                "slices: correct the scan's voxel sizes, or use the view head."
+            )
+    return tuple(box)
 
 
 def cut_out(volume: np.ndarray, box: Box) -> np.ndarray:
