@@ -181,7 +181,7 @@ def main() -> None:
                 else:
                     network, steps, took = trained(makers[name], batches, wanted, f"{name}, {wanted:g} minutes")
                     made_with = {"weights": network.weights, "steps": steps, "minutes": round(took, 1)}
-                    table = scored(lambda row: mask_of(probability(network.model, row.flair)), unseen)
+                    table = scored(lambda row, model=network.model: mask_of(probability(model, row.flair)), unseen)
                 tables.append(table.assign(network=name, **made_with))
                 if arguments.out:
                     tables[-1].to_csv(arguments.out, mode="a", header=not arguments.out.exists(), index=False)

@@ -84,18 +84,18 @@ pd.DataFrame(ends, ["lowest", "highest"]).round(2)
 # 1}`, `{"gamma_pct": 100}`, `{"blur_px": 3}`, `{"noise_pct": 20}` or `{"bias_field_pct": 80}`.
 #
 # **See that:** the outline of the reference moves with the image in the first three, and stays in the others, where only the
-# brightness changes.
+# grey values change.
 
 # %%
 try_this = {"rotation_deg": 30}  # change this line
 augmented_row(square, square_lesion, batches.chosen_augmentations(try_this))
 
 # %% [markdown]
-# ## The ceiling that resampled slices set
+# ## The ceiling set by resampling
 #
 # A network that repeats its reference slices without an error still does not reach a Dice of 1, since its slices are
 # resampled. The Dice that it would reach is the **ceiling** of this slice size. (Smooth probabilities can score
-# slightly higher, D-014.) The pictures show the subject with the lowest ceiling per centre: blue is lost, orange is added.
+# slightly higher, D-014.) The pictures show the subject with the lowest ceiling per centre: violet is lost, red is added.
 
 # %%
 ceilings = slices.ceilings(subjects, size, preparation)
@@ -115,7 +115,7 @@ slices.ceilings_by_centre(ceilings)
 # ## Slices on disk
 #
 # One subject at a time is written to arrays that training reads one batch at a time, so memory does not grow with the
-# cohort. A study that compares views (`whole`, `head`, `pad`, `field`) or intensities (`maximum`, `tissue`) has one set of
+# cohort. A study that compares views (`whole`, `head`, `pad`) or intensities (`maximum`, `tissue`) has one set of
 # arrays per combination. A warning names every scan whose maximum is out of proportion to its tissue.
 
 # %%

@@ -3,11 +3,11 @@
 #
 # **Question.** How does the generator learn with one loss and one seed (paper 3.2.2: Adam, batches of 8, learning rate 0.001)?
 #
-# All losses of a seed start from the same weights and see the same slices with the same augmentation. Only the loss and its
-# labels differ. A variant may also change other settings, listed at its entry below `losses`. The epoch with the
-# highest validation Dice is kept, by the same rule for every loss; without validation subjects it is the last epoch. An
-# interrupted training resumes from its last whole epoch, and a finished one is not repeated. At the end the network
-# segments the scans it has never seen.
+# All losses of a seed start from the same weights (except the last bias, which starts at the loss's background label) and
+# see the same slices with the same augmentation. Only the loss and its labels differ. A variant may also change other
+# settings, listed at its entry below `losses`. The epoch with the highest validation Dice is kept, by the same rule for
+# every loss; without validation subjects it is the last epoch. An interrupted training resumes from its last whole epoch,
+# and a finished one is not repeated. At the end the network segments the scans it has never seen.
 #
 # **Before.** Notebook [3](03_build_networks.ipynb). **Time.** Minutes with the demonstration's settings on two cores, a day
 # with the paper's; a minute or two with the paper's on a GPU.
@@ -58,10 +58,9 @@ pd.Series({**settings, **recipe.training.model_dump(), **recipe.generator.model_
 # %% [markdown]
 # ## The training step
 #
-# This is the loop that trains every loss, from the package. It takes a batch. In the min-max game the discriminator
-# (the class `Adversary`) takes a step before every `discriminator_every`-th one of the generator, which raises the
-# content loss by changing VGG19's filters. Then the generator takes a step, which lowers the loss by changing its own
-# weights. Everything else is Keras.
+# This is the package's loop for one epoch. For each batch, the generator takes a step that lowers the loss. In the min-max
+# game, the discriminator (the class `Adversary`) first takes a step that raises the loss, by changing VGG19's filters, before
+# every `discriminator_every`-th step of the generator. On a GPU with JAX, `wmhlib/gpu.py` does the same in one call.
 
 # %%
 devices = ", ".join(str(device) for device in keras.distribution.list_devices())
@@ -76,8 +75,8 @@ Code(inspect.getsource(training.run_epoch), language="python")
 # its mask of the same slice after each of the latest epochs. It is a validation slice, or a training slice where the
 # study has no validation.
 #
-# **Change this:** `row` to another row of `checked`, or the threshold 0.5 in `watch`. **See that:** the next training shows that
-# slice. (A finished training is not repeated; `seed = 2` among the parameters starts another one.)
+# **Change this:** `row` to another slice, such as `checked.index[5]`, or the threshold 0.5 in `watch`, and `seed` in the
+# parameters to 2, since a finished training is not repeated. **See that:** the training shows that slice, or marks more or less.
 
 # %%
 checked = index[index.split == ("validation" if (index.split == "validation").any() else "training")]
@@ -140,8 +139,8 @@ picture_row(pictures)
 # ## Segment the unseen scans
 #
 # Probabilities are resampled to each scan's own grid, and voxels of at least 0.5 are marked. Notebook 5 scores the
-# masks. Lesions detected and false positives at other thresholds are stored with the model, and so are those of the
-# validation scans, which choose each loss's own threshold.
+# masks. The lesions detected and the false positives at other thresholds are saved as well. Those of the validation scans
+# choose each loss's own threshold.
 
 # %%
 scoring.segment_unseen(study, loss, seed, unseen, subjects[subjects.split == "validation"])
@@ -153,10 +152,11 @@ print(f"{len(unseen)} masks written")
 # Both are defined in a cell; no file of the package or configuration changes. `my_focal` is a loss, and
 # `more_brightness` is the study's loss with one more augmentation.
 #
-# **Change this:** set `your_own = True` here or among the parameters, and run the cells below. **See that:** each network is
-# trained on this study's slices, segments its unseen scans, and is compared with the losses trained so far. Change
-# the formula and run them again: the training starts over, because it is recognised by its code. Files are written next to
-# the study's own (`models/my_focal`, `masks/my_focal`, …), and its tables do not change.
+# **Change this:** the formula, or delete an entry that you do not want. Then set `your_own = True` in the parameters, run that
+# cell, and run the cells below. **See that:** each network is trained on this study's slices, segments its unseen scans, and
+# is compared with the losses trained so far. A training whose code has changed starts over. A loss of another name needs it in
+# both places, the class and `entries`. Files are written next to the study's own (`models/my_focal`, `masks/my_focal`, …), and
+# its tables do not change.
 
 
 # %%
@@ -180,19 +180,18 @@ def brightness_pct(image, reference, random, most: float):
 
 
 entries = {
-    "my_focal": {"gamma": 2.0},
+    "my_focal": {},  # its settings, such as {"gamma": 3.0}; those left out are the defaults of the class
     "more_brightness": {**study.raw["losses"][loss], "loss": recipe.loss, "augmentation": {"brightness_pct": 10.0}},
 }
-own = study.changed(losses=entries)
+own = study.changed(losses=entries, seeds=sorted({*study.config.seeds, seed}))
 
 # %%
 curves = {}
 for name in entries if your_own else ():
     curves[name] = training.train(own, name, seed)
     scoring.segment_unseen(own, name, seed, unseen)
-training_figures.training_curves(curves | {loss: history}) if curves else Markdown(
-    "*`your_own` is False: nothing was trained.*"
-)
+nothing = Markdown("*`your_own` is False: nothing was trained.*")
+training_figures.training_curves(curves | {loss: history}) if curves else nothing
 
 # %%
 if your_own:

@@ -69,7 +69,7 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
             return self.image + (255 - means - self.image) * mask
         return self.image * mask if self.mask == "after" else (self.image + means) * mask - means
 
-    def seen(self, mask) -> list:
+    def features_of(self, mask) -> list:
         """The features of the bound images with a mask, one array per tap."""
         taps = self.features(self.masked(mask), training=False)
         return list(taps) if isinstance(taps, list | tuple) else [taps]  # Keras does not put a single output in a list
@@ -77,9 +77,9 @@ class SiameseContentLoss(Loss, name="siamese", title="Siamese", colour="#d55e00"
     def squared_differences(self, y_true, y_pred) -> list:
         """Squared differences of the features at each tap, (batch, height, width, channels).
 
-        No gradient flows through the reference.
+        No gradient flows through the reference (D-013).
         """
-        paths = [self.seen(mask) for mask in (ops.stop_gradient(y_true), y_pred)]
+        paths = [self.features_of(mask) for mask in (ops.stop_gradient(y_true), y_pred)]
         if not self.features.trainable:
             paths[0] = [ops.stop_gradient(tap) for tap in paths[0]]
         paths = [[ops.cast(tap, "float32") for tap in path] for path in paths]

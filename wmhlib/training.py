@@ -77,8 +77,9 @@ def train(study: Study, loss: str, seed: int, watch: Callable | None = None) -> 
 
 
 def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watch: Callable | None) -> pd.DataFrame:
-    settings, slices = recipe.training, open_slices(study.slices / recipe.preparation.name)
-    rows, validation_rows = choose_slices(slices[2], recipe, loss)
+    settings = recipe.training
+    images, references, index = open_slices(study.slices / recipe.preparation.name)
+    rows, validation_rows = choose_slices(index, recipe, loss)
     network = make_features(study, recipe)
     checkpoints = Checkpoints(study.model(loss, seed))
     devices = [str(device) for device in keras.distribution.list_devices()]
@@ -93,19 +94,14 @@ def _train(study: Study, loss: str, recipe: Recipe, seed: int, policy: str, watc
         logs_steps=issubclass(LOSSES[recipe.loss], SiameseContentLoss),
     )
     if checkpoints.epochs < settings.epochs:
-        with make_data(recipe, *slices[:2], rows, validation_rows, seed) as data:
-            fit(
-                make_players(learner, settings, data.measuring[0], checkpoints.steps),
-                data,
-                settings,
-                checkpoints,
-                watch,
-            )
+        with make_data(recipe, images, references, rows, validation_rows, seed) as data:
+            players = make_players(learner, settings, data.measuring[0], checkpoints.steps)
+            fit(players, data, settings, checkpoints, watch)
     else:
         print(f"{loss}, seed {seed}: already trained with the same settings, slices, features and code.")
         if watch:
             watch(pd.DataFrame(checkpoints.history), None)
-    seen = sorted(set(slices[2].subject[np.union1d(rows, validation_rows)]))
+    seen = sorted(set(index.subject[np.union1d(rows, validation_rows)]))
     made_with |= {"subjects_seen": seen, "seen_by_start": before} | ({"start": str(start)} if start else {})
     return _record(study, loss, recipe, seed, learner, checkpoints, len(rows), made_with)
 

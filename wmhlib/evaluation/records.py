@@ -53,8 +53,11 @@ def steps(study: Study, loss: str, seed: int) -> pd.DataFrame:
 
 
 def origins(study: Study) -> dict[str, dict]:
-    """The origin of the weights of each feature network, as written by notebook 3."""
-    return json.loads((study.features / "origins.json").read_text(encoding="utf-8"))
+    """The origin of the weights of each feature network, as written by notebook 3; FileNotFoundError if it was not run."""
+    path = study.features / "origins.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"No feature networks found at {path}: run notebook 03_build_networks first.")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def features_of(study: Study, loss: str) -> dict:

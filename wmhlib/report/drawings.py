@@ -1,4 +1,4 @@
-"""A drawing of a Keras network: one box per convolution, whose size shows its filters and whose height its resolution.
+"""A drawing of a Keras network: one box per convolution, whose size shows its channels and whose height its resolution.
 
 A U-Net looks like a U with horizontal skip connections. In a dense block, arcs show the inputs of a convolution other
 than the output of the previous one. The discriminator is drawn as two paths through one network (Figure 3 of the paper).
@@ -17,7 +17,7 @@ BOXES = {
     "Conv2D": ("convolution, norm, leaky ReLU", "#0072b2"),
     "MaxPooling2D": ("2 × 2 max pool", "#d55e00"),
     "Reshape": ("transposed convolution", "#009e73"),
-    "Concatenate": ("side by side", "#8a6d00"),  # where a network ends with it
+    "Concatenate": ("concatenation", "#8a6d00"),  # where a network ends with it
 }
 """The layers that are drawn, by class name: label and colour. Other layers are skipped, and edges pass through them."""
 
@@ -104,7 +104,7 @@ def two_paths(features: keras.Model, seen: dict[str, np.ndarray], title: str = "
 
 
 def _add_boxes(figure: go.Figure, layers, x, y, sizes, hover, without: str = "", legend: bool = True) -> None:
-    """A box per layer with its filters in it; `without` are words to leave out of the legend's names in `BOXES`."""
+    """A box per layer with its channels in it; `without` are words to leave out of the legend's names in `BOXES`."""
     for kind, (words, colour) in BOXES.items():
         own = [n for n, layer in enumerate(layers) if type(layer).__name__ == kind]
         if not own:
