@@ -32,7 +32,7 @@ def test_detection_at_equal_false_positives_is_in_per_cent():
 def test_centres_and_sizes_are_columns():
     rows = [("external", "dice", "A", 0.5), ("external", "dice", "B", 0.7), ("holdout", "dice", "A", 0.1)]
     table = results.by_centre(pd.DataFrame(rows, columns=["split", "loss", "centre", "dice_mean"]), "external")
-    assert table.values.tolist() == [["Dice", 0.5, 0.7, 0.6]]
+    assert table.values.tolist() == [["Dice", "0.50", "0.70", "0.60"]]
     rows = [("external", "dice", "100 mm³ or more", 100.0, 4, 1.0), ("external", "dice", "below 100 mm³", 0.0, 8, 0.25)]
     table = results.by_size(
         pd.DataFrame(rows, columns=["split", "loss", "size", "from_mm3", "lesions", "detected"]), "external"
@@ -63,8 +63,8 @@ def test_studies_that_leave_out_a_centre_each_are_one_table(monkeypatch):
     tables = results.joined(studies)
     assert tables["summary"].set_index("loss").dice_mean["dice"] == pytest.approx(0.5)
     assert results.by_centre(tables["centres"], "external").set_index("loss")["mean of the centres"].to_dict() == {
-        "Dice": 0.6,
-        "Siamese": 0.5,
+        "Dice": "0.60",
+        "Siamese": "0.50",
     }
     with pytest.raises(ValueError, match=naming("same unseen scan", "a, a")):
         results.joined([studies[0], studies[0]])

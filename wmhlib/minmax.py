@@ -118,7 +118,7 @@ class ProbeLook(keras.Model):
         prediction = self.generator(image, training=True)
         masks = {"density_pct": prediction, "reference_density_pct": reference}
         row = {name: 100 * ops.mean(ops.cast(mask > 0.5, "float32")) for name, mask in masks.items()}
-        taps = zip(criterion.distances(reference, prediction), criterion.seen(reference), strict=True)
+        taps = zip(criterion.distances(reference, prediction), criterion.features_of(reference), strict=True)
         for tap, (distance, features) in enumerate(taps, start=1):
             strength = ops.sqrt(ops.mean(ops.square(ops.cast(features, "float32"))))
             row |= {f"distance_{tap}": distance, f"strength_{tap}": strength}

@@ -169,7 +169,7 @@ def by_centre(centres: pd.DataFrame, split: str) -> pd.DataFrame:
     if len(dice.columns) < 2:
         return pd.DataFrame()
     dice["mean of the centres"] = dice.mean(axis=1)
-    return dice.round(2).rename(index=title).reset_index()
+    return dice.map("{:.2f}".format, na_action="ignore").rename(index=title).reset_index()
 
 
 def by_size(detection: pd.DataFrame, split: str) -> pd.DataFrame:
