@@ -16,7 +16,7 @@ from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_
 from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.findings import holds, name_in_sentence
+from wmhlib.report.findings import holds, name_in_sentence, p_in_words
 from wmhlib.study import Study
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
@@ -101,14 +101,14 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
         if len(tested):
             against = _listed([tested.against.iloc[0]])
             parts = [
-                f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+                f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], {p_in_words(row.p_holm)}"
                 for _, row in tested.iterrows()
                 if holds(row)
             ]
             what = (
                 f"significantly different from {against}: {'; '.join(parts)}"
                 if parts
-                else f"no significant difference from {against}"
+                else f"no significant difference from {against}, smallest {p_in_words(tested.p_holm.min())}"
             )
         else:
             what = "too few subjects or losses for a comparison"

@@ -30,7 +30,7 @@ def name_in_sentence(metric: str) -> str:
 def _by(row) -> str:
     """A significant difference in words: metric, size, interval, p."""
     size, low, high = (shown(row.metric, value) for value in _size(row))
-    return f"{name_in_sentence(row.metric)} by {size} (95 % interval {low} to {high}, {_p(row.p_holm)})"
+    return f"{name_in_sentence(row.metric)} by {size} (95 % interval {low} to {high}, {p_in_words(row.p_holm)})"
 
 
 def _size(row) -> tuple[float, float, float]:
@@ -38,7 +38,8 @@ def _size(row) -> tuple[float, float, float]:
     return abs(row.difference), *sorted((abs(row.low), abs(row.high)))
 
 
-def _p(value: float) -> str:
+def p_in_words(value: float) -> str:
+    """A p value to three decimals."""
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
@@ -150,7 +151,7 @@ def _shown_ahead(comparison: pd.DataFrame, split: str, lesions: str) -> str:
         more = "more" if row.difference > 0 else "fewer"
         differences.append(
             f"{title(row.loss)} {size:.1f} percentage points {more} than {title(row.against)}, {low:.1f} to "
-            f"{high:.1f}, " + _p(row.p_holm)
+            f"{high:.1f}, " + p_in_words(row.p_holm)
         )
     if not differences:
         return f" (no significant difference from {title(tested.against.iloc[0])})"
