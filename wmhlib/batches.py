@@ -111,9 +111,9 @@ def cores() -> int:
     return told or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def on_processor() -> bool:
-    """Whether there is no GPU."""
-    return all("cpu" in str(device).lower() for device in keras.distribution.list_devices())
+def has_gpu() -> bool:
+    """Whether Keras sees a GPU."""
+    return any(str(device).lower().startswith("gpu") for device in keras.distribution.list_devices())
 
 
 class ReadAhead:

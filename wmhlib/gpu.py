@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from wmhlib.augmentations import rotation_deg
-from wmhlib.batches import LABEL_VALUES, TrainingBatches, on_processor
+from wmhlib.batches import LABEL_VALUES, TrainingBatches, has_gpu
 from wmhlib.generator import network_input
 from wmhlib.learner import BatchNormMeasurement, Learner
 from wmhlib.minmax import Players, StepLog
@@ -26,7 +26,7 @@ def suits(batches: TrainingBatches) -> bool:
     """Whether slices can stay on the device: JAX on a GPU, with no augmentation other than rotation, as in the
     paper."""
     rotated_alone = all(augmentation.func is rotation_deg for augmentation in batches.augmentations)
-    return keras.backend.backend() == "jax" and not on_processor() and rotated_alone and len(batches.augmentations) <= 1
+    return keras.backend.backend() == "jax" and has_gpu() and rotated_alone and len(batches.augmentations) <= 1
 
 
 def rotated(images, angles_deg):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from wmhlib.batches import Pair, PlainBatches, on_processor
+from wmhlib.batches import Pair, PlainBatches, has_gpu
 from wmhlib.losses import Loss
 
 COMPILED = {"jit_compile": keras.backend.backend() == "jax"}
@@ -163,7 +163,7 @@ def precision(wanted: str) -> Iterator[str]:
     """
     if wanted == "auto":
         flags = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else ()
-        has_units = keras.backend.backend() == "tensorflow" and on_processor() and "amx_bf16" in flags
+        has_units = keras.backend.backend() == "tensorflow" and not has_gpu() and "amx_bf16" in flags
         wanted = "mixed_bfloat16" if has_units else "float32"
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(wanted)

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ from wmhlib.apply.suitability import (
     read_range,
     verdict,
 )
-from wmhlib.batches import cores, on_processor
+from wmhlib.batches import cores, has_gpu
 from wmhlib.inference import BUNDLED, THRESHOLD, load_generator, prepared, two_looks
 from wmhlib.intake import plausible
 from wmhlib.intake.bids import write_derivative
@@ -272,13 +272,13 @@ def _network_of(model: str) -> keras.Model:
 def _with_processes(scans: list[Path], model: str) -> bool:
     """Whether scans are segmented by several processes: many scans, on a processor, with TensorFlow (JAX cannot be limited
     to one thread), by a network that has a file."""
-    suits = on_processor() and keras.backend.backend() == "tensorflow" and cores() > 1
+    suits = not has_gpu() and keras.backend.backend() == "tensorflow" and cores() > 1
     return suits and len(scans) >= MANY and Path(model).is_file()
 
 
 def _outcomes(
     network: keras.Model, scans: list[Path], plans: list[Plan | str], model: str, settings: tuple
-) -> Iterator[tuple[int, dict | str]]:
+) -> Generator[tuple[int, dict | str], None, None]:
     """`_segmented` of every plan as it finishes, by one process or several."""
     numbered = list(enumerate(plans))
     if _with_processes(scans, model):

@@ -5,7 +5,7 @@ processes with one thread each, since two threads make one network only one and 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -23,7 +23,7 @@ def in_threads(function: Callable, items: Sequence, label: str, unit: str) -> li
             raise
 
 
-def in_processes(function: Callable, items: Sequence, processes: int) -> Iterator:
+def in_processes(function: Callable, items: Sequence, processes: int) -> Generator:
     """Yield the results of a function for every item as they come, from processes with one thread each.
 
     The first error ends the work, and so does closing the iterator.
