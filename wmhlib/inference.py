@@ -71,14 +71,15 @@ def prepared(model: keras.Model, flair: Flair) -> Prepared:
 
 
 def recut(seen: Prepared, model: keras.Model) -> Prepared:
-    """A prepared scan for another model: only its slices differ if both have the same preparation, otherwise it is prepared
-    again."""
-    if Preparation.named(model.inputs[0].name) != seen.preparation:
+    """A prepared scan for another model: its volume is read again only if their intensities differ."""
+    preparation, size = Preparation.named(model.inputs[0].name), model.input_shape[1]
+    if preparation.intensity != seen.preparation.intensity:
         return prepared(model, seen.scan)
-    if seen.slices.shape[1] == model.input_shape[1]:
+    if preparation == seen.preparation and seen.slices.shape[1] == size:
         return seen
-    part = cut_out(seen.flair.get_fdata(dtype=np.float32), seen.box)
-    return seen._replace(slices=axial_slices(part, model.input_shape[1]))
+    box = box_of(seen.flair, preparation.view)
+    slices = axial_slices(cut_out(seen.flair.get_fdata(dtype=np.float32), box), size)
+    return seen._replace(box=box, slices=slices, preparation=preparation)
 
 
 def predicted(
