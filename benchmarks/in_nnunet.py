@@ -3,7 +3,7 @@
     python in_nnunet.py FOLDER MINUTES
 
 Input: `FOLDER/raw/Dataset001_WMH` in nnU-Net's format, with the scans to segment in `imagesTs`. Output: their masks in
-`FOLDER/masks`, and on the last line of standard output the number of weights, steps and slices per step as JSON.
+`FOLDER/masks`, and on the last line of standard output the number of weights, steps, slices per step and minutes as JSON.
 
 Preprocessing, network, loss, optimiser, augmentation and sliding window are nnU-Net's. Three things are not: the planner may use
 1 GB instead of 8, since its batches of about fifty slices would leave two cores some dozens of steps; the learning rate decays by
@@ -45,6 +45,7 @@ def main() -> None:
         steps += 1
         if steps % 10 == 0:
             print(f"step {steps}, {passed:.0%} of the time, loss {loss:.3f}", flush=True)
+    took = (time.perf_counter() - started) / 60
     trainer.on_train_end()
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"))
@@ -54,7 +55,7 @@ def main() -> None:
     (folder / "masks").mkdir()
     predictor.predict_from_files_sequential(str(folder / "raw/Dataset001_WMH/imagesTs"), str(folder / "masks"))
     count = sum(part.numel() for part in trainer.network.parameters())
-    print(json.dumps({"weights": count, "steps": steps, "batch": trainer.batch_size}))
+    print(json.dumps({"weights": count, "steps": steps, "batch": trainer.batch_size, "minutes": round(took, 1)}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What you would otherwise use: other networks, trained on the same slices for the same time on the same cores.
+"""What you would otherwise use: other networks, trained on the same scans for the same time on the same cores.
 
-Every network gets the same augmented batches, as many steps as fit in the time, and a learning rate that decays to 0 along a
-half cosine; then all segment the study's unseen scans on the scans' grids and are scored with the same metrics. MONAI's
-BasicUNet and DiceCELoss keep their defaults. nnU-Net gets the same training scans as files, and plans for itself
-(`in_nnunet.py`). Run one network at a time, on a machine that does nothing else:
+Every network but nnU-Net gets the same augmented batches, as many steps as fit in the time, and a learning rate that decays to
+0 along a half cosine; then all segment the study's unseen scans on the scans' grids and are scored with the same metrics. MONAI's
+BasicUNet and DiceCELoss keep their defaults. nnU-Net gets the same training scans as files, with
+preparation, batches and schedule of its own (`in_nnunet.py`). Run one network at a time, on a machine that does nothing else:
 
     .venv/bin/pip install torch monai
     .venv/bin/python benchmarks/peers.py config/transfer.yaml --minutes 15 --networks plain_unet dense_unet --out peers.csv
@@ -37,7 +37,7 @@ from wmhlib.batches import ReadAhead, TrainingBatches, chosen_augmentations
 from wmhlib.cohort import load_cohort
 from wmhlib.inference import mask_of, probability
 from wmhlib.intake.masks import in_memory
-from wmhlib.intake.scans import read_reference
+from wmhlib.intake.scans import read_flair, read_pair
 from wmhlib.learner import precision
 from wmhlib.metrics import MaskPair, measured
 from wmhlib.settings import Recipe
@@ -112,17 +112,17 @@ def trained(make: Callable, batches: TrainingBatches, minutes: float, name: str)
 def by_nnunet(python: str, subjects: pd.DataFrame, unseen: pd.DataFrame, minutes: float, folder: Path) -> dict:
     """Train nnU-Net on the subjects and segment the unseen scans; `folder/masks` gets a mask per subject.
 
-    Returns its number of weights, and its steps.
+    Returns its number of `weights`, `steps`, slices per step (`batch`) and `minutes`.
     """
     data = folder / "raw" / "Dataset001_WMH"
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (data / part).mkdir(parents=True)
     for row in subjects.itertuples():
-        flair = nibabel.as_closest_canonical(nibabel.load(row.flair))
+        flair, reference = read_pair(row.flair, row.reference)
         nibabel.save(flair, data / "imagesTr" / f"{row.subject}_0000.nii.gz")
-        nibabel.save(read_reference(row.reference), data / "labelsTr" / f"{row.subject}.nii.gz")
+        nibabel.save(reference, data / "labelsTr" / f"{row.subject}.nii.gz")
     for row in unseen.itertuples():
-        nibabel.save(nibabel.load(row.flair), data / "imagesTs" / f"{row.subject}_0000.nii.gz")
+        nibabel.save(read_flair(row.flair), data / "imagesTs" / f"{row.subject}_0000.nii.gz")
     about = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "WMH": 1}, "file_ending": ".nii.gz"}
     about |= {"numTraining": len(subjects), "overwrite_image_reader_writer": "NibabelIOWithReorient"}
     (data / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
@@ -132,9 +132,8 @@ def by_nnunet(python: str, subjects: pd.DataFrame, unseen: pd.DataFrame, minutes
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
-        raise SystemExit("nnU-Net failed, see above: give a --python whose environment has nnunetv2.")
-    result = json.loads(line)
-    return {"weights": result["weights"], "steps": f"{result['steps']:,} of {result['batch']}"}
+        raise SystemExit("nnU-Net failed, see above.")
+    return json.loads(line)
 
 
 def scored(predict: Callable, unseen: pd.DataFrame) -> pd.DataFrame:
@@ -154,10 +153,12 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="config/transfer.yaml")
     parser.add_argument("--minutes", type=float, nargs="+", default=[15], help="of training, each its own training")
     names = ["plain_unet", "dense_unet", "monai", "nnunet"]
-    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--networks", nargs="+", choices=names, required=True)
     parser.add_argument("--out", type=Path, help="a CSV file, to which rows are added")
     parser.add_argument("--python", default=sys.executable, help="a Python that has nnunetv2, for nnunet")
     arguments = parser.parse_args()
+    if "nnunet" in arguments.networks and subprocess.run([arguments.python, "-c", "import nnunetv2"]).returncode:
+        parser.error(f"{arguments.python} has no nnunetv2: give a --python that has.")
 
     study = open_study(arguments.config)
     [loss, *_] = study.recipes
@@ -176,19 +177,19 @@ def main() -> None:
                     training = subjects[subjects.split == "training"]
                     with tempfile.TemporaryDirectory() as folder:
                         made_with = by_nnunet(arguments.python, training, unseen, wanted, Path(folder))
-                        made_with["minutes"] = wanted
                         table = scored(lambda row: nibabel.load(f"{folder}/masks/{row.subject}.nii.gz"), unseen)
                 else:
                     network, steps, took = trained(makers[name], batches, wanted, f"{name}, {wanted:g} minutes")
-                    made_with = {"weights": network.weights, "steps": steps, "minutes": round(took, 1)}
+                    made_with = {"weights": network.weights, "steps": steps, "batch": recipe.training.batch_size}
+                    made_with["minutes"] = round(took, 1)
                     table = scored(lambda row, model=network.model: mask_of(probability(model, row.flair)), unseen)
                 tables.append(table.assign(network=name, **made_with))
                 if arguments.out:
                     tables[-1].to_csv(arguments.out, mode="a", header=not arguments.out.exists(), index=False)
     table = pd.concat(tables)
-    keys = ["network", "weights", "steps", "minutes"]
+    keys = ["network", "weights", "steps", "batch", "minutes"]
     dice = table.pivot_table("dice", keys, "centre", sort=False).assign(mean=lambda rows: rows.mean(axis=1))
-    print(f"\nMean Dice per centre; {policy}, batches of {recipe.training.batch_size}\n")
+    print(f"\nMean Dice per centre; our networks in {policy}, others in float32\n")
     print(dice.reset_index().to_markdown(index=False, floatfmt=".2f", intfmt=","))
 
 
