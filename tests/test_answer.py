@@ -8,9 +8,11 @@ from conftest import scores
 from wmhlib.evaluation import statistics
 from wmhlib.evaluation import tables as tabulated
 from wmhlib.report import answer
+from wmhlib.settings import Training
 
 APART = {"dice": [0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.4], "siamese": [0.5, 0.6, 0.7, 0.81, 0.5, 0.6, 0.7]}
-SHORT = {"epochs": 2, "steps_per_epoch": 100}
+SCHEDULE = {"batch_size": 4, "batch_norm_batches": 0, "learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999}
+SHORT = Training(epochs=2, steps_per_epoch=100, **SCHEDULE)
 CLOSE = {"dice": [0.2, 0.6, 0.4, 0.5, 0.3, 0.4, 0.5], "siamese": [0.5, 0.3, 0.5, 0.41, 0.4, 0.3, 0.52]}
 
 
@@ -61,7 +63,15 @@ def test_the_headline_says_who_is_shown_to_be_better():
 def test_the_headline_says_so_where_nothing_is_shown():
     assert "On synthetic scans" in answer.headline(study(**CLOSE), seeds=1, synthetic=True)
     said = answer.headline(study(**CLOSE), seeds=1)
-    assert "no loss differs significantly from the Siamese loss" in said and "overlaps" not in said
+    assert "no loss differs significantly from the Siamese loss in overlap (Dice) or" in said and "overlaps" not in said
+    assert answer.TOO_FEW not in said
+    few = {loss: dice[:5] for loss, dice in CLOSE.items()}
+    tables = study(**few)
+    untested = tables["comparisons"].assign(p=np.nan, p_holm=np.nan)
+    assert answer.TOO_FEW in answer.headline(tables, seeds=1)
+    assert answer.TOO_FEW.lower() in str(answer.cannot_say(tables, 1, False, [SHORT]))
+    said = answer.headline(tables | {"comparisons": untested}, seeds=1)
+    assert "in fraction of lesions" in said and "Dice" not in said
 
 
 def test_the_headline_names_other_metrics_that_differ_at_one_half():
@@ -73,9 +83,8 @@ def test_the_headline_names_other_metrics_that_differ_at_one_half():
         pair.assign(metric="hd95_mm", p_holm=0.2),
     ]
     said = answer.headline(tables | {"comparisons": pd.concat([tables["comparisons"], *others])}, seeds=1)
-    assert (
-        "differ significantly from the Siamese loss in volume error (AVD) and lesion recall, as the table shows" in said
-    )
+    assert "differ significantly from the Siamese loss in volume error (AVD) and lesion recall." in said
+    assert "(4 to 5 false positives per scan)" in said and "detect 50% at equal false positives" in said
     assert "HD95" not in said and "0.5" not in answer.headline(tables, seeds=1)
 
 
@@ -101,15 +110,31 @@ def test_the_change_to_an_unseen_centre_is_a_finding():
     ]
     gap = pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
     *_, said = answer.verdicts(study(**APART) | {"generalisation_gap": gap})
-    assert said.startswith("Unseen centre: no change is shown") and "the Siamese loss +0.05 [-0.02, +0.10]" in said
-    assert "the other loss -0.10)" in said
+    assert said.startswith("Unseen centres: no change is shown with the Siamese loss")
+    assert "(+0.05 [-0.02, +0.10]; the other loss -0.10)" in said
+    assert len(answer.verdicts(study(**APART) | {"generalisation_gap": gap}, alike=False)) == 3, "of unlike scans, none"
+    lower = gap.assign(low=gap.gap - 0.01, high=gap.gap + 0.01)
+    assert "has a higher Dice than" in answer.carries_over(study(**APART) | {"generalisation_gap": lower})[0]
+    three = pd.concat([gap, gap.iloc[:1].assign(loss="tversky", gap=0.2)])
+    [said] = answer.carries_over(study(tversky=APART["dice"], **APART) | {"generalisation_gap": three})
+    assert "the other losses -0.20 to -0.10)" in said
+    [said] = answer.carries_over(study(**APART) | {"generalisation_gap": gap.assign(low=np.nan, high=np.nan)})
+    assert "too few scans to test" in said and "nan" not in said
 
 
 def test_the_papers_result_is_a_finding_where_the_study_has_its_losses():
     tables = study(tversky=APART["dice"], generalized_dice=APART["dice"], **APART)
     *_, said = answer.verdicts(tables)
-    assert "Dice 0.52, rank 1 of 4 (here 0.63, rank 1)" in said and "lesion recall 0.75, rank 1 of 4" in said
+    assert "Dice 0.52, rank 1 of 4 (here 0.63, rank 1)" in said
+    assert "lesion recall 0.75, rank 1 of 4 (here 0.50, rank 1)" in said, "of a tie"
     assert not answer.against_paper(study(**APART))
+    undefined = tables["summary"].assign(lesion_recall_mean=np.nan)
+    assert not answer.against_paper(tables | {"summary": undefined})
+    ahead = {"dice": APART["siamese"], "siamese": APART["dice"]}
+    holdout = study(tversky=APART["siamese"], generalized_dice=APART["siamese"], **ahead)
+    holdout["summary"] = holdout["summary"].assign(split="holdout")
+    [said] = answer.against_paper(holdout)
+    assert "Dice 0.79, rank 2 of 4 (here 0.33, rank 4)" in said
 
 
 def test_the_scoreboard_marks_significant_differences_and_keeps_intervals_on_one_scale():
@@ -157,6 +182,11 @@ def test_a_page_says_on_which_scans_it_rests():
         "Synthetic scans (2 training) and real scans from 2 centres (1 external from a centre not used" in both
         and "patients" not in both
     )
-    limits = answer.cannot_say(study(**APART), 1, True, SHORT)
+    limits = answer.cannot_say(study(**APART), 1, True, [SHORT])
+    assert "200 steps of 4 slices, in the paper 10,000 of 8" in str(limits)
+    assert "only large differences" in str(limits) and "two other losses" not in str(limits)
+    assert "two other losses" in str(answer.cannot_say(study(tversky=APART["dice"], **APART), 1, True, [SHORT]))
+    for settings in (SHORT.model_copy(update={"start": "bundled"}), SHORT.model_copy(update={"epochs": 100})):
+        assert "steps" not in str(answer.cannot_say(study(**APART), 1, True, [settings]))
     assert any("synthetic" in sentence for sentence in limits) and any("once" in sentence for sentence in limits)
-    assert len(answer.cannot_say(study(**APART), 2, False, SHORT)) == len(limits) - 2
+    assert len(answer.cannot_say(study(**APART), 2, False, [SHORT])) == len(limits) - 2

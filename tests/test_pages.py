@@ -246,6 +246,7 @@ def index(tmp_path_factory):
         },
         board={
             "split": "unseen scans",
+            "rates": "1 and 2",
             "note": f"Means {HOSTILE}",
             "measures": [f"{HOSTILE}: anything"],
             "columns": [("Dice", True)],

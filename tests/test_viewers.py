@@ -159,6 +159,8 @@ def test_of_many_lesions_those_are_listed_on_which_losses_disagree(lesions, monk
     assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[n][0] for n in (2, 1, 0)]
     table.loc[1, "split"] = "external"
     assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[n][0] for n in (1, 2, 0)]
+    monkeypatch.setattr(viewers, "LISTED_LESIONS", 1)
+    assert viewers.most_telling(table, ["dice", "siamese"]).name.tolist() == [rows[1][0]]
 
 
 def test_the_lesion_is_in_the_middle_of_its_picture(lesions):

@@ -6,8 +6,9 @@ are titled by their names (`siamese_1_tap` becomes "Siamese 1 tap").
 
 import colorsys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from wmhlib.losses import LOSSES
@@ -68,6 +69,14 @@ def in_words(names: Sequence[str]) -> str:
 def measured_in(table: pd.DataFrame) -> dict[str, Metric]:
     """The metrics in a table by name, in the order of Table 1; an older table may lack recently added ones."""
     return {name: metric for name, metric in METRICS.items() if name in table or f"{name}_mean" in table}
+
+
+def with_interval(text: Callable[[float], str], mean: float, low: float, high: float) -> tuple[str, str]:
+    """A mean and its interval as text, such as `0.50` and ` [0.40, 0.60]`: a dash, or nothing, where undefined."""
+    if not np.isfinite(mean):
+        return "—", ""
+    interval = f" [{text(low)},\u00a0{text(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
+    return text(mean), interval  # a narrow table breaks before the bracket, not in it
 
 
 def shown(metric: str, value: float) -> str:

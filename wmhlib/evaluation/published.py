@@ -4,12 +4,13 @@ Input: the summary of `per_subject.csv`. Output: `table1.csv`, and its readable 
 with their sources, in `published_values/*.csv`. They were measured on other scans and serve only for orientation.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from wmhlib.evaluation.names import measured_in, shown, title
+from wmhlib.evaluation.names import measured_in, shown, title, with_interval
 
 FOLDER = Path(__file__).parent / "published_values"
 
@@ -103,11 +104,10 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
 
     def cell(row: pd.Series, metric: str) -> str:
         mean, sd, low, high = (row[f"{metric}_{part}"] for part in ("mean", "sd", "low", "high"))
-        text = shown(metric, mean) if np.isfinite(mean) else "—"
+        text, interval = with_interval(functools.partial(shown, metric), mean, low, high)
         if np.isfinite(sd):
             text += f"\u00a0±\u00a0{shown(metric, sd)}"
-        if np.isfinite(low):  # a narrow table breaks before the bracket, not in it
-            text += f" [{shown(metric, low)},\u00a0{shown(metric, high)}]"
+        text += interval
         if row[f"{metric}_undefined"] > 0:
             text += f" ({row[f'{metric}_undefined']:.0f} undefined)"
         return text

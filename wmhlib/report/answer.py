@@ -5,18 +5,19 @@ compared with the Siamese loss; a difference is significant by the rule of `wmhl
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_losses, shown, title
+from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_losses, shown, title, with_interval
 from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.findings import holds, name_in_sentence, p_in_words
+from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_words
+from wmhlib.settings import Training
 from wmhlib.study import Study
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
@@ -56,15 +57,36 @@ def _not_in_training(centres: int) -> str:
     return f"{'a centre' if centres == 1 else f'{centres} centres'} not used in training"
 
 
-def false_positives(tables: dict[str, pd.DataFrame], split: str) -> str:
-    """The range of the losses' false positives per scan at the threshold 0.5, such as `4 to 11`; empty without a loss."""
-    per_scan = of_losses(tables["false_detections"], split).per_scan
-    return f"{per_scan.min():.0f} to {per_scan.max():.0f}" if len(per_scan) else ""
+def false_positives(tables: dict[str, pd.DataFrame], split: str, losses: Iterable[str] | None = None) -> str:
+    """The range of false positives per scan at the threshold 0.5 of all losses or of these, such as `4 to 11`; empty without
+    a loss."""
+    rows = of_losses(tables["false_detections"], split)
+    per_scan = rows.per_scan if losses is None else rows.per_scan[rows.loss.isin(list(losses))]
+    return _range(per_scan, ".0f" if per_scan.min() >= 1 else ".1f")
+
+
+def _range(values: pd.Series, number: str) -> str:
+    """The lowest and highest value, `4 to 11`, or one if they read the same; empty if there is none."""
+    values = values.dropna()
+    ends = [f"{end:{number}}" for end in (values.min(), values.max())] if len(values) else []
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _compared(tables: dict[str, pd.DataFrame], split: str) -> set[str]:
+    """The losses that are compared with one another, without variants of one; all if none are."""
+    pairs = tables["comparisons"][tables["comparisons"].split == split]
+    return {*pairs.loss, *pairs.against} or set(of_losses(tables["summary"], split).loss)
 
 
 def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
     """Whether all scans of the split that the front page reports are synthetic."""
     return all(map(study.is_synthetic, cohort.flair[cohort.split == unseen_split(summary)]))
+
+
+def one_kind(study: Study, cohort: pd.DataFrame) -> bool:
+    """Whether holdout and external scans are both synthetic or both real."""
+    unseen = cohort.flair[cohort.split.isin(["holdout", "external"])]
+    return len(set(map(study.is_synthetic, unseen))) < 2
 
 
 def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd.DataFrame]]:
@@ -89,9 +111,9 @@ def _listed(losses: Sequence[str]) -> str:
     return f"the {in_words([title(loss) for loss in losses])} loss{'es' * (len(losses) > 1)}"
 
 
-def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
+def verdicts(tables: dict[str, pd.DataFrame], alike: bool = True) -> list[str]:
     """For each of `QUESTIONS`, the range of the losses' means and the significant differences from the loss they are
-    compared with; then `carries_over`."""
+    compared with; then `carries_over`, if holdout and external scans are `alike` (`one_kind`), and `against_paper`."""
     sentences = []
     for key, values, pairs in _asked(tables):
         tested = pairs[pairs.p.notna()]
@@ -112,58 +134,61 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
             )
         else:
             what = "too few subjects or losses for a comparison"
-        own = tables["own_thresholds"]
-        own = own.dice_own[(own.split == unseen_split(tables["summary"])) & own.loss.isin(values.index)]
-        at_own = f"; at each loss's own threshold {own.min():.2f} to {own.max():.2f}" * (key == "dice" and len(own) > 0)
-        sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}{at_own}).")
-    return sentences + carries_over(tables) + against_paper(tables)
+        if key == "dice":
+            own = tables["own_thresholds"]
+            own = own.dice_own[(own.split == unseen_split(tables["summary"])) & own.loss.isin(values.index)].astype(
+                float
+            )
+            means += f"; at each loss's own threshold {_range(own, number)}" if own.notna().any() else ""
+        sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}).")
+    return sentences + (carries_over(tables) if alike else []) + against_paper(tables)
 
 
 def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
     """How mean Dice changes from the holdout scans of the training centres to scans of other centres, in one sentence; none
-    if the study lacks either."""
+    if the study lacks either. Variants of a loss are left out."""
     gap = tables["generalisation_gap"]
-    rows = gap[(gap.metric == "dice") & ~gap.loss.isin(UNTRAINED)].dropna(subset="gap").set_index("loss")
+    rows = gap[(gap.metric == "dice") & gap.loss.isin(_compared(tables, "external") - set(UNTRAINED))]
+    rows = rows.dropna(subset="gap").set_index("loss")
     if not len(rows):
         return []
     first = "siamese" if "siamese" in rows.index else rows.index[0]
     lead, others = rows.loc[first], -rows.gap.drop(first)
     interval = f" [{-lead.high:+.2f}, {-lead.low:+.2f}]" if np.isfinite(lead.low) else ""
-    verdict = (
-        "change"
-        if lead.low > 0 or lead.high < 0
-        else "no change is shown"
-        if np.isfinite(lead.low)
-        else "change, untested"
-    )
-    text = (
-        f"Unseen centre: {verdict} from the holdout scans of the training centres (mean Dice with {_listed([first])} "
-        f"{-lead.gap:+.2f}{interval}"
-    )
+    if not interval:
+        verdict = f"too few scans to test how {_listed([first])} changes"
+    elif lead.low > 0 or lead.high < 0:
+        verdict = f"{_listed([first])} has a {'lower' if lead.gap > 0 else 'higher'} Dice than"
+    else:
+        verdict = f"no change is shown with {_listed([first])} from the Dice"
+    text = f"Unseen centres: {verdict} on the holdout scans of the training centres ({-lead.gap:+.2f}{interval}"
     if len(others):
-        text += f", with the other loss{'es' * (len(others) > 1)} {others.min():+.2f}"
-        text += f" to {others.max():+.2f}" * (len(others) > 1)
+        text += f"; the other loss{'es' * (len(others) > 1)} {_range(others, '+.2f')}"
     return [f"{text}). These are different subjects, whose scans may be easier or harder."]
 
 
 def against_paper(tables: dict[str, pd.DataFrame]) -> list[str]:
     """Where the paper and this study place the Siamese loss among the losses of the paper's Table 1, in one sentence; none if the
-    study lacks one of them."""
+    study lacks one of them, or a mean is undefined."""
     split, paper = unseen_split(tables["summary"]), paper_tables()
     paper = paper[(paper.table == 1) & (paper.dataset == DATASETS[split])].set_index("loss")
     here = of_losses(tables["summary"], split).set_index("loss")
     losses = [loss for loss in paper.index if loss in LOSSES]
-    if not set(losses) <= set(here.index):
+    columns = {metric: f"{metric}_mean" for metric in ("dice", "lesion_recall")}
+    if not set(losses) <= set(here.index) or here.loc[losses, list(columns.values())].isna().any(axis=None):
         return []
     parts = []
-    for metric in ("dice", "lesion_recall"):
-        ranks = [int(table.loc[losses, f"{metric}_mean"].rank(ascending=False)["siamese"]) for table in (paper, here)]
-        values = [shown(metric, table[f"{metric}_mean"]["siamese"]) for table in (paper, here)]
+    for metric, column in columns.items():
+        ranks = [
+            int(table.loc[losses, column].rank(ascending=False, method="min")["siamese"]) for table in (paper, here)
+        ]
+        values = [shown(metric, table[column]["siamese"]) for table in (paper, here)]
         parts.append(
             f"{name_in_sentence(metric)} {values[0]}, rank {ranks[0]} of {len(losses)} (here {values[1]}, rank {ranks[1]})"
         )
     return [
-        f"The paper's result, on its own {split} scans: {in_words(parts)}, for the Siamese loss at the threshold 0.5."
+        f"The paper's result for the Siamese loss, on its own {split} scans: {in_words(parts)}. Ranks are those of means, here "
+        "at the threshold 0.5, and are not tested."
     ]
 
 
@@ -193,15 +218,13 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
             else "nothing was measured"
         )
         text = f"{where}, {lead}; losses were not compared."
-    elif differences:
-        text = f"{where}, {'; '.join(differences)}."
     else:
-        text = (
-            f"{where}, no loss differs significantly from {against}, neither in overlap nor in the fraction of lesions "
-            "detected at the same number of false positives per scan."
-        )
-    if differences and open_questions:
-        topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
+        text = f"{where}, {'; '.join(differences)}."
+    topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
+    if against and not differences:
+        text = f"{where}, no loss differs significantly from {against} in {topics}."
+        text += "" if _can_differ(tables, split) else f" {TOO_FEW}"
+    elif differences and open_questions:
         text += f" No significant difference in {topics}."
     text += _of_small(tables) + _at_one_half(tables, split)
     trainings = (
@@ -214,9 +237,8 @@ def _of_small(tables: dict[str, pd.DataFrame]) -> str:
     """The fraction of small lesions that the losses detect at equal false positives, as a sentence; empty if undefined."""
     for key, values, _ in _asked(tables):
         if key == "small":
-            ends = sorted({f"{value:.0%}" for value in (values.min(), values.max())}, key=lambda text: float(text[:-1]))
             who = "the losses detect" if len(values) > 1 else f"{_listed([values.index[0]])} detects"
-            return f" Of {SMALL}, {who} {' to '.join(ends)} at equal false positives."
+            return f" Of {SMALL}, {who} {_range(values, '.0%')} at equal false positives."
     return ""
 
 
@@ -227,7 +249,7 @@ SPELT_OUT = {"avd_pct": "volume error (AVD)", "hd95_mm": "distance of outlines (
 def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
     """The metrics other than Dice in which a loss differs significantly from the Siamese loss, with the range of false
     positives, as a sentence."""
-    comparisons, rates = tables["comparisons"], false_positives(tables, split)
+    comparisons, rates = tables["comparisons"], false_positives(tables, split, _compared(tables, split))
     tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
     significant = tested[[holds(row) for row in tested.itertuples()]]
     if not len(significant):
@@ -237,9 +259,9 @@ def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
         for metric in METRICS
         if metric in set(significant.metric)
     ]
-    why = f", where some losses mark more than others ({rates} false positives per scan)" if rates else ""
+    why = f", where some losses mark more than others ({rates} false positives per scan)" if " to " in rates else ""
     against = _listed([significant.against.iloc[0]])
-    return f" At the threshold 0.5{why}, losses differ significantly from {against} in {in_words(metrics)}, as the table shows."
+    return f" At the threshold 0.5{why}, losses differ significantly from {against} in {in_words(metrics)}."
 
 
 def _singular(does: str) -> str:
@@ -249,13 +271,18 @@ def _singular(does: str) -> str:
 
 
 NOTE = (
-    "The columns Dice to AVD use the threshold 0.5, at which some losses mark more voxels than others. HD95 is the 95th "
-    "percentile of the distance between the outlines, AVD the absolute volume difference. A loss's own threshold is the "
-    "one with the highest mean Dice on the validation scans. Lesions detected at equal false positives: the fraction of "
-    "lesions detected if the thresholds are chosen so that every loss has the same number of false positives per scan; "
-    "the mean over {}, {}, {}, {} and {} of them. For this, a component of the mask detects a lesion only where at least a "
-    "tenth of it lies in lesions; lesion recall needs one voxel. The last row has the range of a column's bars."
+    "At the threshold 0.5, some losses mark more voxels than others. At equal false positives, a component of the mask detects "
+    "a lesion only where at least a tenth of it lies in lesions; lesion recall needs one voxel. The last row has the range of a "
+    "column's bars."
 )
+
+TOO_FEW = "With so few scans, no difference could reach significance."
+
+
+def _can_differ(tables: dict[str, pd.DataFrame], split: str) -> bool:
+    """Whether a difference from the loss that the others are compared with could be significant."""
+    pairs = tables["comparisons"][tables["comparisons"].split == split]
+    return bool(pairs.p.notna().any()) and attainable(pairs.loss.nunique(), int(pairs.subjects.max()))
 
 
 def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
@@ -265,7 +292,7 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     -------
     dict
         `columns`, pairs of title and whether higher is better; `scales`, the range of each column's bars; `rows`, each
-        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures) and `note` in words. A cell has
+        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures), `rates` and `note` in words. A cell has
         `text`, `interval`, `differs` (`better` or `worse` if it differs significantly from the loss that the others are
         compared with, else empty), and `at`, `low` and `high`: mean and interval in per cent of the column's range, None where
         undefined.
@@ -300,7 +327,8 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         add(f"Lesions detected at equal false positives{which}", parts, "{:.0%}".format, pairs)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
-    words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE.format(*map(str, RATES))}
+    words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE}
+    words["rates"] = in_words([str(rate) for rate in RATES])
     return {"columns": columns, "scales": scales, "rows": rows} | words
 
 
@@ -336,8 +364,7 @@ def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, differs: dict[
             100 * (end - low) / span if np.isfinite(mean) and np.isfinite(end) else None
             for end in (mean, lowest, highest)
         )
-        interval = f" [{text(lowest)},\u00a0{text(highest)}]" if np.isfinite(mean) and np.isfinite(lowest) else ""
-        shown_mean = text(mean) if np.isfinite(mean) else "—"
+        shown_mean, interval = with_interval(text, mean, lowest, highest)
         cell = {"text": shown_mean, "interval": interval, "differs": differs.get(name, "")}
         cells[name].append(cell | {"at": at, "low": left, "high": right})
     return f"{text(finite.min())} to {text(finite.max())}" if len(finite) else ""
@@ -365,22 +392,29 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
 
 
 PAPER_STEPS = 10_000
-"""Training steps of the paper (section 3)."""
+"""Training steps of the paper, of 8 slices each (3.2.2)."""
 
 
-def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool, training: dict) -> list[str]:
-    """Conclusions that the study does not support, one sentence each; `training` as in a configuration."""
+def cannot_say(
+    tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool, trainings: Iterable[Training]
+) -> list[str]:
+    """Conclusions that the study does not support, one sentence each; `trainings` are the settings of its losses."""
     split = unseen_split(tables["summary"])
     subjects, centres = int(of_losses(tables["summary"], split).subjects.max()), tables["centres"]
     own = centres[centres.split == split].centre.nunique()
     sentences = []
     if synthetic:
         sentences.append("How the losses perform on scans of patients: these scans are synthetic.")
-    steps = training["epochs"] * training["steps_per_epoch"]
-    if steps < PAPER_STEPS and not training.get("start"):
+    short = {
+        (training.epochs * training.steps_per_epoch, training.batch_size)
+        for training in trainings
+        if not training.start
+    }
+    if short and max(short)[0] < PAPER_STEPS:
+        steps, batch = max(short)
         sentences.append(
-            f"How the losses perform after full training: here each network takes {steps:,} steps, in the paper {PAPER_STEPS:,}. "
-            "Metrics are therefore far below published ones."
+            f"How the losses perform after the paper's training: here a network takes {steps:,} steps of {batch} slices, in the "
+            f"paper {PAPER_STEPS:,} of 8."
         )
     if seeds == 1:
         sentences.append("How much of a difference is due to chance in training: each loss was trained once.")
@@ -388,14 +422,14 @@ def cannot_say(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool, tra
         f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
         "tested, and the intervals resample only these."
     )
-    if tables["comparisons"].p.notna().any():
-        sentences.append(
-            f"Whether losses are equal: with {subjects} scans, only large differences reach significance (a paired test with "
-            "Holm's correction, and an interval without zero)."
+    pairs = tables["comparisons"][tables["comparisons"].split == split]
+    if pairs.p.notna().any():
+        how = (
+            f"with {subjects} scans, only large differences reach significance (a paired test with Holm's correction, and an "
+            "interval without zero)."
         )
-    if of_losses(tables["summary"], split).loss.nunique() > 2:
-        sentences.append(
-            "Which of two losses is better if neither is the Siamese loss: each loss was compared with the Siamese loss "
-            "only."
-        )
+        sentences.append(f"Whether losses are equal: {how if _can_differ(tables, split) else TOO_FEW.lower()}")
+    if pairs.loss.nunique() > 1:
+        against = _listed([pairs.against.iloc[0]])
+        sentences.append(f"Which of two other losses is better: each loss was compared with {against} only.")
     return sentences

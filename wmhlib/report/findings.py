@@ -38,6 +38,11 @@ def _size(row) -> tuple[float, float, float]:
     return abs(row.difference), *sorted((abs(row.low), abs(row.high)))
 
 
+def attainable(rivals: int, subjects: int) -> bool:
+    """Whether the smallest p of a test that changes signs is below `LEVEL` after Holm's correction over the rivals."""
+    return rivals * 2 / 2**subjects < LEVEL
+
+
 def p_in_words(value: float) -> str:
     """A p value to three decimals."""
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
@@ -95,7 +100,7 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
         f"{', '.join(title(loss) for loss in rivals)}: in no metric does the 95 % interval exclude zero with "
         f"p < {LEVEL} after Holm's correction ({subjects} subjects)."
     )
-    if len(rivals) * 2 / 2**subjects >= LEVEL:  # the smallest p of a test that changes signs
+    if not attainable(len(rivals), subjects):
         text += " With so few subjects, no difference could reach significance."
     return [text]
 

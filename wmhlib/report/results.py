@@ -9,14 +9,15 @@ from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 # isort: split
 import argparse
 import datetime
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation import scoring
-from wmhlib.evaluation.names import of_losses, shown, title
+from wmhlib.evaluation.names import of_losses, shown, title, with_interval
 from wmhlib.intake.phantom import cohort_recipe
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
@@ -58,6 +59,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
         answer.unseen_is_synthetic(study, cohort, tables["summary"])
         for study, cohort in zip(studies, cohorts, strict=True)
     )
+    alike = all(answer.one_kind(study, cohort) for study, cohort in zip(studies, cohorts, strict=True))
     split = answer.unseen_split(tables["summary"])
     trainings = [training for record in records for training in record["trainings"]]
     files = " ".join(f"config/{study.path.name}" for study in studies)
@@ -77,8 +79,10 @@ def results_page(studies: list[Study], name: str = "") -> str:
         recipes=sorted({cohort_recipe(study.data) for study in studies if study.config.data.phantom}),
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, seeds, only_synthetic),
-        verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
-        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, first.raw["training"])
+        verdicts=[*answer.verdicts(tables, alike), *variants(tables["ablations"], split)],
+        cannot_say=answer.cannot_say(
+            tables, seeds, only_synthetic, [recipe.training for recipe in first.recipes.values()]
+        )
         + [TOGETHER] * (len(studies) > 1),
         split=split,
         parts={
@@ -125,16 +129,20 @@ def variants(ablations: pd.DataFrame, split: str) -> list[str]:
     """A sentence per variant on the metrics in which it differs significantly from its loss."""
     sentences = []
     for (loss, base), rows in ablations[ablations.split == split].groupby(["loss", "against"], sort=False):
-        differences = [
-            f"{METRICS[row.metric].title} {row.difference:+.{METRICS[row.metric].digits}f} "
-            f"[{row.low:+.{METRICS[row.metric].digits}f}, {row.high:+.{METRICS[row.metric].digits}f}]"
+        changes = {
+            row.metric: f"{METRICS[row.metric].title} "
+            + _cell(f"{{:+.{METRICS[row.metric].digits}f}}".format, row.difference, row.low, row.high)
             for row in rows.itertuples()
-            if holds(row)
-        ]
-        dice = rows[rows.metric == "dice"].iloc[0]
-        text = f"{title(loss)} minus {title(base)}: Dice {dice.difference:+.2f} [{dice.low:+.2f}, {dice.high:+.2f}]"
+        }
+        differences = [changes[row.metric] for row in rows.itertuples() if holds(row)]
+        text = f"{title(loss)} minus {title(base)}: {changes['dice']}"
         sentences.append(f"{text}; significant: {', '.join(differences) or 'nothing'}.")
     return sentences
+
+
+def _cell(text: Callable[[float], str], *values: float) -> str:
+    """A mean with its interval, for Markdown."""
+    return "".join(with_interval(text, *values)).replace("\u00a0", " ")
 
 
 def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
@@ -143,10 +151,10 @@ def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     cells = {"loss": rows.loss.map(title)}
     for name, metric in METRICS.items():
         differs = answer.differing(pairs[pairs.metric == name], metric.higher_is_better)
+        ends = rows[[f"{name}_{end}" for end in ("mean", "low", "high")]].to_numpy(float)
         cells[metric.title] = [
-            f"{shown(name, row[f'{name}_mean'])} [{shown(name, row[f'{name}_low'])}, {shown(name, row[f'{name}_high'])}] "
-            f"{differs.get(row.loss, '')}".rstrip()
-            for _, row in rows.iterrows()
+            f"{_cell(functools.partial(shown, name), *values)} {differs.get(loss, '')}".rstrip()
+            for loss, values in zip(rows.loss, ends, strict=True)
         ]
     return pd.DataFrame(cells)
 
@@ -156,8 +164,7 @@ def at_equal_rates(scores: pd.DataFrame, split: str) -> pd.DataFrame:
     loss."""
     rows = of_losses(scores, split)
     cells = [
-        "—" if np.isnan(row.score) else f"{row.score:.0%} [{row.low:.0%}, {row.high:.0%}]".replace("%", "")
-        for row in rows.itertuples()
+        _cell("{:.0f}".format, *(100 * value for value in (row.score, row.low, row.high))) for row in rows.itertuples()
     ]
     table = rows.assign(cell=cells, lesions=rows.lesions.map({"all": "all lesions", "small": answer.SMALL}))
     return table.pivot_table("cell", "loss", "lesions", aggfunc="first", sort=False).rename(index=title).reset_index()

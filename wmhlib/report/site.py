@@ -166,26 +166,29 @@ def write_site(study: Study) -> Path:
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=board,
         verdicts=[
-            *answer.verdicts(tables),
+            *answer.verdicts(tables, answer.one_kind(study, subjects)),
             f"By lesion size, at the threshold 0.5: {widest_gap(tables, split)}",
         ],
-        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, study.raw["training"]),
+        cannot_say=answer.cannot_say(
+            tables, seeds, only_synthetic, [recipe.training for recipe in study.recipes.values()]
+        ),
     )
     return study.folder / "index.html"
 
 
 def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame, losses: list[str]) -> dict:
-    """The unseen scan on which the losses differ most in lesion recall, with the mask of each loss and its mistakes, for
-    the front page."""
+    """The unseen scan on which losses differ most in lesion recall, or with the lowest recall of a single loss, and the mask of
+    each loss and its mistakes, for the front page."""
     recall = per_subject[per_subject.loss.isin(losses)].pivot_table("lesion_recall", "subject", "loss")
-    apart = recall.max(axis=1) - recall.min(axis=1)
+    several = len(recall.columns) > 1
+    apart = recall.max(axis=1) - recall.min(axis=1) if several else -recall.min(axis=1)
     name = apart.idxmax() if apart.notna().any() else per_subject.subject.iloc[0]
     row = subjects.set_index("subject").loc[name]
     origin = "synthetic, " if study.is_synthetic(row.flair) else ""
+    why = "on which the losses differ most in" if several else "with the lowest"
     caption = (
-        f"Subject {name} ({origin}centre {row.centre}): the unseen scan on which the losses differ most in lesion recall, at the "
-        "threshold 0.5. Green and red outlines are those of a network's mask, violet ones of missed reference lesions. A lesion "
-        "is detected if one voxel of the mask overlaps it, in this slice or another."
+        f"Subject {name} ({origin}centre {row.centre}): the unseen scan {why} lesion recall, at the threshold 0.5. A lesion is "
+        "detected if one voxel of the mask overlaps it, in this slice or another."
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),

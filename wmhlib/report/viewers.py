@@ -385,13 +385,14 @@ def _lesion_rows(subject, lesions: pd.DataFrame, masks: dict[str, PathLike]) -> 
 
 
 def most_telling(lesions: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
-    """At most `LISTED_LESIONS` rows: those first whose fraction detected (one column per loss) differs most between losses, of
-    these the smallest; then the largest of those on which all losses agree. Lesions of external scans are in front of others."""
+    """At most `LISTED_LESIONS` rows: lesions of external scans first, and in each split those first whose fraction detected (one
+    column per loss) differs most between losses, of these the smallest; then the largest of those on which all losses agree."""
     fractions = lesions[list(losses)]
     apart = fractions.max(axis=1) - fractions.min(axis=1)
-    order = lesions.assign(apart=-apart, volume=lesions.volume_mm3 * np.where(apart > 0, 1, -1))
-    order = order.sort_values(["apart", "volume"])[:LISTED_LESIONS]
-    return lesions.loc[order.sort_values("split", key=lambda split: split != "external", kind="stable").index]
+    order = lesions.assign(
+        other=lesions.split != "external", apart=-apart, volume=lesions.volume_mm3 * np.where(apart > 0, 1, -1)
+    )
+    return lesions.loc[order.sort_values(["other", "apart", "volume"])[:LISTED_LESIONS].index]
 
 
 def _patches(volumes: list[np.ndarray], affine: np.ndarray, centre_mm: np.ndarray) -> list[np.ndarray]:

@@ -57,7 +57,7 @@ function mountExplorer(root, data) {
       return line;
     });
     table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
-    const order = state.by === null ? "; those on which the losses disagree most come first" : "";
+    const order = state.by === null ? "; those of external scans on which the losses disagree most come first" : "";
     const listed = data.all > data.rows.length ? ` (all ${data.all} are in per_lesion.csv)` : "";
     count.textContent = `${kept.length} of ${data.rows.length} lesions${listed}` + (kept.length > 300 ? "; the first 300 are shown" : order);
     if (!kept.includes(state.chosen)) { state.chosen = kept[0] || null; if (table.tBodies[0].rows[0]) table.tBodies[0].rows[0].className = "chosen"; show(); }
