@@ -61,9 +61,9 @@ def of_losses(table: pd.DataFrame, split: str) -> pd.DataFrame:
     return table[(table.split == split) & ~table.loss.isin(UNTRAINED)]
 
 
-def in_words(names: Sequence[str]) -> str:
+def in_words(names: Sequence[str], word: str = "and") -> str:
     """Names as a reader lists them: `A`, `A and B`, `A, B and C`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def measured_in(table: pd.DataFrame) -> dict[str, Metric]:

@@ -155,13 +155,14 @@ def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
     first = "siamese" if "siamese" in rows.index else rows.index[0]
     lead, others = rows.loc[first], -rows.gap.drop(first)
     interval = f" [{-lead.high:+.2f}, {-lead.low:+.2f}]" if np.isfinite(lead.low) else ""
+    there = "the holdout scans of the training centres"
     if not interval:
-        verdict = f"too few scans to test how {_listed([first])} changes"
+        verdict = f"too few scans to test how Dice changes from {there}"
     elif lead.low > 0 or lead.high < 0:
-        verdict = f"{_listed([first])} has a {'lower' if lead.gap > 0 else 'higher'} Dice than"
+        verdict = f"Dice is {'lower' if lead.gap > 0 else 'higher'} than on {there}"
     else:
-        verdict = f"no change is shown with {_listed([first])} from the Dice"
-    text = f"Unseen centres: {verdict} on the holdout scans of the training centres ({-lead.gap:+.2f}{interval}"
+        verdict = f"no change of Dice from {there} is shown"
+    text = f"Unseen centres: {verdict} ({_listed([first])} {-lead.gap:+.2f}{interval}"
     if len(others):
         text += f"; the other loss{'es' * (len(others) > 1)} {_range(others, '+.2f')}"
     return [f"{text}). These are different subjects, whose scans may be easier or harder."]
@@ -220,7 +221,7 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
         text = f"{where}, {lead}; losses were not compared."
     else:
         text = f"{where}, {'; '.join(differences)}."
-    topics = " or ".join(question[0].lower() + question[1:] for question in open_questions)
+    topics = in_words([question[0].lower() + question[1:] for question in open_questions], "or")
     if against and not differences:
         text = f"{where}, no loss differs significantly from {against} in {topics}."
         text += "" if _can_differ(tables, split) else f" {TOO_FEW}"
