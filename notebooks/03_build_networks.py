@@ -207,7 +207,7 @@ for tap, (of_reference, of_prediction, apart) in enumerate(zip(*maps, squares, s
         {
             f"tap {tap}, channel {channel}: reference": outlined(of_reference[..., channel] / highest, {}),
             f"tap {tap}, channel {channel}: prediction": outlined(of_prediction[..., channel] / highest, {}),
-            f"tap {tap} adds {heat.mean():.3g} to the loss": outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
+            f"tap {tap} adds {heat.mean():,.1f} to the loss": outlined(np.sqrt(heat / max(heat.max(), 1e-6)), {}),
         }
     ).show()
 
