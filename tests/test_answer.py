@@ -113,7 +113,7 @@ def test_the_change_to_an_unseen_centre_is_a_finding():
     ]
     gap = pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
     *_, said = answer.verdicts(study(**APART) | {"generalisation_gap": gap})
-    assert said.startswith("Unseen centres: no change of Dice from the holdout scans")
+    assert said.startswith("Unseen centre: no change of Dice from the holdout scans")
     assert "(the Siamese loss +0.05 [-0.02, +0.10]; the other loss -0.10)" in said
     assert len(answer.verdicts(study(**APART) | {"generalisation_gap": gap}, alike=False)) == 3, "of unlike scans, none"
     lower = gap.assign(low=gap.gap - 0.01, high=gap.gap + 0.01)

@@ -162,7 +162,8 @@ def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
         verdict = f"Dice is {'lower' if lead.gap > 0 else 'higher'} than on {there}"
     else:
         verdict = f"no change of Dice from {there} is shown"
-    text = f"Unseen centres: {verdict} ({_listed([first])} {-lead.gap:+.2f}{interval}"
+    centres = tables["centres"].centre[tables["centres"].split == "external"].nunique()
+    text = f"Unseen centre{'s' * (centres > 1)}: {verdict} ({_listed([first])} {-lead.gap:+.2f}{interval}"
     if len(others):
         text += f"; the other loss{'es' * (len(others) > 1)} {_range(others, '+.2f')}"
     return [f"{text}). These are different subjects, whose scans may be easier or harder."]
