@@ -220,8 +220,8 @@ def disputed(study: Study, subjects: pd.DataFrame, name: str, losses: list[str],
 def _mistakes(masks: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The lesions of `reference` that each other mask misses, and the false positives of each."""
     reference, losses = masks["reference"], [name for name in masks if name != "reference"]
-    missed = {loss: _untouched(reference, masks[loss]) for loss in losses}
-    return missed, {loss: _untouched(masks[loss], reference) for loss in losses}
+    missed = {loss: untouched(reference, masks[loss]) for loss in losses}
+    return missed, {loss: untouched(masks[loss], reference) for loss in losses}
 
 
 def _around_masks(flair: nibabel.Nifti1Image, k: int, masks: dict, missed: dict, false: dict) -> dict:
@@ -243,7 +243,7 @@ def _box_around(marked: np.ndarray, flair: nibabel.Nifti1Image) -> Box:
     return tuple(box)
 
 
-def _untouched(lesions: np.ndarray, other: np.ndarray) -> np.ndarray:
+def untouched(lesions: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The 26-connected components of a mask without a voxel in the other mask."""
     labels = cc3d.connected_components(lesions, connectivity=26)
     return lesions & ~np.isin(labels, np.unique(labels[other]))
