@@ -35,13 +35,15 @@ def assign_splits(
     holdout: int,
     seed: int,
     external: list[str] | None = None,
+    drawn_from: list[str] | None = None,
 ) -> pd.DataFrame:
     """Draw the training, validation and holdout subjects at random, in equal numbers per centre (paper 3.1).
 
     Counts are totals over all centres; if a count is not divisible, the remaining subjects come from randomly drawn
-    centres. With `training` None, all remaining subjects are used. A subject with several scans counts once. External
-    subjects stay external. If `external` names centres, exactly the subjects of these are external, in whichever folder
-    they are, and other subjects below `test/` are left out.
+    centres. If `drawn_from` names centres, validation and holdout subjects come from these alone. With `training` None,
+    all remaining subjects are used. A subject with several scans counts once. External subjects stay external. If
+    `external` names centres, exactly the subjects of these are external, in whichever folder they are, and other
+    subjects below `test/` are left out.
 
     Returns
     -------
@@ -51,23 +53,31 @@ def assign_splits(
     Raises
     ------
     ValueError
-        A centre has too few subjects, a centre in `external` does not exist, the names of two centres differ only in
-        case or spaces, or a subject's scans would be in two splits.
+        A centre has too few subjects, a centre in `external` or `drawn_from` does not exist, the names of two centres
+        differ only in case or spaces, or a subject's scans would be in two splits.
     """
     roles.refuse_two_spellings(cohort.centre)
     if "reason" not in cohort:
         cohort = cohort.assign(reason=cohort.split.map({"external": "external in its folder"}).fillna(""))
+    for key, names in (("external", external), ("drawn_from", drawn_from)):
+        if unknown := set(names or []) - set(cohort.centre):
+            wrong, centres = ", ".join(sorted(unknown)), ", ".join(sorted(cohort.centre.unique()))
+            raise ValueError(f"split.{key} names {wrong}, but the centres are {centres}: correct the name.")
     cohort = cohort.copy() if external is None else _only_external(cohort, external)
     people = cohort.subject.map(roles.person)
     roles.refuse_two_roles(cohort, people)
     counts = {"holdout": holdout, "validation": validation, "training": training}
-    for index, split in _drawn(cohort, people, counts, seed):
+    for index, split in _drawn(cohort, people, counts, seed, drawn_from):
         cohort.loc[people == people[index], ["split", "reason"]] = split, f"drawn with seed {seed}"
     return _without(cohort, cohort.split == "", "not needed for the counts under split")
 
 
 def _drawn(
-    cohort: pd.DataFrame, people: pd.Series, counts: dict[str, int | None], seed: int
+    cohort: pd.DataFrame,
+    people: pd.Series,
+    counts: dict[str, int | None],
+    seed: int,
+    drawn_from: list[str] | None,
 ) -> Iterator[tuple[int, str]]:
     """The first scan of every person drawn, and the person's split."""
     own = cohort[cohort.split == ""]
@@ -77,22 +87,23 @@ def _drawn(
     waiting = {centre: list(random.permutation(own.index[own.centre == centre])) for centre in centres}
     turn = 0
     for split, count in counts.items():
+        allowed = [centre for centre in centres if split == "training" or centre in (drawn_from or centres)]
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
-            if not waiting:
+            if not allowed:
                 raise ValueError(
                     f"There are no subjects for the split {split}, because all are external: change split or data."
                 )
             if count is None:
                 centre = max(waiting, key=lambda name: len(waiting[name]))
             else:
-                centre = centres[turn % len(centres)]
+                centre = allowed[turn % len(allowed)]
                 turn += 1
             if not waiting[centre]:
                 requested = ", ".join(f"{name}={number}" for name, number in counts.items())
                 raise ValueError(
                     f"Centre {centre} has {(own.centre == centre).sum()} subject(s) (with {(cohort.centre == centre).sum()} "
                     f"scan(s)), too few to divide {requested} "
-                    f"evenly over {len(centres)} centre(s): lower the counts under split."
+                    f"evenly over {len(allowed)} centre(s): lower the counts under split."
                 )
             yield waiting[centre].pop(), split
 
@@ -106,9 +117,6 @@ def _without(cohort: pd.DataFrame, gone: pd.Series, why: str) -> pd.DataFrame:
 
 def _only_external(cohort: pd.DataFrame, external: list[str]) -> pd.DataFrame:
     """A copy in which exactly the subjects of these centres are external; other subjects below `test/` are left out."""
-    if unknown := set(external) - set(cohort.centre):
-        names, centres = ", ".join(sorted(unknown)), ", ".join(sorted(cohort.centre.unique()))
-        raise ValueError(f"split.external names {names}, but the centres are {centres}: correct the name.")
     gone = ~cohort.centre.isin(external) & (cohort.split != "")
     kept = _without(cohort, gone, "external in its folder, but its centre is not in split.external")
     kept.loc[kept.centre.isin(external), ["split", "reason"]] = "external", "its centre is in split.external"

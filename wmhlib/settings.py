@@ -61,6 +61,7 @@ class Split(Settings):
     holdout: NonNegativeInt
     seed: NonNegativeInt
     external: list[Text] | None = None  # centres; None: all subjects below test/
+    drawn_from: list[Text] | None = None  # centres of the validation and holdout subjects; None: all
 
 
 class Preprocessing(Settings):
