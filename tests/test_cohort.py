@@ -222,10 +222,15 @@ def test_the_papers_protocol_on_the_release_and_the_external_set():
 
 def test_validation_and_holdout_come_from_the_centres_named():
     """Real scans train, synthetic heads choose; a centre that has no subject left to draw is refused."""
-    rows = [(f"{centre}{number}", centre, "") for centre, count in (("random", 8), ("A", 2), ("B", 2)) for number in range(count)]
+    rows = [
+        (f"{centre}{number}", centre, "")
+        for centre, count in (("random", 8), ("A", 2), ("B", 2))
+        for number in range(count)
+    ]
     drawn = assign_splits(table(*rows), None, 4, 2, 1, external=["B"], drawn_from=["random"])
     assert drawn.groupby(["split", "centre"]).size().to_dict() == {
-        ("external", "B"): 2, ("holdout", "random"): 2, ("training", "A"): 2, ("training", "random"): 2, ("validation", "random"): 4
+        ("external", "B"): 2, ("holdout", "random"): 2, ("training", "A"): 2, ("training", "random"): 2,
+        ("validation", "random"): 4,
     }  # fmt: skip
     with pytest.raises(ValueError, match=naming("split.drawn_from", "Nowhere")):
         assign_splits(table(*rows), None, 4, 0, 1, drawn_from=["Nowhere"])

@@ -1,5 +1,6 @@
 """Metrics of small volumes, worked out by hand, and values of the challenge's scorer if available."""
 
+import itertools
 from pathlib import Path
 
 import nibabel
@@ -11,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from wmhlib.evaluation.lesions import SMALL_MM3, THRESHOLDS, lesion_records, operating_points, volumes_ml
+from wmhlib.evaluation.lesions import (
+    SIZE_EDGES_MM3,
+    SMALL_MM3,
+    THRESHOLDS,
+    lesion_records,
+    operating_points,
+    volumes_ml,
+)
 from wmhlib.metrics import METRICS, MaskPair, challenge_metrics, measured, metric, positive_class_density
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -410,6 +418,11 @@ def test_every_cut_finds_what_its_components_hold(seed):
                 false += 1
         assert (row.lesions, row.found, row.false_detections) == (count, len(found), false)
         assert (row.small_lesions, row.small_found) == (len(small), len(small & found))
+        volumes = {number: (lesions == number).sum() * 4.5 for number in range(1, count + 1)}
+        for low, high in itertools.pairwise(SIZE_EDGES_MM3):
+            own = {number for number, mm3 in volumes.items() if low <= mm3 < high}
+            by_size = getattr(row, f"lesions_{low:g}"), getattr(row, f"found_{low:g}")
+            assert by_size == (len(own), len(own & found))
         voxels = (row.reference_voxels, row.marked_voxels, row.overlap_voxels)
         assert voxels == tuple(map(np.count_nonzero, (labels == 1, mask, mask & (labels == 1))))
 

@@ -60,6 +60,12 @@ def test_tables_come_back_as_they_were_saved(study):
     tables = scoring.summarise(scoring.score(study, unseen(study)), study.kinds)
     scores = tables["froc_scores"].query("lesions == 'all'").set_index("loss").score
     assert (scores["dice"] == 1).all() and (scores["siamese"] == 0).all(), "all found and nothing false; nothing found"
+    sizes = tables["froc_by_size"].set_index(["split", "loss", "size"])
+    assert (sizes.loc["external", "dice"].detected == 1).all() and (
+        sizes.loc["external", "siamese"].detected == 0
+    ).all()
+    at_half = tables["detection_by_size"].query("loss == 'dice'").set_index(["split", "loss", "size"])
+    assert sizes.lesions[at_half.index].equals(at_half.lesions), "the same classes, with the same lesions"
     scoring.save_tables(study, tables)
     loaded = scoring.load_tables(study)
     assert set(loaded) == set(tables)

@@ -10,13 +10,13 @@ threshold 0.5.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from wmhlib.evaluation.lesions import SMALL_MM3, THRESHOLDS
+from wmhlib.evaluation.lesions import SIZES, SMALL_MM3, THRESHOLDS
 from wmhlib.evaluation.names import SPLITS, present
 from wmhlib.evaluation.statistics import RESAMPLES, bounds, holm, interval
 from wmhlib.running.files import read_table, write_table
@@ -31,6 +31,9 @@ LESIONS = {
     "small": (f"lesions below {SMALL_MM3:g} mm³", "small_lesions", "small_found"),
 }
 """Kinds of lesions: in words, and the columns of their number and of those detected in `operating_points.csv`."""
+
+OF_SIZE = {f"{low:g}": (words, f"lesions_{low:g}", f"found_{low:g}") for low, words in SIZES.items()}
+"""The classes of lesion volume, as `LESIONS`; the key is the lower edge in mm³."""
 
 BATCH = 100
 """Resamples computed at once: each has all counts of all subjects, seeds and thresholds."""
@@ -65,9 +68,10 @@ def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     for loss, seed in study.trainings:
         path = study.model(loss, seed) / "operating_points.csv"
         table = read_table(path) if path.is_file() else None
-        complete = table is not None and len(table) == len(THRESHOLDS) * len(unseen) and "overlap_voxels" in table
+        columns = {column for _, *names in (LESIONS | OF_SIZE).values() for column in names} | {"overlap_voxels"}
+        complete = table is not None and len(table) == len(THRESHOLDS) * len(unseen) and columns <= set(table)
         if not complete or set(table.subject) != set(unseen.subject):
-            what = "No operating points found" if table is None else "Operating points of other scans"
+            what = "No operating points found" if table is None else "Operating points of other scans or columns"
             raise FileNotFoundError(f"{what} at {path}: run notebook 04_train with loss={loss} and seed={seed} first.")
         tables.append(_of(table, loss, seed))
     return pd.concat(tables, ignore_index=True)
@@ -105,7 +109,7 @@ def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
     """Numbers of lesions, of lesions detected and of false positives of one loss and split: (subject, seed, threshold,
     3).
 
-    `lesions` is a key of `LESIONS`. Subjects, seeds and thresholds are sorted.
+    `lesions` is a key of `LESIONS` or `OF_SIZE`. Subjects, seeds and thresholds are sorted.
 
     >>> row = {"subject": "a", "seed": 1, "threshold": [0.7, 0.3], "lesions": 4, "found": [1, 3]}
     >>> counts(pd.DataFrame(row | {"false_detections": [1, 4]}), "all").tolist()
@@ -113,13 +117,15 @@ def counts(points: pd.DataFrame, lesions: str) -> np.ndarray:
     """
     rows = points.sort_values(["subject", "seed", "threshold"])
     shape = rows.subject.nunique(), rows.seed.nunique(), rows.threshold.nunique(), 3
-    _, total, detected = LESIONS[lesions]
+    _, total, detected = (LESIONS | OF_SIZE)[lesions]
     return rows[[total, detected, "false_detections"]].to_numpy(dtype=float).reshape(shape)
 
 
-def _counts_by_loss(points: pd.DataFrame) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+def _counts_by_loss(
+    points: pd.DataFrame, kinds: Iterable[str] = tuple(LESIONS)
+) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
     """For every split and kind of lesions: the keys (`split, lesions`), and the `counts` of each loss."""
-    for split, lesions in itertools.product(SPLITS, LESIONS):
+    for split, lesions in itertools.product(SPLITS, kinds):
         in_split = points[points.split == split]
         yield (
             {"split": split, "lesions": lesions},
@@ -228,6 +234,20 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
             estimated = _interval(values)
             rows.append(which | {"loss": loss, "score": estimated["mean"]} | bounds(estimated))
     return pd.DataFrame(rows)
+
+
+def by_size(points: pd.DataFrame) -> pd.DataFrame:
+    """The score of every trained loss for each class of lesion volume, in the columns of
+    `wmhlib.evaluation.tables.detection_by_size`: `split, loss, size, from_mm3, lesions, detected, low, high`. Classes without
+    lesions have no row."""
+    rows = []
+    for which, by_loss in _counts_by_loss(points, OF_SIZE):
+        for loss, values in by_loss.items():
+            estimated, lesions = _interval(values), int(values[:, 0, 0, 0].sum())
+            row = {"split": which["split"], "loss": loss, "size": OF_SIZE[which["lesions"]][0]}
+            row |= {"from_mm3": float(which["lesions"]), "lesions": lesions, "detected": estimated["mean"]}
+            rows += [row | bounds(estimated)] * bool(lesions)
+    return pd.DataFrame(rows, columns="split loss size from_mm3 lesions detected low high".split())
 
 
 def comparisons(points: pd.DataFrame, kinds: dict[str, str], against: str = "siamese") -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Detected lesions and false positives of a mask, and of probabilities at every threshold."""
 
+import itertools
+
 import cc3d
 import nibabel
 import numpy as np
@@ -13,6 +15,17 @@ from wmhlib.metrics import MaskPair, voxel_mm3, voxels_of
 SMALL_MM3 = 30.0
 """Lesions below this volume are called small: ten voxels of the challenge's scans, and near the median in many real
 scans."""
+
+SIZE_EDGES_MM3 = (0.0, 10.0, SMALL_MM3, 100.0, 300.0, np.inf)
+"""Edges of the classes of lesion volume, about half a decade apart. A lesion below 10 mm³ has one to three of the challenge's
+voxels (2.8 to 3.0 mm³). The median lesion volume of 32 real scans is between 6 and 118 mm³, so most lesions are in the
+middle classes."""
+
+SIZES = {
+    low: f"{low:g} mm³ and more" if high == np.inf else f"{low:g} to {high:g} mm³" if low else f"below {high:g} mm³"
+    for low, high in itertools.pairwise(SIZE_EDGES_MM3)
+}
+"""The classes of lesion volume in words, by their lower edge in mm³."""
 
 LOGITS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 9, 12, 15)
 THRESHOLDS = tuple(float(expit(logit)) for logit in sorted({sign * logit for logit in LOGITS for sign in (-1, 1)}))
@@ -82,8 +95,9 @@ def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
     -------
     DataFrame
         One row per threshold: `threshold`; the number of `lesions` in the reference and of those detected (`found`);
-        `small_lesions` and `small_found`, the same for lesions below `SMALL_MM3`; `false_detections`; and numbers of
-        voxels: `reference_voxels`, `marked_voxels` and `overlap_voxels`. An empty reference has 0 lesions.
+        `small_lesions` and `small_found`, the same for lesions below `SMALL_MM3`; `false_detections`; numbers of voxels:
+        `reference_voxels`, `marked_voxels` and `overlap_voxels`; and `lesions_<from>` and `found_<from>`, numbers of lesions
+        by volume, for each lower edge of `SIZES`. An empty reference has 0 lesions.
 
     Errors as in `wmhlib.metrics.challenge_metrics`.
     """
@@ -91,6 +105,13 @@ def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
     lesions, count = cc3d.connected_components(lesion, connectivity=26, return_N=True)
     volumes = np.bincount(lesions[lesion], minlength=count + 1)[1:] * voxel_mm3(affine)
     rows, small = [], int((volumes < SMALL_MM3).sum())
+
+    def by_size(of: np.ndarray, name: str) -> dict[str, int]:
+        return {
+            f"{name}_{low:g}": int(number)
+            for low, number in zip(SIZES, np.histogram(of, SIZE_EDGES_MM3)[0], strict=True)
+        }
+
     for threshold in THRESHOLDS:
         mask = values >= threshold
         parts, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
@@ -103,5 +124,7 @@ def operating_points(reference: Volume, probability: Volume) -> pd.DataFrame:
             | {"small_lesions": small, "small_found": int((detected < SMALL_MM3).sum())}
             | {"false_detections": int(number - hits.sum()), "reference_voxels": int(np.count_nonzero(lesion))}
             | {"marked_voxels": int(np.count_nonzero(mask)), "overlap_voxels": int(np.count_nonzero(both))}
+            | by_size(volumes, "lesions")
+            | by_size(detected, "found")
         )
     return pd.DataFrame(rows)

@@ -248,6 +248,7 @@ SUMMARIES = {
     "generalisation_gap": lambda so_far, kinds: tables.generalisation_gap(so_far["per_subject"]),
     "froc": lambda so_far, kinds: froc.curves(so_far["operating_points"]),
     "froc_scores": lambda so_far, kinds: froc.scores(so_far["operating_points"]),
+    "froc_by_size": lambda so_far, kinds: froc.by_size(so_far["operating_points"]),
     "own_thresholds": lambda so_far, kinds: thresholds.own_thresholds(
         so_far["operating_points"], so_far["validation_points"]
     ),

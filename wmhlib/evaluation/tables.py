@@ -7,18 +7,12 @@ has their number.
 
 import itertools
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
-from wmhlib.evaluation.lesions import SMALL_MM3
+from wmhlib.evaluation.lesions import SIZE_EDGES_MM3, SIZES
 from wmhlib.evaluation.names import OBSERVERS, SPLITS, UNTRAINED, measured_in, present
 from wmhlib.evaluation.statistics import bounds, holm, intraclass_correlation, paired, spread, wide
-
-SIZE_EDGES_MM3 = (0.0, 10.0, SMALL_MM3, 100.0, 300.0, np.inf)
-"""Bin edges of lesion volume, about half a decade apart. A lesion below 10 mm³ has one to three of the challenge's
-voxels (2.8 to 3.0 mm³). The median lesion volume of 32 real scans is between 6 and 118 mm³, so most lesions are in the
-middle bins."""
 
 
 def over_seeds(per_subject: pd.DataFrame) -> pd.DataFrame:
@@ -159,15 +153,14 @@ def detection_by_size(per_lesion: pd.DataFrame) -> pd.DataFrame:
     for split in SPLITS:
         in_split = lesions[lesions.split == split]
         for loss in present(in_split):
-            for number, (low, high) in enumerate(zip(SIZE_EDGES_MM3, SIZE_EDGES_MM3[1:], strict=False)):
+            for number, (low, size) in enumerate(SIZES.items()):
                 in_bin = in_split[(in_split.loss == loss) & (in_split.bin == number)]
                 if not len(in_bin):
                     continue
                 counts = in_bin.groupby(["subject", "seed"]).found.agg(["mean", "size"]).astype(float).reset_index()
                 detected = spread(wide(counts, "mean"), weights=wide(counts, "size"))
-                name = f"{low:g} to {high:g} mm³" if np.isfinite(high) else f"{low:g} mm³ and more"
                 rows.append(
-                    {"split": split, "loss": loss, "size": name if low else f"below {high:g} mm³", "from_mm3": low}
+                    {"split": split, "loss": loss, "size": size, "from_mm3": low}
                     | {"lesions": len(in_bin) // in_bin.seed.nunique(), "detected": detected["mean"]}
                     | bounds(detected)
                 )
