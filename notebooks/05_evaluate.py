@@ -31,7 +31,7 @@ from wmhlib import cohort, slices
 from wmhlib.evaluation import froc, published, records, scoring
 from wmhlib.evaluation.names import SPLITS, present, title
 from wmhlib.metrics import METRICS
-from wmhlib.report import answer, captions, figures, findings, training_figures, viewers
+from wmhlib.report import answer, captions, figures, findings, scoreboard, training_figures, viewers
 from wmhlib.report.pictures import middle_and_worst, prediction_samples, sample
 from wmhlib.study import open_study
 
@@ -54,17 +54,18 @@ if not part:
 
 # %%
 synthetic = answer.unseen_is_synthetic(study, unseen, tables["summary"])
-lead, stop, rest = answer.headline(tables, len(study.config.seeds), synthetic).partition(". ")
-Markdown(f"**{lead}{stop.strip()}** {rest}")
+trainings, alike = [recipe.training for recipe in study.recipes.values()], answer.one_kind(study, unseen)
+said = answer.answers(tables, len(study.config.seeds), trainings, alike)
+details = "".join(f"\n- *{question}* {text}" for question, text in said.items())
+Markdown(f"**{answer.headline(tables, synthetic)}**\n{details}")
 
 # %% [markdown]
 # Means over the unseen scans with 95 % intervals; *better* and *worse* mark significant differences from the Siamese loss.
-# Metrics are at the threshold 0.5 unless the row says otherwise. *Detected at equal false positives* is the fraction of
-# lesions detected at the same number of false positives per scan.
+# *Equal false positives*: the fraction of lesions detected at the same number of false positives per scan.
 
 # %%
 own_losses = [loss for loss, kind in study.kinds.items() if loss == kind] or list(study.kinds)
-answer.headline_table(tables, own_losses)
+scoreboard.headline_table(tables, own_losses)
 
 # %% [markdown]
 # ## Scans, slice by slice
@@ -113,12 +114,20 @@ figures.show(
 # %% [markdown]
 # ### Lesions detected by size
 #
-# The fraction of reference lesions that a mask touches. Each class of size is about three times the one before. A
-# lesion below 10 mm³ is one to three voxels of the challenge's scans.
+# Each class of size is about three times the one before. A lesion below 10 mm³ is one to three voxels of the challenge's
+# scans. First at equal false positives, then the fraction of lesions that a mask touches at the threshold 0.5.
 
 # %%
 figures.show(
-    figures.detection_by_size(tables["detection_by_size"], split).update_layout(title=f"{split} subjects"),
+    figures.detection_by_size(tables["froc_by_size"].query("loss in @shown"), split).update_layout(
+        title=f"{split} subjects, at equal false positives"
+    ),
+    answer.on_which_lesions(tables),
+)
+figures.show(
+    figures.detection_by_size(tables["detection_by_size"], split).update_layout(
+        title=f"{split} subjects, at the threshold 0.5"
+    ),
     captions.detection_caption(tables, split),
 )
 
@@ -154,7 +163,7 @@ prediction_samples(
 # ### How masks are scored
 #
 # Each mask is compared with its reference on the scan's own grid, by the five metrics of the WMH Challenge (paper 3.2.3).
-# The **global threshold** is the floor: it marks whatever is brighter than one level, tuned on the training subjects.
+# The **brightness threshold** is the floor: it marks whatever is brighter than one level, tuned on the training subjects.
 # `per_subject.csv` has one row per mask, `per_lesion.csv` one row per reference lesion and per false positive. All other
 # tables, figures and sentences are computed from these two and from what each threshold detects.
 
@@ -165,7 +174,7 @@ kept = (
     else f"All centres, losses and seeds: {len(tables)} tables"
 )
 print(f"{kept}. {len(per_subject)} masks were scored.")
-print(f"Global threshold: {level:.2f} of the volume's maximum, mean Dice on the training subjects {tuned:.2f}.")
+print(f"Brightness threshold: {level:.2f} of the volume's maximum, mean Dice on the training subjects {tuned:.2f}.")
 assert per_subject.dice.dropna().between(0, 1).all()
 assert not per_subject.duplicated(["loss", "seed", "subject"]).any(), "no mask is scored twice"
 keys = ["loss", "seed", "subject"]

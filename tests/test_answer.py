@@ -7,7 +7,7 @@ from conftest import scores
 
 from wmhlib.evaluation import statistics
 from wmhlib.evaluation import tables as tabulated
-from wmhlib.report import answer
+from wmhlib.report import answer, scoreboard
 from wmhlib.settings import Training
 
 APART = {"dice": [0.2, 0.3, 0.4, 0.5, 0.2, 0.3, 0.4], "siamese": [0.5, 0.6, 0.7, 0.81, 0.5, 0.6, 0.7]}
@@ -38,6 +38,14 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
         "own_thresholds": pd.DataFrame(columns=["split", "loss", "dice_own", "low", "high"]),
         "froc_scores": froc,
         "froc_comparisons": pairs.assign(p_holm=pairs.p),
+        "froc_by_size": pd.DataFrame(
+            [
+                (split, loss, size, low, 9, detected + place / 10)
+                for place, loss in enumerate(dice)
+                for low, size, detected in ((10.0, "10 to 30 mm³", 0.1), (30.0, "30 to 100 mm³", 0.4))
+            ],
+            columns=["split", "loss", "size", "from_mm3", "lesions", "detected"],
+        ),
         "centres": pd.DataFrame({"split": [split], "centre": ["a"]}),
         "false_detections": pd.DataFrame({"split": split, "loss": list(dice), "per_scan": range(4, 4 + len(dice))}),
         "generalisation_gap": pd.DataFrame(columns=["metric", "loss", "gap", "low", "high"]),
@@ -45,56 +53,72 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
 
 
 def test_the_headline_says_who_is_shown_to_be_better():
-    said = answer.headline(study(**APART), seeds=1)
+    said = answer.headline(study(**APART))
+    assert "On 7 scans from a centre" in said
     assert "the Siamese loss overlaps better with the reference than the Dice loss" in said
-    assert (
-        "lesions detected" in said.partition("No significant difference")[2]
-        and "7 scans" in said
-        and "one training" in said
-    )
-    said = answer.headline(study(small=0.12, **APART), seeds=3)
-    assert (
-        "the Dice loss detects more lesions below 30 mm³" in said
-        and "3 trainings" in said
-        and "another seed" not in said
-    )
+    assert "lesions detected at equal false positives (50%)" in said.partition("No significant difference")[2]
+    assert "below 30 mm³" not in said, "they have an answer of their own unless a loss is better"
+    assert "the Dice loss detects more lesions below 30 mm³" in answer.headline(study(small=0.12, **APART))
 
 
 def test_the_headline_says_so_where_nothing_is_shown():
-    assert "On synthetic scans" in answer.headline(study(**CLOSE), seeds=1, synthetic=True)
-    said = answer.headline(study(**CLOSE), seeds=1)
+    assert "On 7 synthetic scans" in answer.headline(study(**CLOSE), synthetic=True)
+    said = answer.headline(study(**CLOSE))
     assert (
-        "no loss differs significantly from the Siamese loss in overlap (Dice), fraction of lesions" in said
-        and "overlaps" not in said
+        "no loss is shown to be better or worse than the Siamese loss. No significant difference in overlap (Dice"
+        in said
     )
+    assert "overlaps" not in said
     assert answer.TOO_FEW not in said
     few = {loss: dice[:5] for loss, dice in CLOSE.items()}
     tables = study(**few)
     untested = tables["comparisons"].assign(p=np.nan, p_holm=np.nan)
-    assert answer.TOO_FEW in answer.headline(tables, seeds=1)
+    assert answer.TOO_FEW in answer.headline(tables)
     assert answer.TOO_FEW.lower() in str(answer.cannot_say(tables, 1, False, [SHORT]))
-    said = answer.headline(tables | {"comparisons": untested}, seeds=1)
+    said = answer.headline(tables | {"comparisons": untested})
     assert "in fraction of lesions" in said and "Dice" not in said
 
 
-def test_the_headline_names_other_metrics_that_differ_at_one_half():
-    tables = study(**CLOSE)
+def test_metrics_that_differ_at_one_half_are_told_with_their_direction():
+    tables = study(tversky=CLOSE["dice"], **CLOSE)
     pair = tables["comparisons"].iloc[[0]].assign(difference=0.2, low=0.1, high=0.3, p=0.01, p_holm=0.02)
     others = [
         pair.assign(metric="lesion_recall"),
+        pair.assign(metric="lesion_recall", loss="tversky", difference=-0.1, low=-0.2, high=-0.05),
         pair.assign(metric="avd_pct"),
         pair.assign(metric="hd95_mm", p_holm=0.2),
     ]
-    said = answer.headline(tables | {"comparisons": pd.concat([tables["comparisons"], *others])}, seeds=1)
-    assert "differ significantly from the Siamese loss in volume error (AVD) and lesion recall." in said
-    assert "(4 to 5 false positives per scan)" in said and "detect 50% at equal false positives" in said
-    assert "HD95" not in said and "0.5" not in answer.headline(tables, seeds=1)
+    said = answer.at_one_half(tables | {"comparisons": pd.concat([tables["comparisons"], *others])})
+    assert said.startswith("How much a loss marks: from 4 (Tversky) to 6 (Siamese) false positives per scan. ")
+    assert "Volume error (AVD), in %: Dice 10.0 is worse than Siamese 10.0." in said
+    assert "Lesion recall: Dice 0.50 is better, Tversky 0.50 is worse than Siamese 0.50." in said
+    assert "HD95" not in said and answer.at_one_half(tables) == ""
+
+
+def test_the_answer_on_lesions_goes_by_size_at_equal_false_positives():
+    tables = study(**APART)
+    said = answer.on_which_lesions(tables)
+    assert said == (
+        "At equal false positives, the losses detect 50% of lesions below 30 mm³ and 40% to 50% of those 30–100 mm³."
+    )
+    rare = tables["froc_scores"].assign(score=0.02)
+    assert "No loss detects small lesions well enough" in answer.on_which_lesions(tables | {"froc_scores": rare})
+    assert answer.on_which_lesions(tables | {"froc_scores": rare[:0]}) == "", "no small lesion in the references"
+
+
+def test_certainty_counts_trainings_scans_and_what_is_not_excluded():
+    said = answer.certainty(study(**CLOSE), 1, [SHORT])
+    assert said.startswith("Not sure. Each loss was trained once") and "200 training steps, in the paper 10,000" in said
+    reach = study(**CLOSE)["comparisons"].query("metric == 'dice'")[["low", "high"]].abs().max(axis=None)
+    assert f"7 scans were tested, so a difference in Dice of up to {reach:.2f} from the Siamese loss" in said
+    said = answer.certainty(study(**APART), 3, [SHORT.model_copy(update={"start": "bundled"})])
+    assert said == "Each loss was trained 3 times. 7 scans were tested.", "the only difference is significant"
 
 
 def test_one_loss_alone_is_not_called_better():
     tables = study(dice=[0.4, 0.5, 0.6, 0.5])
     none = tables["froc_comparisons"][:0]
-    said = answer.headline(tables | {"froc_comparisons": none, "comparisons": tables["comparisons"][:0]}, seeds=1)
+    said = answer.headline(tables | {"froc_comparisons": none, "comparisons": tables["comparisons"][:0]})
     assert "the Dice loss has the highest mean Dice (0.50)" in said and "not compared" in said
 
 
@@ -105,33 +129,35 @@ def test_each_question_has_its_figures_and_what_is_shown():
     assert "no significant difference from the Siamese loss, smallest p = 0." in everything
 
 
-def test_the_change_to_an_unseen_centre_is_a_finding():
+def test_the_change_to_an_unseen_centre_is_an_answer():
     rows = [
         ("dice", "dice", 0.1, 0.0, 0.2),
         ("dice", "siamese", -0.05, -0.1, 0.02),
         ("dice", "global_threshold", 0.4, 0, 1),
     ]
     gap = pd.DataFrame(rows, columns=["metric", "loss", "gap", "low", "high"])
-    *_, said = answer.verdicts(study(**APART) | {"generalisation_gap": gap})
-    assert said.startswith("Unseen centre: no change of Dice from the holdout scans")
-    assert "(the Siamese loss +0.05 [-0.02, +0.10]; the other loss -0.10)" in said
-    assert len(answer.verdicts(study(**APART) | {"generalisation_gap": gap}, alike=False)) == 3, "of unlike scans, none"
+    said = answer.carries_over(study(**APART) | {"generalisation_gap": gap})
+    assert said.startswith("Not known. Mean Dice of the Siamese loss is 0.05 higher than on the holdout scans")
+    assert "(interval of the change -0.02 to +0.10), which can be chance; the other loss changes by -0.10." in said
+    question = "At another centre?"
+    assert answer.answers(study(**APART) | {"generalisation_gap": gap}, 1, [SHORT])[question] == said
+    assert question not in answer.answers(study(**APART) | {"generalisation_gap": gap}, 1, [SHORT], alike=False)
     lower = gap.assign(low=gap.gap - 0.01, high=gap.gap + 0.01)
-    assert (
-        "Dice is higher than on the holdout" in answer.carries_over(study(**APART) | {"generalisation_gap": lower})[0]
-    )
+    said = answer.carries_over(study(**APART) | {"generalisation_gap": lower})
+    assert said.startswith("Mean Dice of the Siamese loss is 0.05 higher than on the holdout") and "chance" not in said
     three = pd.concat([gap, gap.iloc[:1].assign(loss="tversky", gap=0.2)])
-    [said] = answer.carries_over(study(tversky=APART["dice"], **APART) | {"generalisation_gap": three})
-    assert "the other losses -0.20 to -0.10)" in said
-    [said] = answer.carries_over(study(**APART) | {"generalisation_gap": gap.assign(low=np.nan, high=np.nan)})
-    assert "too few scans to test" in said and "nan" not in said
+    said = answer.carries_over(study(tversky=APART["dice"], **APART) | {"generalisation_gap": three})
+    assert "the other losses change by -0.20 to -0.10." in said
+    said = answer.carries_over(study(**APART) | {"generalisation_gap": gap.assign(low=np.nan, high=np.nan)})
+    assert "too few scans for a test" in said and "nan" not in said
 
 
 def test_the_papers_result_is_a_finding_where_the_study_has_its_losses():
     tables = study(tversky=APART["dice"], generalized_dice=APART["dice"], **APART)
     *_, said = answer.verdicts(tables)
-    assert "Dice 0.52, rank 1 of 4 (here 0.63, rank 1)" in said
-    assert "lesion recall 0.75, rank 1 of 4 (here 0.50, rank 1)" in said, "of a tie"
+    assert "Dice 0.52, rank 1 (here 0.63, rank 1)" in said
+    assert "lesion recall 0.75, rank 1 (here 0.50, rank 1)" in said, "of a tie"
+    assert "among the 4 losses" in said
     assert not answer.against_paper(study(**APART))
     undefined = tables["summary"].assign(lesion_recall_mean=np.nan)
     assert not answer.against_paper(tables | {"summary": undefined})
@@ -139,11 +165,11 @@ def test_the_papers_result_is_a_finding_where_the_study_has_its_losses():
     holdout = study(tversky=APART["siamese"], generalized_dice=APART["siamese"], **ahead)
     holdout["summary"] = holdout["summary"].assign(split="holdout")
     [said] = answer.against_paper(holdout)
-    assert "Dice 0.79, rank 2 of 4 (here 0.33, rank 4)" in said
+    assert "Dice 0.79, rank 2 (here 0.33, rank 4)" in said
 
 
 def test_the_scoreboard_marks_significant_differences_and_keeps_intervals_on_one_scale():
-    board = answer.scoreboard(study(small=0.12, **APART), ["dice", "siamese"])
+    board = scoreboard.scoreboard(study(small=0.12, **APART), ["dice", "siamese"])
     assert [row["label"] for row in board["rows"]] == ["Dice", "Siamese"] and len(board["columns"]) == 7
     first = [row["cells"][0] for row in board["rows"]]
     assert [cell["differs"] for cell in first] == ["worse", ""]
@@ -157,12 +183,14 @@ def test_the_scoreboard_marks_significant_differences_and_keeps_intervals_on_one
 
 
 def test_the_headline_table_has_a_column_per_loss_with_intervals_and_differences():
-    table = answer.headline_table(study(**APART), ["dice", "siamese"])
+    table = scoreboard.headline_table(study(**APART), ["dice", "siamese"])
     assert list(table.columns) == ["Dice", "Siamese"] and len(table) == 7
-    assert table.loc["Dice ↑", "Siamese"].startswith("0.63 [") and table.loc["Dice ↑", "Siamese"].endswith("]")
+    assert table.loc[("Threshold 0.5", "Dice ↑"), "Siamese"].startswith("0.63 [") and table.loc[
+        ("Threshold 0.5", "Dice ↑"), "Siamese"
+    ].endswith("]")
     assert (
-        table.loc["Dice ↑", "Dice"].endswith("] worse")
-        and table.loc["Lesions detected at equal false positives ↑", "Dice"] == "50% [40%,\u00a060%]"
+        table.loc[("Threshold 0.5", "Dice ↑"), "Dice"].endswith("] worse")
+        and table.loc[("Lesions detected at equal false positives", "all lesions ↑"), "Dice"] == "50% [40%,\u00a060%]"
     )
 
 
@@ -171,8 +199,8 @@ def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate()
     split = tables["summary"].split.iloc[0]
     rows = [(split, "dice", 0.4, 0.3, 0.5), (split, "siamese", 0.7, 0.6, 0.8)]
     own = pd.DataFrame(rows, columns=["split", "loss", "dice_own", "low", "high"])
-    board = answer.scoreboard(tables | {"own_thresholds": own}, ["dice", "siamese"])
-    place = [name for name, _ in board["columns"]].index("Dice at own threshold")
+    board = scoreboard.scoreboard(tables | {"own_thresholds": own}, ["dice", "siamese"])
+    place = [group for group, *_ in board["columns"]].index("Own threshold")
     assert [row["cells"][place]["text"] for row in board["rows"]] == ["0.40", "0.70"]
 
 

@@ -239,6 +239,7 @@ def index(tmp_path_factory):
         caption=f"Mean ± SD {HOSTILE}",
         about=f"Scans of {HOSTILE}",
         headline=f"Use {HOSTILE}.",
+        answers={f"Sure {HOSTILE}?": f"No {HOSTILE}"},
         looks={
             "pictures": [(HOSTILE, png_uri(np.zeros((4, 4), np.uint8)))],
             "caption": f"Scan {HOSTILE}",
@@ -249,7 +250,8 @@ def index(tmp_path_factory):
             "rates": "1 and 2",
             "note": f"Means {HOSTILE}",
             "measures": [f"{HOSTILE}: anything"],
-            "columns": [("Dice", True)],
+            "columns": [("Threshold", "Dice", True)],
+            "groups": [(f"Threshold {HOSTILE}", 1)],
             "scales": ["0.5 to 0.7"],
             "rows": [
                 {
@@ -282,6 +284,8 @@ def test_index_reads_like_a_front_page(index):
     assert (
         soup.select_one(".headline").get_text() == f"Use {HOSTILE}." and HOSTILE in soup.select_one(".about").get_text()
     )
+    answers = soup.select_one(".answers")
+    assert (answers.dt.get_text(), answers.dd.get_text()) == (f"Sure {HOSTILE}?", f"No {HOSTILE}")
     board = soup.select_one(".board")
     assert [cell.get_text().strip() for cell in board("td")] == ["0.6 better", "—", "0.5 to 0.7"] and len(
         board.select(".whisker")

@@ -16,7 +16,7 @@ from wmhlib.metrics import METRICS, Metric
 from wmhlib.siamese import MinMaxLoss  # noqa: F401  registers the content losses
 
 OTHERS = {
-    "global_threshold": ("Global threshold", "#8c8c8c"),
+    "global_threshold": ("Brightness threshold", "#8c8c8c"),
     "observer_o3": ("Observer O3", "#5a5a5a"),
     "observer_o4": ("Observer O4", "#3c3c3c"),
     "reference": ("Reference", "#ffd400"),

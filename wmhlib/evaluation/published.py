@@ -117,7 +117,11 @@ def readable(table: pd.DataFrame, teams: int = 3) -> pd.DataFrame:
         {"Data": row.dataset, "Source": row.source, "Masks by": row.label}
         | {"Subjects": f"{row.subjects:.0f}" if np.isfinite(row.subjects) else "—"}
         | {f"{m.title} {'↑' if m.higher_is_better else '↓'}": cell(row, key) for key, m in measured_in(table).items()}
-        | {"Rank score ≈ ↓": f"{row.rank_score_approximate:.2f}" if np.isfinite(row.rank_score_approximate) else "—"}
+        | {
+            "Challenge rank ≈ ↓": f"{row.rank_score_approximate:.2f}"
+            if np.isfinite(row.rank_score_approximate)
+            else "—"
+        }
         for _, row in rows.iterrows()
     ]
     return pd.DataFrame(lines).set_index(["Data", "Source", "Masks by"]) if lines else pd.DataFrame()

@@ -1,18 +1,16 @@
-"""The first answers on the front page: which loss is best, how certain this is, for which lesions and scans, and the
-limits.
-Input: the tables of `wmhlib.evaluation`. Output: sentences, and the scoreboard as rows for the template. Every loss is
-compared with the Siamese loss; a difference is significant by the rule of `wmhlib.report.findings` (D-019).
+"""The first answers on the front page: which loss is best, on which lesions, at another centre, and how sure this is.
+
+Input: the tables of `wmhlib.evaluation`. Output: sentences. Every loss is compared with the Siamese loss; a difference is
+significant by the rule of `wmhlib.report.findings` (D-019).
 """
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, colour, in_words, of_losses, shown, title, with_interval
+from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, in_words, of_losses, shown, title
 from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
@@ -20,23 +18,22 @@ from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_wor
 from wmhlib.settings import Training
 from wmhlib.study import Study
 
-COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
-"""Metrics of the scoreboard, to the left of those at other thresholds."""
-
 SMALL = f"lesions below {SMALL_MM3:g} mm³"
 
 QUESTIONS = {
-    "dice": ("Overlap (Dice)", "overlap better with the reference"),
+    "dice": ("Overlap (Dice)", "overlap better with the reference", "overlap (Dice {})"),
     "all": (
         "Fraction of lesions detected at equal false positives",
         "detect more lesions at the same number of false positives per scan",
+        "fraction of lesions detected at equal false positives ({})",
     ),
     "small": (
         f"Fraction of {SMALL} detected at equal false positives",
         f"detect more {SMALL} at the same number of false positives per scan",
+        f"fraction of {SMALL} detected at equal false positives ({{}})",
     ),
 }
-"""The questions on the losses: as a heading, and as the verb phrase for the better loss, in the plural."""
+"""The questions on the losses: as a heading, as the verb phrase for the better losses, and as a topic with the range of means."""
 
 
 def unseen_split(summary: pd.DataFrame) -> str:
@@ -57,14 +54,6 @@ def _not_in_training(centres: int) -> str:
     return f"{'a centre' if centres == 1 else f'{centres} centres'} not used in training"
 
 
-def false_positives(tables: dict[str, pd.DataFrame], split: str, losses: Iterable[str] | None = None) -> str:
-    """The range of false positives per scan at the threshold 0.5 of all losses or of these, such as `4 to 11`; empty without
-    a loss."""
-    rows = of_losses(tables["false_detections"], split)
-    per_scan = rows.per_scan if losses is None else rows.per_scan[rows.loss.isin(list(losses))]
-    return _range(per_scan, ".0f" if per_scan.min() >= 1 else ".1f")
-
-
 def _range(values: pd.Series, number: str) -> str:
     """The lowest and highest value, `4 to 11`, or one if they read the same; empty if there is none."""
     values = values.dropna()
@@ -72,10 +61,9 @@ def _range(values: pd.Series, number: str) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _compared(tables: dict[str, pd.DataFrame], split: str) -> set[str]:
-    """The losses that are compared with one another, without variants of one; all if none are."""
-    pairs = tables["comparisons"][tables["comparisons"].split == split]
-    return {*pairs.loss, *pairs.against} or set(of_losses(tables["summary"], split).loss)
+def _compared(pairs: pd.DataFrame, losses: Iterable[str]) -> set[str]:
+    """The losses in these comparisons, which have no variants of a loss; all `losses` if nothing was compared."""
+    return {*pairs.loss, *pairs.against} or set(losses)
 
 
 def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
@@ -101,19 +89,24 @@ def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd
             values = of_losses(scores[scores.lesions == key], split).set_index("loss").score
             pairs = tables["froc_comparisons"][tables["froc_comparisons"].lesions == key]
         pairs = pairs[pairs.split == split]
-        compared = {*pairs.loss, *pairs.against} or set(values.index)
-        values = values[values.index.isin(compared)].dropna().sort_values(ascending=False, kind="stable")
+        values = values[values.index.isin(_compared(pairs, values.index))].dropna()
         if len(values):
-            yield key, values, pairs
+            yield key, values.sort_values(ascending=False, kind="stable"), pairs
+
+
+def _metric_pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The comparisons of metrics at the threshold 0.5 that could be tested, on the scans of the front page."""
+    pairs = tables["comparisons"]
+    return pairs[(pairs.split == unseen_split(tables["summary"])) & pairs.p.notna()]
 
 
 def _listed(losses: Sequence[str]) -> str:
     return f"the {in_words([title(loss) for loss in losses])} loss{'es' * (len(losses) > 1)}"
 
 
-def verdicts(tables: dict[str, pd.DataFrame], alike: bool = True) -> list[str]:
+def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
     """For each of `QUESTIONS`, the range of the losses' means and the significant differences from the loss they are
-    compared with; then `carries_over`, if holdout and external scans are `alike` (`one_kind`), and `against_paper`."""
+    compared with; then `against_paper`."""
     sentences = []
     for key, values, pairs in _asked(tables):
         tested = pairs[pairs.p.notna()]
@@ -141,32 +134,33 @@ def verdicts(tables: dict[str, pd.DataFrame], alike: bool = True) -> list[str]:
             )
             means += f"; at each loss's own threshold {_range(own, number)}" if own.notna().any() else ""
         sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}).")
-    return sentences + (carries_over(tables) if alike else []) + against_paper(tables)
+    return sentences + against_paper(tables)
 
 
-def carries_over(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """How mean Dice changes from the holdout scans of the training centres to scans of other centres, in one sentence; none
-    if the study lacks either. Variants of a loss are left out."""
-    gap = tables["generalisation_gap"]
-    rows = gap[(gap.metric == "dice") & gap.loss.isin(_compared(tables, "external") - set(UNTRAINED))]
-    rows = rows.dropna(subset="gap").set_index("loss")
+def carries_over(tables: dict[str, pd.DataFrame]) -> str:
+    """How mean Dice changes from the holdout scans of the training centres to scans of other centres; empty if the study
+    lacks either. Variants of a loss are left out."""
+    gap, pairs = tables["generalisation_gap"], tables["comparisons"]
+    losses = _compared(pairs[pairs.split == "external"], gap.loss) - set(UNTRAINED)
+    rows = gap[(gap.metric == "dice") & gap.loss.isin(losses)].dropna(subset="gap").set_index("loss")
     if not len(rows):
-        return []
+        return ""
     first = "siamese" if "siamese" in rows.index else rows.index[0]
     lead, others = rows.loc[first], -rows.gap.drop(first)
-    interval = f" [{-lead.high:+.2f}, {-lead.low:+.2f}]" if np.isfinite(lead.low) else ""
-    there = "the holdout scans of the training centres"
-    if not interval:
-        verdict = f"too few scans to test how Dice changes from {there}"
-    elif lead.low > 0 or lead.high < 0:
-        verdict = f"Dice is {'lower' if lead.gap > 0 else 'higher'} than on {there}"
+    there = "on the holdout scans of the training centres"
+    size = f"{abs(lead.gap):.2f} {'lower' if lead.gap > 0 else 'higher'} than {there}"
+    text = f"Mean Dice of {_listed([first])} is {size}"
+    if not np.isfinite(lead.low):
+        text += ", with too few scans for a test"
     else:
-        verdict = f"no change of Dice from {there} is shown"
-    centres = tables["centres"].centre[tables["centres"].split == "external"].nunique()
-    text = f"Unseen centre{'s' * (centres > 1)}: {verdict} ({_listed([first])} {-lead.gap:+.2f}{interval}"
+        shown_to_differ = lead.low > 0 or lead.high < 0
+        text += f" (interval of the change {-lead.high:+.2f} to {-lead.low:+.2f})"
+        text = text if shown_to_differ else f"Not known. {text}, which can be chance"
     if len(others):
-        text += f"; the other loss{'es' * (len(others) > 1)} {_range(others, '+.2f')}"
-    return [f"{text}). These are different subjects, whose scans may be easier or harder."]
+        text += (
+            f"; the other loss{'es' * (len(others) > 1)} change{'s' * (len(others) == 1)} by {_range(others, '+.2f')}"
+        )
+    return f"{text}. These are different subjects, whose scans may be easier or harder."
 
 
 def against_paper(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -185,20 +179,18 @@ def against_paper(tables: dict[str, pd.DataFrame]) -> list[str]:
             int(table.loc[losses, column].rank(ascending=False, method="min")["siamese"]) for table in (paper, here)
         ]
         values = [shown(metric, table[column]["siamese"]) for table in (paper, here)]
-        parts.append(
-            f"{name_in_sentence(metric)} {values[0]}, rank {ranks[0]} of {len(losses)} (here {values[1]}, rank {ranks[1]})"
-        )
+        parts.append(f"{name_in_sentence(metric)} {values[0]}, rank {ranks[0]} (here {values[1]}, rank {ranks[1]})")
     return [
-        f"The paper's result for the Siamese loss, on its own {split} scans: {in_words(parts)}. Ranks are those of means, here "
-        "at the threshold 0.5, and are not tested."
+        f"The paper's result for the Siamese loss, on its own {split} scans: {in_words(parts)}. Ranks are among the "
+        f"{len(losses)} losses that the paper compares, by means, here at the threshold 0.5, and are not tested."
     ]
 
 
-def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = False) -> str:
-    """The answer in two or three sentences, with the number of scans and trainings behind it."""
+def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
+    """Which loss is best, in one or two sentences, with the number of scans and the range of means."""
     differences, open_questions, against = [], [], ""
     for key, values, pairs in _asked(tables):
-        tested, does = pairs[pairs.p.notna()], QUESTIONS[key][1]
+        tested, (_, does, topic) = pairs[pairs.p.notna()], QUESTIONS[key]
         if not len(tested) or len(values) < 2:
             continue
         against = _listed([tested.against.iloc[0]])
@@ -208,10 +200,10 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
             differences.append(f"{_listed(better)} {does if len(better) > 1 else _singular(does)} than {against}")
         if worse:
             differences.append(f"{against} {_singular(does)} than {_listed(worse)}")
-        if not better and not worse:
-            open_questions.append(QUESTIONS[key][0])
-    split = unseen_split(tables["summary"])
-    where = f"On {'synthetic ' if synthetic else ''}{unseen_scans(tables)}"
+        if not better and not worse and key != "small":  # those have an answer of their own
+            open_questions.append(topic.format(_range(values, ".2f" if key == "dice" else ".0%")))
+    scans = int(of_losses(tables["summary"], unseen_split(tables["summary"])).subjects.max())
+    where = f"On {scans} {'synthetic ' if synthetic else ''}{unseen_scans(tables)}"
     if not against:
         best = next(iter(_asked(tables)), None)
         lead = (
@@ -219,51 +211,110 @@ def headline(tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool = Fals
             if best
             else "nothing was measured"
         )
-        text = f"{where}, {lead}; losses were not compared."
-    else:
-        text = f"{where}, {'; '.join(differences)}."
-    topics = in_words([question[0].lower() + question[1:] for question in open_questions], "or")
-    if against and not differences:
-        text = f"{where}, no loss differs significantly from {against} in {topics}."
-        text += "" if _can_differ(tables, split) else f" {TOO_FEW}"
-    elif differences and open_questions:
-        text += f" No significant difference in {topics}."
-    text += _of_small(tables) + _at_one_half(tables, split)
-    trainings = (
-        "one training per loss: another seed may change the order" if seeds == 1 else f"{seeds} trainings per loss"
-    )
-    return f"{text} This rests on {int(of_losses(tables['summary'], split).subjects.max())} scans and {trainings}."
+        return f"{where}, {lead}; losses were not compared."
+    topics = in_words(open_questions)
+    if differences:
+        return f"{where}, {'; '.join(differences)}." + f" No significant difference in {topics}." * bool(topics)
+    few = "" if _can_differ(tables) else f" {TOO_FEW}"
+    none = f"{where}, no loss is shown to be better or worse than {against}."
+    return none + f" No significant difference in {topics}." * bool(topics) + few
 
 
-def _of_small(tables: dict[str, pd.DataFrame]) -> str:
-    """The fraction of small lesions that the losses detect at equal false positives, as a sentence; empty if undefined."""
-    for key, values, _ in _asked(tables):
-        if key == "small":
-            who = "the losses detect" if len(values) > 1 else f"{_listed([values.index[0]])} detects"
-            return f" Of {SMALL}, {who} {_range(values, '.0%')} at equal false positives."
-    return ""
+def answers(
+    tables: dict[str, pd.DataFrame], seeds: int, trainings: Iterable[Training], alike: bool = True
+) -> dict[str, str]:
+    """What a reader asks after the `headline`, with the answers; a question without one is left out. Another centre is
+    compared only if holdout and external scans are `alike` (`one_kind`); `trainings` as in `cannot_say`."""
+    every = {
+        "What differs at the threshold 0.5?": at_one_half(tables),
+        "On which lesions?": on_which_lesions(tables),
+        "At another centre?": carries_over(tables) if alike else "",
+        "How sure is this?": certainty(tables, seeds, trainings),
+    }
+    return {question: text for question, text in every.items() if text}
 
 
-SPELT_OUT = {"avd_pct": "volume error (AVD)", "hd95_mm": "distance of outlines (HD95)"}
-"""Metrics whose names are abbreviations, in the headline."""
+FEW_DETECTED = 0.1
+"""Below this fraction of small lesions detected by every loss, the page says that they cannot be told apart."""
 
 
-def _at_one_half(tables: dict[str, pd.DataFrame], split: str) -> str:
-    """The metrics other than Dice in which a loss differs significantly from the Siamese loss, with the range of false
-    positives, as a sentence."""
-    comparisons, rates = tables["comparisons"], false_positives(tables, split, _compared(tables, split))
-    tested = comparisons[(comparisons.split == split) & comparisons.metric.isin(set(METRICS) - {"dice"})]
-    significant = tested[[holds(row) for row in tested.itertuples()]]
-    if not len(significant):
+def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
+    """The fraction of lesions that the losses detect at equal false positives, by size; empty without lesions."""
+    split = unseen_split(tables["summary"])
+    small = next((values for key, values, _ in _asked(tables) if key == "small"), None)
+    if small is None:
         return ""
-    metrics = [
-        SPELT_OUT.get(metric, name_in_sentence(metric).split(" (")[0])  # without the unit
-        for metric in METRICS
-        if metric in set(significant.metric)
+    rows = of_losses(tables["froc_by_size"], split)
+    rows = rows[rows.loss.isin(small.index) & (rows.from_mm3 >= SMALL_MM3)].sort_values("from_mm3")
+    ranges = [f"{_range(small, '.0%')} of {SMALL}"]
+    ranges += [
+        f"{_range(of_size.detected, '.0%')} of those {of_size['size'].iloc[0].replace(' to ', '–')}"
+        for _, of_size in rows.groupby("from_mm3")
     ]
-    why = f", where some losses mark more than others ({rates} false positives per scan)" if " to " in rates else ""
-    against = _listed([significant.against.iloc[0]])
-    return f" At the threshold 0.5{why}, losses differ significantly from {against} in {in_words(metrics)}."
+    who = "the losses detect" if len(small) > 1 else f"{_listed([small.index[0]])} detects"
+    text = f"At equal false positives, {who} {in_words(ranges)}."
+    if len(small) > 1 and small.max() < FEW_DETECTED:
+        text += " No loss detects small lesions well enough to tell the losses apart on them."
+    return text
+
+
+SPELT_OUT = {"avd_pct": "Volume error (AVD)", "hd95_mm": "Distance of outlines (HD95)"}
+"""Metrics whose names are abbreviations."""
+
+
+def at_one_half(tables: dict[str, pd.DataFrame]) -> str:
+    """For each metric other than Dice in which a loss differs significantly from the Siamese loss, which losses are better and
+    worse, with the false positives of all; empty if there is none."""
+    split, pairs = unseen_split(tables["summary"]), _metric_pairs(tables)
+    means, sentences = of_losses(tables["summary"], split).set_index("loss"), []
+    for metric in (name for name in METRICS if name != "dice"):
+        rows = pairs[pairs.metric == metric]
+        rows = rows[[holds(row) for row in rows.itertuples()]]
+        if not len(rows):
+            continue
+        own = {loss: f"{title(loss)} {shown(metric, mean)}" for loss, mean in means[f"{metric}_mean"].items()}
+        ahead = (rows.difference > 0) == METRICS[metric].higher_is_better
+        sides = [
+            f"{in_words([own[loss] for loss in losses])} {'is' if len(losses) == 1 else 'are'} {how}"
+            for how, losses in (("better", list(rows.loss[ahead])), ("worse", list(rows.loss[~ahead])))
+            if losses
+        ]
+        heading, _, unit = METRICS[metric].title.partition(" (")
+        heading = SPELT_OUT.get(metric, heading) + f", in {unit.rstrip(')')}" * bool(unit)
+        sentences.append(f"{heading}: {', '.join(sides)} than {own[rows.against.iloc[0]]}.")
+    if not sentences:
+        return ""
+    false = tables["false_detections"]
+    false = false[(false.split == split) & false.loss.isin(_compared(pairs, means.index))].set_index("loss").per_scan
+    number = ".0f" if false.min() >= 1 else ".1f"
+    lead = ""
+    if len(false) and f"{false.min():{number}}" != f"{false.max():{number}}":
+        fewest, most = (f"{false[loss]:{number}} ({title(loss)})" for loss in (false.idxmin(), false.idxmax()))
+        lead = f"How much a loss marks: from {fewest} to {most} false positives per scan. "
+    return lead + " ".join(sentences)
+
+
+def certainty(tables: dict[str, pd.DataFrame], seeds: int, trainings: Iterable[Training]) -> str:
+    """What the answers rest on: trainings, scans, the largest difference in Dice that is not excluded, and the length of
+    training."""
+    split = unseen_split(tables["summary"])
+    scans = int(of_losses(tables["summary"], split).subjects.max())
+    pairs = _metric_pairs(tables)
+    pairs = pairs[pairs.metric == "dice"]
+    unsure = pairs[[not holds(row) for row in pairs.itertuples()]]
+    text = (
+        "Not sure. Each loss was trained once, and another seed may change the order."
+        if seeds == 1
+        else f"Each loss was trained {seeds} times."
+    )
+    text += f" {scans} scans were tested"
+    reach = np.abs(unsure[["low", "high"]].to_numpy(float))
+    if len(unsure) and np.isfinite(reach).any():
+        against = _listed([unsure.against.iloc[0]])
+        text += f", so a difference in Dice of up to {np.nanmax(reach):.2f} from {against} is not excluded"
+    if short := _shorter(trainings):
+        text += f". A network took {short[0]:,} training steps, in the paper {PAPER_STEPS:,}"
+    return f"{text}."
 
 
 def _singular(does: str) -> str:
@@ -272,104 +323,13 @@ def _singular(does: str) -> str:
     return f"{verb}s {rest}"
 
 
-NOTE = (
-    "At the threshold 0.5, some losses mark more voxels than others. At equal false positives, a component of the mask detects "
-    "a lesion only where at least a tenth of it lies in lesions; lesion recall needs one voxel. The last row has the range of a "
-    "column's bars."
-)
-
 TOO_FEW = "With so few scans, no difference could reach significance."
 
 
-def _can_differ(tables: dict[str, pd.DataFrame], split: str) -> bool:
+def _can_differ(tables: dict[str, pd.DataFrame]) -> bool:
     """Whether a difference from the loss that the others are compared with could be significant."""
-    pairs = tables["comparisons"][tables["comparisons"].split == split]
-    return bool(pairs.p.notna().any()) and attainable(pairs.loss.nunique(), int(pairs.subjects.max()))
-
-
-def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
-    """Losses by metrics on the unseen scans, for the template.
-
-    Returns
-    -------
-    dict
-        `columns`, pairs of title and whether higher is better; `scales`, the range of each column's bars; `rows`, each
-        with `label`, `colour` and `cells`; `split`, `measures` (what each loss measures), `rates` and `note` in words. A cell has
-        `text`, `interval`, `differs` (`better` or `worse` if it differs significantly from the loss that the others are
-        compared with, else empty), and `at`, `low` and `high`: mean and interval in per cent of the column's range, None where
-        undefined.
-    """
-    split = unseen_split(tables["summary"])
-    summary = of_losses(tables["summary"], split).set_index("loss")
-    names = [loss for loss in losses if loss in summary.index]
-    columns, scales, cells = [], [], {name: [] for name in names}
-
-    def add(
-        heading: str,
-        parts: pd.DataFrame,
-        text: Callable[[float], str],
-        pairs: pd.DataFrame,
-        higher_is_better: bool = True,
-    ) -> None:
-        columns.append((heading, higher_is_better))
-        scales.append(_add_cells(cells, parts, text, differing(pairs[pairs.split == split], higher_is_better)))
-
-    for metric in COLUMNS:
-        entry, ends = METRICS[metric], [f"{metric}_{end}" for end in ("mean", "low", "high")]
-        pairs = tables["comparisons"][tables["comparisons"].metric == metric]
-        add(entry.title, summary.loc[names, ends], functools.partial(shown, metric), pairs, entry.higher_is_better)
-    own = tables["own_thresholds"]
-    if (own.split == split).any():
-        parts = own[own.split == split].set_index("loss").reindex(names)[["dice_own", "low", "high"]]
-        add("Dice at own threshold", parts.astype(float), "{:.2f}".format, tables["comparisons"][:0])  # not tested
-    for kind, which in ("all", ""), ("small", f", below {SMALL_MM3:g} mm³"):
-        scores = tables["froc_scores"][tables["froc_scores"].lesions == kind]
-        parts = of_losses(scores, split).set_index("loss").reindex(names)[["score", "low", "high"]]
-        pairs = tables["froc_comparisons"][tables["froc_comparisons"].lesions == kind]
-        add(f"Lesions detected at equal false positives{which}", parts, "{:.0%}".format, pairs)
-    rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
-    measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
-    words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE}
-    words["rates"] = in_words([str(rate) for rate in RATES])
-    return {"columns": columns, "scales": scales, "rows": rows} | words
-
-
-def differing(pairs: pd.DataFrame, higher_is_better: bool = True) -> dict[str, str]:
-    """`better` or `worse` for every loss that differs significantly in these comparisons."""
-    return {
-        row.loss: "better" if (row.difference > 0) == higher_is_better else "worse"
-        for row in pairs.itertuples()
-        if holds(row)
-    }
-
-
-def headline_table(tables: dict[str, pd.DataFrame], losses: list[str]) -> pd.DataFrame:
-    """The scoreboard for a notebook: one row per metric, one column per loss; means with 95 % intervals, and what differs
-    significantly."""
-    board = scoreboard(tables, losses)
-    metrics = [f"{name} {'↑' if higher else '↓'}" for name, higher in board["columns"]]
-    columns = {
-        row["label"]: [f"{cell['text']}{cell['interval']} {cell['differs']}".rstrip() for cell in row["cells"]]
-        for row in board["rows"]
-    }
-    return pd.DataFrame(columns, index=pd.Index(metrics, name="Metric"))
-
-
-def _add_cells(cells: dict[str, list], parts: pd.DataFrame, text, differs: dict[str, str]) -> str:
-    """Append one column of the scoreboard; `parts` has a row per loss with mean, low and high, `text` formats a mean,
-    `differs` has the losses that are better or worse. Returns the range of the column's bars."""
-    values = parts.to_numpy(float)
-    finite = values[np.isfinite(values)]
-    low, span = (finite.min(), max(np.ptp(finite), 1e-9)) if len(finite) else (0, 1)
-    for name, (mean, lowest, highest) in zip(parts.index, values, strict=True):
-        at, left, right = (
-            100 * (end - low) / span if np.isfinite(mean) and np.isfinite(end) else None
-            for end in (mean, lowest, highest)
-        )
-        shown_mean, interval = with_interval(text, mean, lowest, highest)
-        cell = {"text": shown_mean, "interval": interval, "differs": differs.get(name, "")}
-        cells[name].append(cell | {"at": at, "low": left, "high": right})
-    return f"{text(finite.min())} to {text(finite.max())}" if len(finite) else ""
+    pairs = _metric_pairs(tables)
+    return bool(len(pairs)) and attainable(pairs.loss.nunique(), int(pairs.subjects.max()))
 
 
 def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
@@ -397,6 +357,16 @@ PAPER_STEPS = 10_000
 """Training steps of the paper, of 8 slices each (3.2.2)."""
 
 
+def _shorter(trainings: Iterable[Training]) -> tuple[int, int] | None:
+    """Steps and batch size of the longest training from random weights, if it is shorter than the paper's; otherwise None."""
+    fresh = {
+        (training.epochs * training.steps_per_epoch, training.batch_size)
+        for training in trainings
+        if not training.start
+    }
+    return max(fresh) if fresh and max(fresh)[0] < PAPER_STEPS else None
+
+
 def cannot_say(
     tables: dict[str, pd.DataFrame], seeds: int, synthetic: bool, trainings: Iterable[Training]
 ) -> list[str]:
@@ -407,16 +377,10 @@ def cannot_say(
     sentences = []
     if synthetic:
         sentences.append("How the losses perform on scans of patients: these scans are synthetic.")
-    short = {
-        (training.epochs * training.steps_per_epoch, training.batch_size)
-        for training in trainings
-        if not training.start
-    }
-    if short and max(short)[0] < PAPER_STEPS:
-        steps, batch = max(short)
+    if short := _shorter(trainings):
         sentences.append(
-            f"How the losses perform after the paper's training: here a network takes {steps:,} steps of {batch} slices, in the "
-            f"paper {PAPER_STEPS:,} of 8."
+            f"How the losses perform after the paper's training: here a network takes {short[0]:,} steps of {short[1]} "
+            f"slices, in the paper {PAPER_STEPS:,} of 8."
         )
     if seeds == 1:
         sentences.append("How much of a difference is due to chance in training: each loss was trained once.")
@@ -424,13 +388,13 @@ def cannot_say(
         f"How the losses perform at other centres: {subjects} scans from {own} centre{'s' if own > 1 else ''} were "
         "tested, and the intervals resample only these."
     )
-    pairs = tables["comparisons"][tables["comparisons"].split == split]
-    if pairs.p.notna().any():
+    pairs = _metric_pairs(tables)
+    if len(pairs):
         how = (
             f"with {subjects} scans, only large differences reach significance (a paired test with Holm's correction, and an "
             "interval without zero)."
         )
-        sentences.append(f"Whether losses are equal: {how if _can_differ(tables, split) else TOO_FEW.lower()}")
+        sentences.append(f"Whether losses are equal: {how if _can_differ(tables) else TOO_FEW.lower()}")
     if pairs.loss.nunique() > 1:
         against = _listed([pairs.against.iloc[0]])
         sentences.append(f"Which of two other losses is better: each loss was compared with {against} only.")

@@ -16,10 +16,10 @@ def table1_caption(study: Study, tables: dict[str, pd.DataFrame]) -> str:
     return (
         f"Study {study.name}: {' and '.join(f'{count} {split}' for split, count in counts.items())} subjects, "
         f"{seeds} seed{'s' * (seeds > 1)} per loss. Mean ± SD over subjects, after averaging the seeds; in brackets the 95 % "
-        "bootstrap interval of the mean over subjects and seeds. The global "
-        "threshold marks everything above one brightness, tuned on the training subjects; on scans of another scanner "
-        "it can miss all. "
-        f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The rank score (0: best, 1: worst of the "
+        "bootstrap interval of the mean over subjects and seeds. The brightness "
+        "threshold needs no training: it marks everything above one brightness, chosen on the training subjects; on scans "
+        "of another scanner it can miss all. "
+        f"{undefined(tables['summary'])} {ceiling(records.ceilings(study))} The challenge rank (0: best, 1: worst of the "
         "challenge's teams) is approximate and only comparable for scans of the "
         "challenge." + "".join(f" {network}: {origin['source']}." for network, origin in records.origins(study).items())
     )

@@ -230,7 +230,7 @@ def floor(table: pd.DataFrame, split: str) -> list[str]:
         return []
     level = mean_dice["global_threshold"]
     below = [title(loss) for loss, dice in mean_dice.items() if loss not in UNTRAINED and not dice > level]
-    text = f"On {WHERE[split]}, the tuned global threshold reaches a mean Dice of {level:.2f}. "
+    text = f"On {WHERE[split]}, the tuned brightness threshold reaches a mean Dice of {level:.2f}. "
     return [text + (f"Losses that are not better: {', '.join(below)}." if below else "Every loss is better.")]
 
 

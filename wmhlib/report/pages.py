@@ -126,6 +126,7 @@ def write_index(
     caption: str,
     about: str = "",
     headline: str = "",
+    answers: dict[str, str] | None = None,
     looks: dict | None = None,
     board: dict | None = None,
     verdicts: Sequence[str] = (),
@@ -145,15 +146,15 @@ def write_index(
         (title, (file name, text) of each link, one-line summary) of the pages.
     provenance
         How the results were made; nested dicts become nested lists.
-    about, headline, verdicts, cannot_say
+    about, headline, answers, verdicts, cannot_say
         Sentences of `wmhlib.report.answer`.
     looks
         `pictures`, (title, data URI) of one scan with the mask of each loss, and their `caption`.
     board
-        Output of `wmhlib.report.answer.scoreboard`.
+        Output of `wmhlib.report.scoreboard.scoreboard`.
     """
     content = {"title": title, "question": question, "findings": findings, "cards": cards, "banner": banner}
-    content |= {"about": about, "headline": headline, "looks": looks, "board": board}
+    content |= {"about": about, "headline": headline, "answers": answers, "looks": looks, "board": board}
     content |= {"verdicts": verdicts, "cannot_say": cannot_say}
     content |= {
         "tables": {part: clean(html) for part, html in tables.items()},

@@ -23,6 +23,7 @@ from wmhlib.metrics import METRICS
 from wmhlib.report import answer
 from wmhlib.report.findings import holds
 from wmhlib.report.pages import templates
+from wmhlib.report.scoreboard import differing
 from wmhlib.running.files import ROOT, PathLike, read_json, replacing
 from wmhlib.study import Study, open_study
 
@@ -61,6 +62,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
     )
     alike = all(answer.one_kind(study, cohort) for study, cohort in zip(studies, cohorts, strict=True))
     split = answer.unseen_split(tables["summary"])
+    own_trainings = [recipe.training for recipe in first.recipes.values()]
     trainings = [training for record in records for training in record["trainings"]]
     files = " ".join(f"config/{study.path.name}" for study in studies)
     return templates.get_template("results.md.j2").render(
@@ -78,18 +80,17 @@ def results_page(studies: list[Study], name: str = "") -> str:
         ).isoformat(),
         recipes=sorted({cohort_recipe(study.data) for study in studies if study.config.data.phantom}),
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
-        headline=answer.headline(tables, seeds, only_synthetic),
-        verdicts=[*answer.verdicts(tables, alike), *variants(tables["ablations"], split)],
-        cannot_say=answer.cannot_say(
-            tables, seeds, only_synthetic, [recipe.training for recipe in first.recipes.values()]
-        )
-        + [TOGETHER] * (len(studies) > 1),
+        headline=answer.headline(tables, only_synthetic),
+        answers=answer.answers(tables, seeds, own_trainings, alike),
+        verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, own_trainings) + [TOGETHER] * (len(studies) > 1),
         split=split,
         parts={
             "Metrics": _rows(metrics(tables, split)),
             "Lesions detected at equal false positives (%)": _rows(at_equal_rates(tables["froc_scores"], split)),
+            "The same by size": _rows(by_size(tables["froc_by_size"], split)),
+            "Lesions detected by size at the threshold 0.5 (%)": _rows(by_size(tables["detection_by_size"], split)),
             "Dice by centre": _rows(by_centre(tables["centres"], split)),
-            "Lesions detected by size (%)": _rows(by_size(tables["detection_by_size"], split)),
         },
     )
 
@@ -150,7 +151,7 @@ def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     rows, pairs = of_losses(tables["summary"], split), tables["comparisons"].query("split == @split")
     cells = {"loss": rows.loss.map(title)}
     for name, metric in METRICS.items():
-        differs = answer.differing(pairs[pairs.metric == name], metric.higher_is_better)
+        differs = differing(pairs[pairs.metric == name], metric.higher_is_better)
         ends = rows[[f"{name}_{end}" for end in ("mean", "low", "high")]].to_numpy(float)
         cells[metric.title] = [
             f"{_cell(functools.partial(shown, name), *values)} {differs.get(loss, '')}".rstrip()

@@ -15,8 +15,8 @@ import pandas as pd
 from wmhlib.cohort import fingerprint, load_cohort
 from wmhlib.evaluation import published, records, scoring
 from wmhlib.evaluation.names import UNTRAINED, colour, title
-from wmhlib.report import answer, figures, pages
-from wmhlib.report.captions import ceiling, table1_caption, widest_gap
+from wmhlib.report import answer, figures, pages, scoreboard
+from wmhlib.report.captions import ceiling, table1_caption
 from wmhlib.report.findings import findings
 from wmhlib.report.pictures import disputed, looks, montage, sample
 from wmhlib.running.files import write_json
@@ -115,21 +115,20 @@ def write_site(study: Study) -> Path:
         notebook = study.folder / "notebooks" / f"{name}.ipynb"
         pages.export_page(notebook, study.folder / f"{name}.html", heading, links, banner, about)
 
-    tables = scoring.load_tables(study)
+    tables, trainings = scoring.load_tables(study), [recipe.training for recipe in study.recipes.values()]
     per_subject = tables["per_subject"]
     split = answer.unseen_split(tables["summary"])
     only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
     losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
-    sizes = tables["detection_by_size"][tables["detection_by_size"].loss.isin(losses)]
-    rates = answer.false_positives(tables, split) or "no"
+    sizes = tables["froc_by_size"][tables["froc_by_size"].loss.isin(losses)]
     drawn = [
         figures.froc(own, split).update_layout(
             title="Lesions detected and false positives at every threshold (large dots: 0.5)"
         ),
         figures.detection_by_size(sizes, split).update_layout(
-            title=f"Lesions detected by size at the threshold 0.5, with {rates} false positives per scan"
+            title="Lesions detected by size, at equal false positives"
         ),
         figures.metric_panels(trained, split).update_layout(title=f"Metrics of the {split} subjects"),
     ]
@@ -137,8 +136,8 @@ def write_site(study: Study) -> Path:
     is_own = table1.index.get_level_values("Source") == "this study"
     own_rows = table1[is_own].droplevel("Source").rename(index=SPLITS_IN_WORDS, level="Data")
     if only_synthetic:
-        own_rows = own_rows.drop(columns="Rank score ≈ ↓")  # it is defined for the challenge's scans
-    board, ceilings = answer.scoreboard(tables, losses), records.ceilings(study)
+        own_rows = own_rows.drop(columns="Challenge rank ≈ ↓")  # it is defined for the challenge's scans
+    board, ceilings = scoreboard.scoreboard(tables, losses), records.ceilings(study)
     board["note"] += f" {ceiling(ceilings[ceilings.split == split])}"
     pages.write_index(
         study.folder / "index.html",
@@ -162,16 +161,12 @@ def write_site(study: Study) -> Path:
         banner,
         table1_caption(study, tables),
         about=about,
-        headline=answer.headline(tables, seeds, only_synthetic),
+        headline=answer.headline(tables, only_synthetic),
+        answers=answer.answers(tables, seeds, trainings, answer.one_kind(study, subjects)),
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=board,
-        verdicts=[
-            *answer.verdicts(tables, answer.one_kind(study, subjects)),
-            f"By lesion size, at the threshold 0.5: {widest_gap(tables, split)}",
-        ],
-        cannot_say=answer.cannot_say(
-            tables, seeds, only_synthetic, [recipe.training for recipe in study.recipes.values()]
-        ),
+        verdicts=answer.verdicts(tables),
+        cannot_say=answer.cannot_say(tables, seeds, only_synthetic, trainings),
     )
     return study.folder / "index.html"
 
