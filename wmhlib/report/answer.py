@@ -235,7 +235,7 @@ def answers(
 
 
 FEW_DETECTED = 0.1
-"""Below this fraction of small lesions detected by every loss, the page says that they cannot be told apart."""
+"""If every loss detects a smaller fraction of small lesions, the page says that too few are detected to compare losses."""
 
 
 def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
@@ -254,7 +254,7 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
     who = "the losses detect" if len(small) > 1 else f"{_listed([small.index[0]])} detects"
     text = f"At equal false positives, {who} {in_words(ranges)}."
     if len(small) > 1 and small.max() < FEW_DETECTED:
-        text += " No loss detects small lesions well enough to tell the losses apart on them."
+        text += " Every loss misses nearly all small lesions: too few are detected to compare losses on them."
     return text
 
 
