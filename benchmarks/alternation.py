@@ -95,7 +95,7 @@ def main() -> None:
     print(
         f"{keras.backend.backend()}\n\n| loss | loop, ms | fit, ms | loop / fit | last loss, both |\n|---|---|---|---|---|"
     )
-    for loss in (name for name, kind in study.kinds.items() if name == kind):
+    for loss in study.losses:
         seconds, logged = compared(study, loss, arguments.steps, arguments.rounds)
         loop, fit = 1e3 * np.median(seconds, axis=0) / arguments.steps
         ratio = np.median(seconds[:, 0] / seconds[:, 1])

@@ -67,7 +67,7 @@ def main() -> None:
     print("| loss | device: slices/s | validation s | batch norm s | host: slices/s | validation s | batch norm s |")
     print("|---|---|---|---|---|---|---|")
     with precision(arguments.precision) as policy:
-        for loss in [name for name, kind in study.kinds.items() if name == kind]:
+        for loss in study.losses:
             print(row(study, loss, arguments.epochs), flush=True)
     devices = ", ".join(map(str, keras.distribution.list_devices()))
     print(f"\n{study.config.preprocessing.size_px} pixels, {policy}; Keras {keras.__version__} on {devices}.")

@@ -125,7 +125,7 @@ def first_device() -> tuple[str, int | None]:
 def report(study: Study, policy: str, steps: int, torch: InTorch | None = None) -> None:
     """Time everything in turn, and print; `torch`, if given, takes its turns too."""
     size, batch = study.config.preprocessing.size_px, study.config.training.batch_size
-    losses = [name for name, kind in study.kinds.items() if name == kind]
+    losses = study.losses
     random = np.random.default_rng(0)
     images = random.random((4 * batch, size, size), np.float32)
     references = (random.random(images.shape) > 0.99).astype(np.uint8)

@@ -54,7 +54,7 @@ if not part:
 
 # %%
 synthetic = answer.unseen_is_synthetic(study, unseen, tables["summary"])
-trainings, alike = [recipe.training for recipe in study.recipes.values()], answer.one_kind(study, unseen)
+trainings, alike = [study.recipes[loss].training for loss in study.losses], answer.one_kind(study, unseen)
 said = answer.answers(tables, len(study.config.seeds), trainings, alike)
 details = "".join(f"\n- *{question}* {text}" for question, text in said.items())
 Markdown(f"**{answer.headline(tables, synthetic)}**\n{details}")
@@ -64,8 +64,7 @@ Markdown(f"**{answer.headline(tables, synthetic)}**\n{details}")
 # *Equal false positives*: the fraction of lesions detected at the same number of false positives per scan.
 
 # %%
-own_losses = [loss for loss, kind in study.kinds.items() if loss == kind] or list(study.kinds)
-scoreboard.headline_table(tables, own_losses)
+scoreboard.headline_table(tables, study.losses)
 
 # %% [markdown]
 # ## Scans, slice by slice

@@ -60,6 +60,11 @@ class Study:
         return {name: recipe.loss for name, recipe in self.recipes.items()}
 
     @property
+    def losses(self) -> list[str]:
+        """The entries that are a loss with settings of its own, without variants; all entries if there are only variants."""
+        return [name for name, kind in self.kinds.items() if name == kind] or list(self.kinds)
+
+    @property
     def trainings(self) -> list[tuple[str, int]]:
         """(entry below `losses`, seed) of every training of the study."""
         return list(itertools.product(self.recipes, self.config.seeds))

@@ -62,7 +62,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
     )
     alike = all(answer.one_kind(study, cohort) for study, cohort in zip(studies, cohorts, strict=True))
     split = answer.unseen_split(tables["summary"])
-    own_trainings = [recipe.training for recipe in first.recipes.values()]
+    own_trainings = [first.recipes[loss].training for loss in first.losses]
     trainings = [training for record in records for training in record["trainings"]]
     files = " ".join(f"config/{study.path.name}" for study in studies)
     return templates.get_template("results.md.j2").render(

@@ -115,13 +115,13 @@ def write_site(study: Study) -> Path:
         notebook = study.folder / "notebooks" / f"{name}.ipynb"
         pages.export_page(notebook, study.folder / f"{name}.html", heading, links, banner, about)
 
-    tables, trainings = scoring.load_tables(study), [recipe.training for recipe in study.recipes.values()]
+    tables, trainings = scoring.load_tables(study), [study.recipes[loss].training for loss in study.losses]
     per_subject = tables["per_subject"]
     split = answer.unseen_split(tables["summary"])
     only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
-    own = tables["froc"][[study.kinds[loss] == loss for loss in tables["froc"].loss]]  # without variants
-    losses = [loss for loss in study.recipes if study.kinds[loss] == loss] or list(study.recipes)
+    losses = study.losses
+    own = tables["froc"][tables["froc"].loss.isin(losses)]
     sizes = tables["froc_by_size"][tables["froc_by_size"].loss.isin(losses)]
     drawn = [
         figures.froc(own, split).update_layout(
