@@ -99,7 +99,7 @@ def test_the_answer_on_lesions_goes_by_size_at_equal_false_positives():
     tables = study(**APART)
     said = answer.on_which_lesions(tables)
     assert said == (
-        "At equal false positives, the losses detect 50% of lesions below 30 mm³ and 40% to 50% of those 30–100 mm³."
+        "At equal false positives, the losses detect 50% of lesions below 30 mm³ and 40% to 50% of those of 30–100 mm³."
     )
     rare = tables["froc_scores"].assign(score=0.02)
     assert "Every loss misses nearly all small lesions" in answer.on_which_lesions(tables | {"froc_scores": rare})

@@ -212,7 +212,7 @@ def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
             else "nothing was measured"
         )
         return f"{where}, {lead}; losses were not compared."
-    topics = in_words(open_questions)
+    topics = in_words(open_questions, "or")
     if differences:
         return f"{where}, {'; '.join(differences)}." + f" No significant difference in {topics}." * bool(topics)
     few = "" if _can_differ(tables) else f" {TOO_FEW}"
@@ -248,7 +248,7 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
     rows = rows[rows.loss.isin(small.index) & (rows.from_mm3 >= SMALL_MM3)].sort_values("from_mm3")
     ranges = [f"{_range(small, '.0%')} of {SMALL}"]
     ranges += [
-        f"{_range(of_size.detected, '.0%')} of those {of_size['size'].iloc[0].replace(' to ', '–')}"
+        f"{_range(of_size.detected, '.0%')} of those of {of_size['size'].iloc[0].replace(' to ', '–')}"
         for _, of_size in rows.groupby("from_mm3")
     ]
     who = "the losses detect" if len(small) > 1 else f"{_listed([small.index[0]])} detects"
@@ -305,7 +305,7 @@ def certainty(tables: dict[str, pd.DataFrame], seeds: int, trainings: Iterable[T
     text = (
         "Not sure. Each loss was trained once, and another seed may change the order."
         if seeds == 1
-        else f"Each loss was trained {seeds} times."
+        else f"Each loss was trained {'twice' if seeds == 2 else f'{seeds} times'}."
     )
     text += f" {scans} scans were tested"
     reach = np.abs(unsure[["low", "high"]].to_numpy(float))
