@@ -38,6 +38,13 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
         "own_thresholds": pd.DataFrame(columns=["split", "loss", "dice_own", "low", "high"]),
         "froc_scores": froc,
         "froc_comparisons": pairs.assign(p_holm=pairs.p),
+        "ablations": pd.DataFrame(
+            columns=["split", "metric", "loss", "against", "difference", "low", "high", "p_holm"]
+        ),
+        "detection_by_size": pd.DataFrame(
+            [(split, loss, 10.0, 9, 0.3 + place / 10) for place, loss in enumerate(dice)],
+            columns=["split", "loss", "from_mm3", "lesions", "detected"],
+        ),
         "froc_by_size": pd.DataFrame(
             [
                 (split, loss, size, low, 9, detected + place / 10)
@@ -68,15 +75,16 @@ def test_the_headline_says_so_where_nothing_is_shown():
         "no loss is shown to be better or worse than the Siamese loss. No significant difference in overlap (Dice"
         in said
     )
-    assert "overlaps" not in said
+    assert "overlaps" not in said and "at the threshold 0.5)" in said
     assert answer.TOO_FEW not in said
     few = {loss: dice[:5] for loss, dice in CLOSE.items()}
     tables = study(**few)
     untested = tables["comparisons"].assign(p=np.nan, p_holm=np.nan)
-    assert answer.TOO_FEW in answer.headline(tables)
+    assert answer.TOO_FEW in answer.headline(tables) and "cannot be compared" in answer.headline(tables)
+    assert "too few scans" in answer.verdicts(tables)[0] and "p =" not in answer.verdicts(tables)[0]
     assert answer.TOO_FEW.lower() in str(answer.cannot_say(tables, 1, False, [SHORT]))
     said = answer.headline(tables | {"comparisons": untested})
-    assert "in fraction of lesions" in said and "Dice" not in said
+    assert "Means: fraction of lesions" in said and "Dice" not in said
 
 
 def test_metrics_that_differ_at_one_half_are_told_with_their_direction():
@@ -99,10 +107,12 @@ def test_the_answer_on_lesions_goes_by_size_at_equal_false_positives():
     tables = study(**APART)
     said = answer.on_which_lesions(tables)
     assert said == (
-        "At equal false positives, the losses detect 50% of lesions below 30 mm³ and 40% to 50% of those of 30–100 mm³."
+        "At 1 to 16 false positives per scan, the losses detect 50% of lesions below 30 mm³ and 40% to 50% of those of "
+        "30–100 mm³."
     )
     rare = tables["froc_scores"].assign(score=0.02)
-    assert "Every loss misses nearly all small lesions" in answer.on_which_lesions(tables | {"froc_scores": rare})
+    said = answer.on_which_lesions(tables | {"froc_scores": rare})
+    assert said.endswith("are detected there to compare losses on them; at the threshold 0.5, it is 30% to 40%.")
     assert answer.on_which_lesions(tables | {"froc_scores": rare[:0]}) == "", "no small lesion in the references"
 
 
@@ -110,7 +120,10 @@ def test_certainty_counts_trainings_scans_and_what_is_not_excluded():
     said = answer.certainty(study(**CLOSE), 1, [SHORT])
     assert said.startswith("Not sure. Each loss was trained once") and "200 training steps, in the paper 10,000" in said
     reach = study(**CLOSE)["comparisons"].query("metric == 'dice'")[["low", "high"]].abs().max(axis=None)
-    assert f"7 scans were tested, so a difference in Dice of up to {reach:.2f} from the Siamese loss" in said
+    assert (
+        f"7 scans were tested, so a difference in Dice of up to {reach:.2f} from the Siamese loss is not excluded"
+        in said
+    )
     said = answer.certainty(study(**APART), 3, [SHORT.model_copy(update={"start": "bundled"})])
     assert said == "Each loss was trained 3 times. 7 scans were tested.", "the only difference is significant"
 
@@ -129,6 +142,19 @@ def test_each_question_has_its_figures_and_what_is_shown():
     assert "no significant difference from the Siamese loss, smallest p = 0." in everything
 
 
+def test_variants_are_told_with_their_change_of_dice():
+    rows = [
+        ("external", "dice", "wider", "dice", 0.1, 0.05, 0.2, 0.01),
+        ("external", "dice", "slower", "dice", 0.0, -0.1, 0.1, 1.0),
+    ]
+    tables = study(**APART)
+    table = pd.DataFrame(rows, columns=tables["ablations"].columns).assign(split=tables["summary"].split.iloc[0])
+    said = answer.answers(tables | {"ablations": table}, 1, [SHORT])["What do the variants change?"]
+    assert said == (
+        "Change of mean Dice against Dice: Wider +0.10 [+0.05, +0.20], significant; Slower +0.00 [-0.10, +0.10]."
+    )
+
+
 def test_the_change_to_an_unseen_centre_is_an_answer():
     rows = [
         ("dice", "dice", 0.1, 0.0, 0.2),
@@ -141,7 +167,9 @@ def test_the_change_to_an_unseen_centre_is_an_answer():
     assert "(interval of the change -0.02 to +0.10), which can be chance; the other loss changes by -0.10." in said
     question = "At another centre?"
     assert answer.answers(study(**APART) | {"generalisation_gap": gap}, 1, [SHORT])[question] == said
-    assert question not in answer.answers(study(**APART) | {"generalisation_gap": gap}, 1, [SHORT], alike=False)
+    unlike = answer.answers(study(**APART) | {"generalisation_gap": gap}, 1, [SHORT], alike=False)[question]
+    assert "Not measured: holdout scans are synthetic" in unlike
+    assert "Not measured: there are no holdout scans" in answer.answers(study(**APART), 1, [SHORT])[question]
     lower = gap.assign(low=gap.gap - 0.01, high=gap.gap + 0.01)
     said = answer.carries_over(study(**APART) | {"generalisation_gap": lower})
     assert said.startswith("Mean Dice of the Siamese loss is 0.05 higher than on the holdout") and "chance" not in said
@@ -207,14 +235,14 @@ def test_the_scoreboard_has_the_dice_at_own_thresholds_where_subjects_validate()
 def test_a_page_says_on_which_scans_it_rests():
     cohort = pd.DataFrame({"split": ["training", "training", "external", ""], "centre": list("aabc")})
     drawn = answer.about(cohort, cohort.split != "none", seeds=1)
-    assert "Synthetic" in drawn and "2 training, 1 external" in drawn and "1 training run per loss" in drawn
-    real = answer.about(cohort, cohort.split == "none", seeds=3)
-    assert "Synthetic" not in real and "3 training runs" in real
-    both = answer.about(cohort, cohort.centre == "a", seeds=1)
-    assert (
-        "Synthetic scans (2 training) and real scans from 2 centres (1 external from a centre not used" in both
-        and "patients" not in both
+    assert drawn.startswith(
+        "Trained on 2 synthetic scans; tested on 1 synthetic scan from a centre not used in training; 1 training per loss."
     )
+    assert "not how well the losses perform in patients" in drawn
+    real = answer.about(cohort, cohort.split == "none", seeds=3)
+    assert "ynthetic" not in real and "Trained on 2 real scans" in real and "3 trainings per loss" in real
+    both = answer.about(cohort, pd.Series([True, False, False, True]), seeds=1)
+    assert "Trained on 1 synthetic and 1 real scans; tested on 1 real scan from" in both and "patients" not in both
     limits = answer.cannot_say(study(**APART), 1, True, [SHORT])
     assert "200 steps of 4 slices, in the paper 10,000 of 8" in str(limits)
     assert "only large differences" in str(limits) and "two other losses" not in str(limits)

@@ -248,6 +248,7 @@ def index(tmp_path_factory):
         board={
             "split": "unseen scans",
             "rates": "1 and 2",
+            "marked": True,
             "note": f"Means {HOSTILE}",
             "measures": [f"{HOSTILE}: anything"],
             "columns": [("Threshold", "Dice", True)],

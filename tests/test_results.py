@@ -7,7 +7,7 @@ import pytest
 from conftest import naming, scores
 
 from wmhlib.evaluation import scoring
-from wmhlib.report import results
+from wmhlib.report import answer, results
 
 
 def test_tables_are_of_trained_losses_in_one_split():
@@ -86,6 +86,6 @@ def test_a_variant_has_its_difference_and_what_is_significant():
         [row | {"metric": "dice", "difference": 0.1}]
         + [row | {"metric": "avd_pct", "difference": -12.0, "low": -20.0, "high": -5.0, "p_holm": 0.01}]
     )
-    [sentence] = results.variants(table, "external")
+    [sentence] = answer.variants({"summary": table, "ablations": table})
     assert "Dice +0.10 [-0.10, +0.30]" in sentence and "AVD (%) -12.0 [-20.0, -5.0]" in sentence
-    assert "significant: nothing" in results.variants(table[:1], "external")[0]
+    assert "significant: nothing" in answer.variants({"summary": table, "ablations": table[:1]})[0]

@@ -88,7 +88,7 @@ class DiceLoss(Loss, name="dice", title="Dice", colour="#0072b2"):
         return 1 - (2 * overlap + self.epsilon) / (ops.sum(y_true) + ops.sum(y_pred) + self.epsilon)
 
 
-class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cross-entropy", colour="#117733"):
+class DiceCrossEntropyLoss(DiceLoss, name="dice_cross_entropy", title="Dice + cross-entropy", colour="#999933"):
     """The Dice loss plus `cross_entropy` times the mean of -g log p - (1 - g) log(1 - p).
 
     Cross-entropy gives better calibrated probabilities, and a gradient for slices without lesions (after Isensee et al.

@@ -9,19 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, in_words, of_losses, shown, title
+from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, in_words, of_losses, shown, title, with_interval
 from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_words
+from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_words, small_rate
 from wmhlib.settings import Training
 from wmhlib.study import Study
 
 SMALL = f"lesions below {SMALL_MM3:g} mm³"
 
 QUESTIONS = {
-    "dice": ("Overlap (Dice)", "overlap better with the reference", "overlap (Dice {})"),
+    "dice": ("Overlap (Dice)", "overlap better with the reference", "overlap (Dice {} at the threshold 0.5)"),
     "all": (
         "Fraction of lesions detected at equal false positives",
         "detect more lesions at the same number of false positives per scan",
@@ -124,6 +125,8 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
                 f"significantly different from {against}: {'; '.join(parts)}"
                 if parts
                 else f"no significant difference from {against}, smallest {p_in_words(tested.p_holm.min())}"
+                if _can_differ(tables)
+                else "too few scans for a significant difference"
             )
         else:
             what = "too few subjects or losses for a comparison"
@@ -135,6 +138,37 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
             means += f"; at each loss's own threshold {_range(own, number)}" if own.notna().any() else ""
         sentences.append(f"{QUESTIONS[key][0]}: {what} ({means}).")
     return sentences + against_paper(tables)
+
+
+def variants(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """A sentence per variant on the metrics in which it differs significantly from its loss."""
+    ablations, sentences = tables["ablations"], []
+    rows_here = ablations[ablations.split == unseen_split(tables["summary"])]
+    for (loss, base), rows in rows_here.groupby(["loss", "against"], sort=False):
+        changes = {row.metric: f"{METRICS[row.metric].title} {_change(row)}" for row in rows.itertuples()}
+        differences = [changes[row.metric] for row in rows.itertuples() if holds(row)]
+        text = f"{title(loss)} minus {title(base)}: {changes['dice']}"
+        sentences.append(f"{text}; significant: {', '.join(differences) or 'nothing'}.")
+    return sentences
+
+
+def of_variants(tables: dict[str, pd.DataFrame]) -> str:
+    """The change of mean Dice with each variant of a loss, in one sentence per loss; empty without variants."""
+    ablations, sentences = tables["ablations"], []
+    rows = ablations[(ablations.split == unseen_split(tables["summary"])) & (ablations.metric == "dice")]
+    for base, of_base in rows.groupby("against", sort=False):
+        parts = [
+            f"{title(row.loss)} {_change(row)}{', significant' * holds(row)}"
+            for row in of_base.dropna(subset="difference").itertuples()
+        ]
+        sentences += [f"Change of mean Dice against {title(base)}: {'; '.join(parts)}."] * bool(parts)
+    return " ".join(sentences)
+
+
+def _change(row) -> str:
+    """A difference with its interval."""
+    text = f"{{:+.{METRICS[row.metric].digits}f}}".format
+    return "".join(with_interval(text, row.difference, row.low, row.high)).replace("\u00a0", " ")
 
 
 def carries_over(tables: dict[str, pd.DataFrame]) -> str:
@@ -215,9 +249,10 @@ def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
     topics = in_words(open_questions, "or")
     if differences:
         return f"{where}, {'; '.join(differences)}." + f" No significant difference in {topics}." * bool(topics)
-    few = "" if _can_differ(tables) else f" {TOO_FEW}"
+    if not _can_differ(tables):
+        return f"{where}, losses cannot be compared. {TOO_FEW} Means: {topics}."
     none = f"{where}, no loss is shown to be better or worse than {against}."
-    return none + f" No significant difference in {topics}." * bool(topics) + few
+    return none + f" No significant difference in {topics}." * bool(topics)
 
 
 def answers(
@@ -225,10 +260,13 @@ def answers(
 ) -> dict[str, str]:
     """What a reader asks after the `headline`, with the answers; a question without one is left out. Another centre is
     compared only if holdout and external scans are `alike` (`one_kind`); `trainings` as in `cannot_say`."""
+    no_gap = "Not measured: there are no holdout scans of the training centres to compare with."
+    unlike = "Not measured: holdout scans are synthetic, external ones are not, or the reverse."
     every = {
         "What differs at the threshold 0.5?": at_one_half(tables),
+        "What do the variants change?": of_variants(tables),
         "On which lesions?": on_which_lesions(tables),
-        "At another centre?": carries_over(tables) if alike else "",
+        "At another centre?": (carries_over(tables) or no_gap) if alike else unlike,
         "How sure is this?": certainty(tables, seeds, trainings),
     }
     return {question: text for question, text in every.items() if text}
@@ -252,9 +290,11 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
         for _, of_size in rows.groupby("from_mm3")
     ]
     who = "the losses detect" if len(small) > 1 else f"{_listed([small.index[0]])} detects"
-    text = f"At equal false positives, {who} {in_words(ranges)}."
+    text = f"At {RATES[0]} to {RATES[-1]} false positives per scan, {who} {in_words(ranges)}."
     if len(small) > 1 and small.max() < FEW_DETECTED:
-        text += " Every loss misses nearly all small lesions: too few are detected to compare losses on them."
+        text += f" Too few {SMALL} are detected there to compare losses on them"
+        at_half = small_rate(tables["detection_by_size"], split).reindex(small.index)
+        text += f"; at the threshold 0.5, it is {_range(at_half, '.0%')}." if at_half.notna().any() else "."
     return text
 
 
@@ -311,7 +351,8 @@ def certainty(tables: dict[str, pd.DataFrame], seeds: int, trainings: Iterable[T
     reach = np.abs(unsure[["low", "high"]].to_numpy(float))
     if len(unsure) and np.isfinite(reach).any():
         against = _listed([unsure.against.iloc[0]])
-        text += f", so a difference in Dice of up to {np.nanmax(reach):.2f} from {against} is not excluded"
+        text += f", so a difference in Dice of up to {np.nanmax(reach):.2f} from {against} is not "
+        text += "excluded (95 % interval, threshold 0.5)"
     if short := _shorter(trainings):
         text += f". A network took {short[0]:,} training steps, in the paper {PAPER_STEPS:,}"
     return f"{text}."
@@ -332,25 +373,36 @@ def _can_differ(tables: dict[str, pd.DataFrame]) -> bool:
     return bool(len(pairs)) and attainable(pairs.loss.nunique(), int(pairs.subjects.max()))
 
 
+ROLE = {
+    "training": "trained on {}",
+    "validation": "epoch and threshold chosen on {}",
+    "holdout": "tested on {} of the training centres",
+    "external": "tested on {} from {}",
+}
+"""What the scans of a split are for, in the line at the top of every page."""
+
+
 def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
-    """The line at the top of every page: which scans, how many subjects and trainings, and which scans are synthetic
+    """The line at the top of every page: what was trained and tested on which scans, how often, and which are synthetic
     (`synthetic`, a bool per row of the cohort)."""
-
-    def counted(scans: pd.DataFrame) -> str:
-        counts = scans[scans.split != ""].groupby("split", sort=False).size()
-        parts = [f"{counts[split]} {split}" for split in ALL_SPLITS if split in counts]
-        centres = scans.centre[scans.split == "external"].nunique()
-        return ", ".join(parts) + f" from {_not_in_training(centres)}" * ("external" in counts)
-
-    drawn, real = cohort[synthetic], cohort[~synthetic]
-    scans = [f"synthetic scans ({counted(drawn)})"] if len(drawn) else []
-    if len(real):
-        centres = real.centre.nunique()
-        kind = "real scans" if len(drawn) else "scans"
-        scans.append(f"{kind} from {centres} centre{'s' if centres > 1 else ''} ({counted(real)})")
-    text = f"{' and '.join(scans)}, {seeds} training run{'s' if seeds > 1 else ''} per loss."
-    text = text[0].upper() + text[1:]
-    return text if len(real) else f"{text} They show how the study works, not how well the losses perform in patients."
+    parts = []
+    for split in (split for split in ALL_SPLITS if (cohort.split == split).any()):
+        drawn = synthetic[cohort.split == split]
+        counts = {"synthetic": drawn.sum(), "real": (~drawn).sum()}
+        scans = (
+            " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            + f" scan{'s' * (len(drawn) > 1)}"
+        )
+        centres = cohort.centre[cohort.split == split].nunique()
+        parts.append(ROLE[split].format(scans, _not_in_training(centres)))
+    text = "; ".join(parts)
+    text = f"{text[0].upper()}{text[1:]}; {seeds} training{'s' if seeds > 1 else ''} per loss."
+    only = synthetic[cohort.split != ""].all()
+    return (
+        f"{text} Synthetic scans show how the study works, not how well the losses perform in patients."
+        if only
+        else text
+    )
 
 
 PAPER_STEPS = 10_000

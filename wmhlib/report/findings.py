@@ -105,13 +105,20 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
     return [text]
 
 
-def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> list[str]:
-    """The losses that detect most and fewest small lesions, with their false positives per scan."""
+def small_rate(detection: pd.DataFrame, split: str) -> pd.Series:
+    """The fraction of small lesions that each loss detects, from `detection_by_size`."""
     small = of_losses(detection, split)
     small = small[small.from_mm3 < SMALL_MM3]
     if not len(small):
+        return pd.Series(dtype=float)
+    return small.groupby("loss").apply(lambda rows: np.average(rows.detected, weights=rows.lesions))
+
+
+def small_lesions(detection: pd.DataFrame, false: pd.DataFrame, split: str) -> list[str]:
+    """The losses that detect most and fewest small lesions, with their false positives per scan."""
+    rate = small_rate(detection, split).sort_values()
+    if not len(rate):
         return []
-    rate = small.groupby("loss").apply(lambda rows: np.average(rows.detected, weights=rows.lesions)).sort_values()
     false_positives = false[false.split == split].set_index("loss").per_scan
     best, worst = rate.index[-1], rate.index[0]
     text = (

@@ -21,7 +21,6 @@ from wmhlib.evaluation.names import of_losses, shown, title, with_interval
 from wmhlib.intake.phantom import cohort_recipe
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
-from wmhlib.report.findings import holds
 from wmhlib.report.pages import templates
 from wmhlib.report.scoreboard import differing
 from wmhlib.running.files import ROOT, PathLike, read_json, replacing
@@ -82,7 +81,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
         headline=answer.headline(tables, only_synthetic),
         answers=answer.answers(tables, seeds, own_trainings, alike),
-        verdicts=[*answer.verdicts(tables), *variants(tables["ablations"], split)],
+        verdicts=[*answer.verdicts(tables), *answer.variants(tables)],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic, own_trainings) + [TOGETHER] * (len(studies) > 1),
         split=split,
         parts={
@@ -124,21 +123,6 @@ def shared(study: Study) -> dict:
     apart = ("study", "question", "data", "split", "losses")
     settings = {key: value for key, value in study.raw.items() if key not in apart}
     return settings | {name: recipe.model_dump(exclude={"without"}) for name, recipe in study.recipes.items()}
-
-
-def variants(ablations: pd.DataFrame, split: str) -> list[str]:
-    """A sentence per variant on the metrics in which it differs significantly from its loss."""
-    sentences = []
-    for (loss, base), rows in ablations[ablations.split == split].groupby(["loss", "against"], sort=False):
-        changes = {
-            row.metric: f"{METRICS[row.metric].title} "
-            + _cell(f"{{:+.{METRICS[row.metric].digits}f}}".format, row.difference, row.low, row.high)
-            for row in rows.itertuples()
-        }
-        differences = [changes[row.metric] for row in rows.itertuples() if holds(row)]
-        text = f"{title(loss)} minus {title(base)}: {changes['dice']}"
-        sentences.append(f"{text}; significant: {', '.join(differences) or 'nothing'}.")
-    return sentences
 
 
 def _cell(text: Callable[[float], str], *values: float) -> str:

@@ -35,10 +35,11 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     -------
     dict
         `columns`, each with its group, title and whether higher is better; `groups`, pairs of a group and its number of
-        columns; `scales`, the range of each column's bars; `rows`, each with `label`, `colour` and `cells`; `split`, `measures`
-        (what each loss measures), `rates` and `note` in words. A cell has `text`, `interval`, `differs` (`better` or `worse` if
-        it differs significantly from the loss that the others are compared with, else empty), and `at`, `low` and `high`: mean
-        and interval in per cent of the column's range, None where undefined.
+        columns; `scales`, the range of each column's bars; `rows`, each with `label`, `colour` and `cells`; `marked`, whether a
+        cell differs significantly; `split`, `measures` (what each loss measures), `rates` and `note` in words. A cell has
+        `text`, `interval`, `differs` (`better` or `worse` if it differs significantly from the loss that the others are
+        compared with, else empty), and `at`, `low` and `high`: mean and interval in per cent of the column's range, None where
+        undefined.
     """
     split = unseen_split(tables["summary"])
     summary = of_losses(tables["summary"], split).set_index("loss")
@@ -78,7 +79,8 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
         add("Lesions detected at equal false positives", which, parts, "{:.0%}".format, pairs)
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
-    words = {"split": unseen_scans(tables), "measures": measured, "note": NOTE}
+    marked = any(cell["differs"] for row in rows for cell in row["cells"])
+    words = {"marked": marked, "split": unseen_scans(tables), "measures": measured, "note": NOTE}
     words["rates"] = in_words([str(rate) for rate in RATES])
     groups = [(group, len(list(own))) for group, own in itertools.groupby(group for group, *_ in columns)]
     return {"columns": columns, "groups": groups, "scales": scales, "rows": rows} | words

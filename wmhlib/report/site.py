@@ -165,7 +165,7 @@ def write_site(study: Study) -> Path:
         answers=answer.answers(tables, seeds, trainings, answer.one_kind(study, subjects)),
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=board,
-        verdicts=answer.verdicts(tables),
+        verdicts=[*answer.verdicts(tables), *answer.variants(tables)],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic, trainings),
     )
     return study.folder / "index.html"
@@ -183,7 +183,7 @@ def telling_look(study: Study, subjects: pd.DataFrame, per_subject: pd.DataFrame
     why = "on which the losses differ most in" if several else "with the lowest"
     caption = (
         f"Subject {name} ({origin}centre {row.centre}): the unseen scan {why} lesion recall, at the threshold 0.5. A lesion is "
-        "detected if one voxel of the mask overlaps it, in this slice or another."
+        "detected if one voxel of the mask overlaps it, in this slice or another. An extreme example, not evidence of a ranking."
     )
     return {
         "pictures": looks(disputed(study, subjects, name, losses, study.config.seeds[0])),
