@@ -246,13 +246,11 @@ def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
             else "nothing was measured"
         )
         return f"{where}, {lead}; losses were not compared."
+    if not differences and not _can_differ(tables):
+        return f"{where}, losses cannot be compared. {TOO_FEW} Means: {in_words(open_questions)}."
+    text = "; ".join(differences) or f"no loss is shown to be better or worse than {against}"
     topics = in_words(open_questions, "or")
-    if differences:
-        return f"{where}, {'; '.join(differences)}." + f" No significant difference in {topics}." * bool(topics)
-    if not _can_differ(tables):
-        return f"{where}, losses cannot be compared. {TOO_FEW} Means: {topics}."
-    none = f"{where}, no loss is shown to be better or worse than {against}."
-    return none + f" No significant difference in {topics}." * bool(topics)
+    return f"{where}, {text}." + f" No significant difference in {topics}." * bool(topics)
 
 
 def answers(
