@@ -57,7 +57,8 @@ synthetic = answer.unseen_is_synthetic(study, unseen, tables["summary"])
 trainings, alike = [study.recipes[loss].training for loss in study.losses], answer.one_kind(study, unseen)
 said = answer.answers(tables, len(study.config.seeds), trainings, alike)
 details = "".join(f"\n- *{question}* {text}" for question, text in said.items())
-Markdown(f"**{answer.headline(tables, synthetic)}**\n{details}")
+headline = answer.headline(tables, answer.unseen_scans(tables, [subjects], synthetic))
+Markdown(f"**{headline}**\n{details}")
 
 # %% [markdown]
 # Means over the unseen scans with 95 % intervals; *better* and *worse* mark significant differences from the Siamese loss.

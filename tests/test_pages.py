@@ -238,6 +238,7 @@ def index(tmp_path_factory):
         banner=None,
         caption=f"Mean ± SD {HOSTILE}",
         about=f"Scans of {HOSTILE}",
+        scans=f"scans {HOSTILE}",
         headline=f"Use {HOSTILE}.",
         answers={f"Sure {HOSTILE}?": f"No {HOSTILE}"},
         looks={
@@ -246,9 +247,8 @@ def index(tmp_path_factory):
             "key": [(HOSTILE, "#000000")],
         },
         board={
-            "split": "unseen scans",
             "rates": "1 and 2",
-            "marked": True,
+            "significant": f"Marked {HOSTILE}",
             "note": f"Means {HOSTILE}",
             "measures": [f"{HOSTILE}: anything"],
             "columns": [("Threshold", "Dice", True)],

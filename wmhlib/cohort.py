@@ -90,8 +90,11 @@ def _drawn(
         allowed = [centre for centre in centres if split == "training" or centre in (drawn_from or centres)]
         for _ in range(sum(map(len, waiting.values())) if count is None else count):
             if not allowed:
+                where = (
+                    f" in the centres of split.drawn_from, {', '.join(drawn_from)}" if drawn_from and waiting else ""
+                )
                 raise ValueError(
-                    f"There are no subjects for the split {split}, because all are external: change split or data."
+                    f"There are no subjects for the split {split}{where}, because all are external: change split or data."
                 )
             if count is None:
                 centre = max(waiting, key=lambda name: len(waiting[name]))

@@ -61,7 +61,9 @@ class Split(Settings):
     holdout: NonNegativeInt
     seed: NonNegativeInt
     external: list[Text] | None = None  # centres; None: all subjects below test/
-    drawn_from: list[Text] | None = None  # centres of the validation and holdout subjects; None: all
+    drawn_from: Annotated[list[Text], Field(min_length=1)] | None = (
+        None  # centres of the validation and holdout subjects; None: all
+    )
 
 
 class Preprocessing(Settings):

@@ -22,19 +22,27 @@ from wmhlib.study import Study
 SMALL = f"lesions below {SMALL_MM3:g} mm³"
 
 QUESTIONS = {
-    "dice": ("Overlap (Dice)", "overlap better with the reference", "overlap (Dice {} at the threshold 0.5)"),
+    "dice": (
+        "Overlap (Dice)",
+        "overlap better with the reference",
+        "overlap (Dice {} at the threshold 0.5)",
+        "overlap",
+    ),
     "all": (
         "Fraction of lesions detected at equal false positives",
         "detect more lesions at the same number of false positives per scan",
         "fraction of lesions detected at equal false positives ({})",
+        "lesions detected at equal false positives",
     ),
     "small": (
         f"Fraction of {SMALL} detected at equal false positives",
         f"detect more {SMALL} at the same number of false positives per scan",
         f"fraction of {SMALL} detected at equal false positives ({{}})",
+        f"{SMALL} detected at equal false positives",
     ),
 }
-"""The questions on the losses: as a heading, as the verb phrase for the better losses, and as a topic with the range of means."""
+"""The questions on the losses: as a heading, as the verb phrase for the better losses, as a topic with the range of means, and
+as one without."""
 
 
 def unseen_split(summary: pd.DataFrame) -> str:
@@ -42,17 +50,30 @@ def unseen_split(summary: pd.DataFrame) -> str:
     return "external" if (summary.split == "external").any() else "holdout"
 
 
-def unseen_scans(tables: dict[str, pd.DataFrame]) -> str:
-    """The scans that the front page reports, in words."""
-    centres = tables["centres"]
-    external = centres.centre[centres.split == "external"].nunique()
-    if unseen_split(tables["summary"]) == "holdout":
-        return "holdout scans of the training centres"
-    return f"scans from {_not_in_training(external)}"
+def unseen_scans(tables: dict[str, pd.DataFrame], cohorts: Sequence[pd.DataFrame], synthetic: bool = False) -> str:
+    """The scans that the front page reports, in words: how many, whether all are `synthetic`, and of which centres.
+    `cohorts` has the cohort of each study in the tables, since every study trains on centres of its own."""
+    split = unseen_split(tables["summary"])
+    scans = int(of_losses(tables["summary"], split).subjects.max())
+    text = f"{scans} {'synthetic ' * synthetic}{'holdout ' * (split == 'holdout')}scan{'s' * (scans > 1)}"
+    return f"{text} {'of the training centres' if split == 'holdout' else f'from {_external_centres(cohorts)}'}"
 
 
-def _not_in_training(centres: int) -> str:
-    return f"{'a centre' if centres == 1 else f'{centres} centres'} not used in training"
+def _external_centres(cohorts: Sequence[pd.DataFrame]) -> str:
+    """The centres of external scans, and whether scans of theirs took part in the training of their study."""
+    centres, known = set(), set()
+    for cohort in cohorts:
+        external = set(cohort.centre[cohort.split == "external"])
+        centres |= external
+        known |= external & set(cohort.centre[cohort.split.isin(["training", "validation"])])
+    count = "a centre" if len(centres) == 1 else f"{len(centres)} centres"
+    if not known:
+        return f"{count} not used in training"
+    return (
+        f"{count}, {len(known)} of which also took part in the training"
+        if len(centres) > 1
+        else f"{count} of the training"
+    )
 
 
 def _range(values: pd.Series, number: str) -> str:
@@ -62,9 +83,9 @@ def _range(values: pd.Series, number: str) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _compared(pairs: pd.DataFrame, losses: Iterable[str]) -> set[str]:
-    """The losses in these comparisons, which have no variants of a loss; all `losses` if nothing was compared."""
-    return {*pairs.loss, *pairs.against} or set(losses)
+def _compared(tables: dict[str, pd.DataFrame], pairs: pd.DataFrame, losses: Iterable[str]) -> set[str]:
+    """The losses in these comparisons; if nothing was compared, those of `losses` that are no variants, or all."""
+    return {*pairs.loss, *pairs.against} or set(losses) - set(tables["ablations"].loss) or set(losses)
 
 
 def unseen_is_synthetic(study: Study, cohort: pd.DataFrame, summary: pd.DataFrame) -> bool:
@@ -90,7 +111,7 @@ def _asked(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Series, pd
             values = of_losses(scores[scores.lesions == key], split).set_index("loss").score
             pairs = tables["froc_comparisons"][tables["froc_comparisons"].lesions == key]
         pairs = pairs[pairs.split == split]
-        values = values[values.index.isin(_compared(pairs, values.index))].dropna()
+        values = values[values.index.isin(_compared(tables, pairs, values.index))].dropna()
         if len(values):
             yield key, values.sort_values(ascending=False, kind="stable"), pairs
 
@@ -129,7 +150,7 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
                 else "too few scans for a significant difference"
             )
         else:
-            what = "too few subjects or losses for a comparison"
+            what = "not compared"
         if key == "dice":
             own = tables["own_thresholds"]
             own = own.dice_own[(own.split == unseen_split(tables["summary"])) & own.loss.isin(values.index)].astype(
@@ -153,16 +174,26 @@ def variants(tables: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def of_variants(tables: dict[str, pd.DataFrame]) -> str:
-    """The change of mean Dice with each variant of a loss, in one sentence per loss; empty without variants."""
+    """The significant changes of mean Dice with the variants of a loss, and the range of the others; empty without
+    variants."""
     ablations, sentences = tables["ablations"], []
     rows = ablations[(ablations.split == unseen_split(tables["summary"])) & (ablations.metric == "dice")]
-    for base, of_base in rows.groupby("against", sort=False):
-        parts = [
-            f"{title(row.loss)} {_change(row)}{', significant' * holds(row)}"
-            for row in of_base.dropna(subset="difference").itertuples()
-        ]
-        sentences += [f"Change of mean Dice against {title(base)}: {'; '.join(parts)}."] * bool(parts)
+    for base, of_base in rows.dropna(subset="difference").groupby("against", sort=False):
+        shown_to_differ = np.array([holds(row) for row in of_base.itertuples()])
+        clear, others = of_base[shown_to_differ], of_base[~shown_to_differ]
+        parts = [f"{title(row.loss)} {_change(row)}" for row in clear.itertuples()]
+        if len(others):
+            names = (
+                in_words([title(name) for name in others.loss], "or") if len(others) < 4 else f"{len(others)} variants"
+            )
+            parts.append(f"no significant change with {names} ({_range(others.difference, '+.2f')})")
+        sentences.append(f"Mean Dice compared with {title(base)}: {'; '.join(parts)}.")
     return " ".join(sentences)
+
+
+def _by(row) -> str:
+    """A difference."""
+    return f"{row.difference:+.{METRICS[row.metric].digits}f}"
 
 
 def _change(row) -> str:
@@ -175,24 +206,24 @@ def carries_over(tables: dict[str, pd.DataFrame]) -> str:
     """How mean Dice changes from the holdout scans of the training centres to scans of other centres; empty if the study
     lacks either. Variants of a loss are left out."""
     gap, pairs = tables["generalisation_gap"], tables["comparisons"]
-    losses = _compared(pairs[pairs.split == "external"], gap.loss) - set(UNTRAINED)
-    rows = gap[(gap.metric == "dice") & gap.loss.isin(losses)].dropna(subset="gap").set_index("loss")
+    losses = _compared(tables, pairs[pairs.split == "external"], gap.loss) - set(UNTRAINED)
+    rows = gap[(gap.metric == "dice") & gap.loss.isin(losses)].dropna(subset="gap")
     if not len(rows):
         return ""
-    first = "siamese" if "siamese" in rows.index else rows.index[0]
-    lead, others = rows.loc[first], -rows.gap.drop(first)
-    there = "on the holdout scans of the training centres"
-    size = f"{abs(lead.gap):.2f} {'lower' if lead.gap > 0 else 'higher'} than {there}"
-    text = f"Mean Dice of {_listed([first])} is {size}"
-    if not np.isfinite(lead.low):
-        text += ", with too few scans for a test"
+    rows = rows.assign(difference=-rows.gap, low=-rows.high, high=-rows.low)
+    clear, untested = (rows.low > 0) | (rows.high < 0), rows.low.isna()
+    if untested.all():
+        text = f"Too few scans for a test: mean Dice changes by {_range(rows.difference, '+.2f')}"
+    elif clear.any():
+        changes = [f"{title(row.loss)} {_change(row)}" for row in rows[clear].itertuples()]
+        text = f"Mean Dice changes from the holdout scans of the training centres: {in_words(changes)}"
+        if not clear.all():
+            text += f"; with the other losses, no change is shown ({_range(rows.difference[~clear], '+.2f')})"
     else:
-        shown_to_differ = lead.low > 0 or lead.high < 0
-        text += f" (interval of the change {-lead.high:+.2f} to {-lead.low:+.2f})"
-        text = text if shown_to_differ else f"Not known. {text}, which can be chance"
-    if len(others):
-        text += (
-            f"; the other loss{'es' * (len(others) > 1)} change{'s' * (len(others) == 1)} by {_range(others, '+.2f')}"
+        widest = rows.loc[(rows.high - rows.low).idxmax()]
+        text = (
+            "Not known. Mean Dice changes from the holdout scans of the training centres by "
+            f"{_range(rows.difference, '+.2f')}, which can be chance (widest interval: {title(widest.loss)} {_change(widest)})"
         )
     return f"{text}. These are different subjects, whose scans may be easier or harder."
 
@@ -220,11 +251,11 @@ def against_paper(tables: dict[str, pd.DataFrame]) -> list[str]:
     ]
 
 
-def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
-    """Which loss is best, in one or two sentences, with the number of scans and the range of means."""
-    differences, open_questions, against = [], [], ""
+def headline(tables: dict[str, pd.DataFrame], scans: str) -> str:
+    """Which loss is best on `scans` (as `unseen_scans`), in one or two sentences, with the range of means."""
+    differences, open_questions, against = [], {}, ""
     for key, values, pairs in _asked(tables):
-        tested, (_, does, topic) = pairs[pairs.p.notna()], QUESTIONS[key]
+        tested, (_, does, topic, _) = pairs[pairs.p.notna()], QUESTIONS[key]
         if not len(tested) or len(values) < 2:
             continue
         against = _listed([tested.against.iloc[0]])
@@ -235,22 +266,28 @@ def headline(tables: dict[str, pd.DataFrame], synthetic: bool = False) -> str:
         if worse:
             differences.append(f"{against} {_singular(does)} than {_listed(worse)}")
         if not better and not worse and key != "small":  # those have an answer of their own
-            open_questions.append(topic.format(_range(values, ".2f" if key == "dice" else ".0%")))
-    scans = int(of_losses(tables["summary"], unseen_split(tables["summary"])).subjects.max())
-    where = f"On {scans} {'synthetic ' if synthetic else ''}{unseen_scans(tables)}"
+            open_questions[key] = topic.format(_range(values, ".2f" if key == "dice" else ".0%"))
     if not against:
-        best = next(iter(_asked(tables)), None)
-        lead = (
-            f"{_listed([best[1].index[0]])} has the highest mean Dice ({best[1].iloc[0]:.2f})"
-            if best
-            else "nothing was measured"
-        )
-        return f"{where}, {lead}; losses were not compared."
-    if not differences and not _can_differ(tables):
-        return f"{where}, losses cannot be compared. {TOO_FEW} Means: {in_words(open_questions)}."
-    text = "; ".join(differences) or f"no loss is shown to be better or worse than {against}"
-    topics = in_words(open_questions, "or")
-    return f"{where}, {text}." + f" No significant difference in {topics}." * bool(topics)
+        return f"On {scans}, {_without_comparison(tables)}."
+    if differences:
+        topics = in_words(list(open_questions.values()), "or")
+        return f"On {scans}, {'; '.join(differences)}." + f" No significant difference in {topics}." * bool(topics)
+    means = f" Means: {in_words(list(open_questions.values()))}."
+    if not _can_differ(tables):
+        return f"On {scans}, losses cannot be compared. {TOO_FEW}{means}"
+    topics = in_words([QUESTIONS[key][3] for key in open_questions], "or")
+    return f"On {scans}, no difference from {against} is shown in {topics}.{means}"
+
+
+def _without_comparison(tables: dict[str, pd.DataFrame]) -> str:
+    """The headline's statement where losses were not compared."""
+    asked = next(iter(_asked(tables)), None)
+    if asked is None:
+        return "nothing was measured"
+    best, dice = _listed([asked[1].index[0]]), asked[1].iloc[0]
+    if len(asked[1]) == 1:
+        return f"{best} has a mean Dice of {dice:.2f}"
+    return f"{best} has the highest mean Dice ({dice:.2f}); losses were not compared"
 
 
 def answers(
@@ -258,42 +295,54 @@ def answers(
 ) -> dict[str, str]:
     """What a reader asks after the `headline`, with the answers; a question without one is left out. Another centre is
     compared only if holdout and external scans are `alike` (`one_kind`); `trainings` as in `cannot_say`."""
-    no_gap = "Not measured: there are no holdout scans of the training centres to compare with."
-    unlike = "Not measured: holdout scans are synthetic, external ones are not, or the reverse."
+    missing = {"holdout", "external"} - set(tables["summary"].split)
+    reasons = {
+        "holdout": "there are no holdout scans of the training centres",
+        "external": "no external scan was tested",
+    }
+    reason = reasons[max(missing)] if missing else "holdout and external scans are not both synthetic or both real"
     every = {
         "What differs at the threshold 0.5?": at_one_half(tables),
         "What do the variants change?": of_variants(tables),
         "On which lesions?": on_which_lesions(tables),
-        "At another centre?": (carries_over(tables) or no_gap) if alike else unlike,
+        "At another centre?": (carries_over(tables) if alike else "") or f"Not measured: {reason}.",
         "How sure is this?": certainty(tables, seeds, trainings),
     }
     return {question: text for question, text in every.items() if text}
 
 
-FEW_DETECTED = 0.1
-"""If every loss detects a smaller fraction of small lesions, the page says that too few are detected to compare losses."""
+FEW_DETECTED = 10
+"""If every loss detects fewer small lesions, the page says that these are too few to compare losses."""
 
 
 def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
     """The fraction of lesions that the losses detect at equal false positives, by size; empty without lesions."""
-    split = unseen_split(tables["summary"])
-    small = next((values for key, values, _ in _asked(tables) if key == "small"), None)
-    if small is None:
+    split, asked = unseen_split(tables["summary"]), {key: (values, pairs) for key, values, pairs in _asked(tables)}
+    if "all" not in asked:
         return ""
     rows = of_losses(tables["froc_by_size"], split)
-    rows = rows[rows.loss.isin(small.index) & (rows.from_mm3 >= SMALL_MM3)].sort_values("from_mm3")
-    ranges = [f"{_range(small, '.0%')} of {SMALL}"]
-    ranges += [
+    rows = rows[rows.loss.isin(asked["all"][0].index)].sort_values("from_mm3")
+    ranges = [
         f"{_range(of_size.detected, '.0%')} of those of {of_size['size'].iloc[0].replace(' to ', '–')}"
-        for _, of_size in rows.groupby("from_mm3")
+        for _, of_size in rows[rows.from_mm3 >= SMALL_MM3].groupby("from_mm3")
     ]
-    who = "the losses detect" if len(small) > 1 else f"{_listed([small.index[0]])} detects"
-    text = f"At {RATES[0]} to {RATES[-1]} false positives per scan, {who} {in_words(ranges)}."
-    if len(small) > 1 and small.max() < FEW_DETECTED:
-        text += f" Too few {SMALL} are detected there to compare losses on them"
+    several = ", from the loss with the lowest to that with the highest" if len(asked["all"][0]) > 1 else ""
+    rates, text = in_words([str(rate) for rate in RATES]), ""
+    if "small" in asked:
+        small, pairs = asked["small"]
+        ranges.insert(0, f"{_range(small, '.0%')} of {SMALL}")
+        count = rows[rows.from_mm3 < SMALL_MM3].drop_duplicates("from_mm3").lesions.sum()
+        few = (
+            len(small) > 1 and small.max() * count < FEW_DETECTED and not any(holds(row) for row in pairs.itertuples())
+        )
+        if few:
+            text = f" At most {small.max() * count:.0f} of {count} {SMALL} is too few to compare losses on them."
         at_half = small_rate(tables["detection_by_size"], split).reindex(small.index)
-        text += f"; at the threshold 0.5, it is {_range(at_half, '.0%')}." if at_half.notna().any() else "."
-    return text
+        if at_half.notna().any():
+            half = f"{_range(at_half, '.0%')} of those below {SMALL_MM3:g} mm³"
+            text += f" At the threshold 0.5, where one voxel of overlap counts, {half} are detected."
+    lead = f"Detected at equal false positives (averaged over {rates} per scan){several}: "
+    return f"{lead}{in_words(ranges)}.{text}" if ranges else ""
 
 
 SPELT_OUT = {"avd_pct": "Volume error (AVD)", "hd95_mm": "Distance of outlines (HD95)"}
@@ -310,47 +359,53 @@ def at_one_half(tables: dict[str, pd.DataFrame]) -> str:
         rows = rows[[holds(row) for row in rows.itertuples()]]
         if not len(rows):
             continue
-        own = {loss: f"{title(loss)} {shown(metric, mean)}" for loss, mean in means[f"{metric}_mean"].items()}
         ahead = (rows.difference > 0) == METRICS[metric].higher_is_better
         sides = [
-            f"{in_words([own[loss] for loss in losses])} {'is' if len(losses) == 1 else 'are'} {how}"
-            for how, losses in (("better", list(rows.loss[ahead])), ("worse", list(rows.loss[~ahead])))
-            if losses
+            in_words([f"{title(row.loss)} {_by(row)}" for row in side.itertuples()])
+            + f"{' is' if len(side) == 1 else ' are'} {how}"
+            for how, side in (("better", rows[ahead]), ("worse", rows[~ahead]))
+            if len(side)
         ]
         heading, _, unit = METRICS[metric].title.partition(" (")
         heading = SPELT_OUT.get(metric, heading) + f", in {unit.rstrip(')')}" * bool(unit)
-        sentences.append(f"{heading}: {', '.join(sides)} than {own[rows.against.iloc[0]]}.")
+        against = rows.against.iloc[0]
+        sentences.append(
+            f"{heading}: {', '.join(sides)} than {title(against)} ({shown(metric, means[f'{metric}_mean'][against])})."
+        )
     if not sentences:
         return ""
     false = tables["false_detections"]
-    false = false[(false.split == split) & false.loss.isin(_compared(pairs, means.index))].set_index("loss").per_scan
+    false = (
+        false[(false.split == split) & false.loss.isin(_compared(tables, pairs, means.index))]
+        .set_index("loss")
+        .per_scan
+    )
     number = ".0f" if false.min() >= 1 else ".1f"
     lead = ""
     if len(false) and f"{false.min():{number}}" != f"{false.max():{number}}":
         fewest, most = (f"{false[loss]:{number}} ({title(loss)})" for loss in (false.idxmin(), false.idxmax()))
-        lead = f"How much a loss marks: from {fewest} to {most} false positives per scan. "
+        lead = f"False positives per scan: {fewest} to {most}. "
     return lead + " ".join(sentences)
 
 
 def certainty(tables: dict[str, pd.DataFrame], seeds: int, trainings: Iterable[Training]) -> str:
-    """What the answers rest on: trainings, scans, the largest difference in Dice that is not excluded, and the length of
+    """What the answers rest on: trainings, scans, the largest difference in Dice within the intervals, and the length of
     training."""
-    split = unseen_split(tables["summary"])
-    scans = int(of_losses(tables["summary"], split).subjects.max())
-    pairs = _metric_pairs(tables)
-    pairs = pairs[pairs.metric == "dice"]
-    unsure = pairs[[not holds(row) for row in pairs.itertuples()]]
+    scans = int(of_losses(tables["summary"], unseen_split(tables["summary"])).subjects.max())
     text = (
-        "Not sure. Each loss was trained once, and another seed may change the order."
+        "Not sure. Each loss was trained once, and another seed may change the result."
         if seeds == 1
         else f"Each loss was trained {'twice' if seeds == 2 else f'{seeds} times'}."
     )
-    text += f" {scans} scans were tested"
-    reach = np.abs(unsure[["low", "high"]].to_numpy(float))
-    if len(unsure) and np.isfinite(reach).any():
-        against = _listed([unsure.against.iloc[0]])
-        text += f", so a difference in Dice of up to {np.nanmax(reach):.2f} from {against} is not "
-        text += "excluded (95 % interval, threshold 0.5)"
+    text += f" {scans} scan{'s were' if scans > 1 else ' was'} tested"
+    pairs = _metric_pairs(tables)
+    pairs = pairs[pairs.metric == "dice"]
+    reach = pairs[["low", "high"]].abs().max(axis=None)
+    if np.isfinite(reach):
+        against = _listed([pairs.against.iloc[0]])
+        text += (
+            f", so a difference in Dice from {against} can be as large as {reach:.2f} (95 % intervals, threshold 0.5)"
+        )
     if short := _shorter(trainings):
         text += f". A network took {short[0]:,} training steps, in the paper {PAPER_STEPS:,}"
     return f"{text}."
@@ -391,8 +446,7 @@ def about(cohort: pd.DataFrame, synthetic: pd.Series, seeds: int) -> str:
             " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
             + f" scan{'s' * (len(drawn) > 1)}"
         )
-        centres = cohort.centre[cohort.split == split].nunique()
-        parts.append(ROLE[split].format(scans, _not_in_training(centres)))
+        parts.append(ROLE[split].format(scans, _external_centres([cohort])))
     text = "; ".join(parts)
     text = f"{text[0].upper()}{text[1:]}; {seeds} training{'s' if seeds > 1 else ''} per loss."
     only = synthetic[cohort.split != ""].all()

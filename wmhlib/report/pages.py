@@ -125,6 +125,7 @@ def write_index(
     banner: str | None,
     caption: str,
     about: str = "",
+    scans: str = "",
     headline: str = "",
     answers: dict[str, str] | None = None,
     looks: dict | None = None,
@@ -146,7 +147,7 @@ def write_index(
         (title, (file name, text) of each link, one-line summary) of the pages.
     provenance
         How the results were made; nested dicts become nested lists.
-    about, headline, answers, verdicts, cannot_say
+    about, scans, headline, answers, verdicts, cannot_say
         Sentences of `wmhlib.report.answer`.
     looks
         `pictures`, (title, data URI) of one scan with the mask of each loss, and their `caption`.
@@ -154,7 +155,14 @@ def write_index(
         Output of `wmhlib.report.scoreboard.scoreboard`.
     """
     content = {"title": title, "question": question, "findings": findings, "cards": cards, "banner": banner}
-    content |= {"about": about, "headline": headline, "answers": answers, "looks": looks, "board": board}
+    content |= {
+        "about": about,
+        "scans": scans,
+        "headline": headline,
+        "answers": answers,
+        "looks": looks,
+        "board": board,
+    }
     content |= {"verdicts": verdicts, "cannot_say": cannot_say}
     content |= {
         "tables": {part: clean(html) for part, html in tables.items()},

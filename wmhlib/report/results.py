@@ -79,7 +79,7 @@ def results_page(studies: list[Study], name: str = "") -> str:
         ).isoformat(),
         recipes=sorted({cohort_recipe(study.data) for study in studies if study.config.data.phantom}),
         abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
-        headline=answer.headline(tables, only_synthetic),
+        headline=answer.headline(tables, answer.unseen_scans(tables, cohorts, only_synthetic)),
         answers=answer.answers(tables, seeds, own_trainings, alike),
         verdicts=[*answer.verdicts(tables), *answer.variants(tables)],
         cannot_say=answer.cannot_say(tables, seeds, only_synthetic, own_trainings) + [TOGETHER] * (len(studies) > 1),

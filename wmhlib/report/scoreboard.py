@@ -15,7 +15,7 @@ from wmhlib.evaluation.lesions import SMALL_MM3
 from wmhlib.evaluation.names import colour, in_words, of_losses, shown, title, with_interval
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.answer import unseen_scans, unseen_split
+from wmhlib.report.answer import unseen_split
 from wmhlib.report.findings import holds
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
@@ -35,8 +35,8 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     -------
     dict
         `columns`, each with its group, title and whether higher is better; `groups`, pairs of a group and its number of
-        columns; `scales`, the range of each column's bars; `rows`, each with `label`, `colour` and `cells`; `marked`, whether a
-        cell differs significantly; `split`, `measures` (what each loss measures), `rates` and `note` in words. A cell has
+        columns; `scales`, the range of each column's bars; `rows`, each with `label`, `colour` and `cells`; `measures` (what each
+        loss measures), `rates`, `significant` (what is marked) and `note` in words. A cell has
         `text`, `interval`, `differs` (`better` or `worse` if it differs significantly from the loss that the others are
         compared with, else empty), and `at`, `low` and `high`: mean and interval in per cent of the column's range, None where
         undefined.
@@ -80,10 +80,22 @@ def scoreboard(tables: dict[str, pd.DataFrame], losses: list[str]) -> dict:
     rows = [{"label": title(name), "colour": colour(name), "cells": cells[name]} for name in names]
     measured = [f"{title(name)}: {LOSSES[name].measures}" for name in names if name in LOSSES and LOSSES[name].measures]
     marked = any(cell["differs"] for row in rows for cell in row["cells"])
-    words = {"marked": marked, "split": unseen_scans(tables), "measures": measured, "note": NOTE}
+    words = {"measures": measured, "note": NOTE, "significant": _significant(tables["comparisons"], split, marked)}
     words["rates"] = in_words([str(rate) for rate in RATES])
     groups = [(group, len(list(own))) for group, own in itertools.groupby(group for group, *_ in columns)]
     return {"columns": columns, "groups": groups, "scales": scales, "rows": rows} | words
+
+
+def _significant(comparisons: pd.DataFrame, split: str, marked: bool) -> str:
+    """What the words in the cells mean, or why there are none."""
+    if not comparisons.p[comparisons.split == split].notna().any():
+        return "Losses were not compared."
+    if not marked:
+        return "No difference from the Siamese loss is significant."
+    return (
+        "Better and worse: significantly different from the Siamese loss, by paired differences per scan, which can be "
+        "significant where bars overlap, and the reverse."
+    )
 
 
 def differing(pairs: pd.DataFrame, higher_is_better: bool = True) -> dict[str, str]:

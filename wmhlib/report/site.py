@@ -119,6 +119,7 @@ def write_site(study: Study) -> Path:
     per_subject = tables["per_subject"]
     split = answer.unseen_split(tables["summary"])
     only_synthetic = answer.unseen_is_synthetic(study, subjects, tables["summary"])
+    scans = answer.unseen_scans(tables, [subjects], only_synthetic)
     trained = per_subject[~per_subject.loss.isin(UNTRAINED)]
     losses = study.losses
     own = tables["froc"][tables["froc"].loss.isin(losses)]
@@ -161,7 +162,8 @@ def write_site(study: Study) -> Path:
         banner,
         table1_caption(study, tables),
         about=about,
-        headline=answer.headline(tables, only_synthetic),
+        scans=scans,
+        headline=answer.headline(tables, scans),
         answers=answer.answers(tables, seeds, trainings, answer.one_kind(study, subjects)),
         looks=telling_look(study, subjects, trained[trained.split == split], losses),
         board=board,
