@@ -40,7 +40,7 @@ def study(small: float = np.nan, **dice) -> dict[str, pd.DataFrame]:
         "froc_scores": froc,
         "froc_comparisons": pairs.assign(p_holm=pairs.p),
         "ablations": pd.DataFrame(
-            columns=["split", "metric", "loss", "against", "difference", "low", "high", "p_holm"]
+            columns=["split", "metric", "loss", "against", "difference", "low", "high", "p_holm", "subjects"]
         ),
         "detection_by_size": pd.DataFrame(
             [(split, loss, 10.0, 9, 0.3 + place / 10) for place, loss in enumerate(dice)],
@@ -106,18 +106,18 @@ def test_the_answer_on_lesions_goes_by_size_at_equal_false_positives():
     tables = study(**APART)
     said = answer.on_which_lesions(tables)
     assert said == (
-        "Detected at equal false positives (averaged over 1, 2, 4, 8 and 16 per scan), from the loss with the lowest to that "
-        "with the highest: 50% of lesions below 30 mm³ and 40% to 50% of those of 30–100 mm³. At the threshold 0.5, where one "
+        "Detected at equal false positives (averaged over 1, 2, 4, 8 and 16 per scan), lowest to highest loss: "
+        "50% of lesions below 30 mm³ and 40% to 50% of those of 30–100 mm³. At the threshold 0.5, where one "
         "voxel of overlap counts, 30% to 40% of those below 30 mm³ are detected."
     )
     rare = tables["froc_scores"].assign(score=0.2)
     said = answer.on_which_lesions(tables | {"froc_scores": rare})
-    assert " At most 8 of 40 lesions below 30 mm³ is too few to compare losses on them." in said
+    assert " Too few of the 40 lesions below 30 mm³ are detected to compare losses on them." in said
     differ = study(small=0.12, **APART)
-    assert "too few" not in answer.on_which_lesions(differ | {"froc_scores": rare}), "a difference is shown"
+    assert "Too few" not in answer.on_which_lesions(differ | {"froc_scores": rare}), "a difference is shown"
     large = tables["froc_scores"].query("lesions == 'all'")
     said = answer.on_which_lesions(tables | {"froc_scores": large})
-    assert said.endswith("that with the highest: 40% to 50% of those of 30–100 mm³."), (
+    assert said.endswith("lowest to highest loss: 40% to 50% of those of 30–100 mm³."), (
         "no small lesion in the references"
     )
     assert answer.on_which_lesions(tables | {"froc_scores": large[:0]}) == ""
@@ -161,16 +161,19 @@ def test_each_question_has_its_figures_and_what_is_shown():
 
 
 def test_variants_are_told_with_their_change_of_dice():
-    rows = [
-        ("external", "dice", "wider", "dice", 0.1, 0.05, 0.2, 0.01),
-        ("external", "dice", "slower", "dice", 0.0, -0.1, 0.1, 1.0),
-    ]
     tables = study(**APART)
-    table = pd.DataFrame(rows, columns=tables["ablations"].columns).assign(split=tables["summary"].split.iloc[0])
+    split, columns = tables["summary"].split.iloc[0], tables["ablations"].columns
+    rows = [
+        (split, "dice", "wider", "dice", 0.1, 0.05, 0.2, 0.01, 9),
+        (split, "dice", "slower", "dice", 0.0, -0.1, 0.1, 1.0, 9),
+    ]
+    table = pd.DataFrame(rows, columns=columns)
     said = answer.answers(tables | {"ablations": table}, 1, [SHORT])["What do the variants change?"]
     assert (
         said == "Mean Dice compared with Dice: Wider +0.10 [+0.05, +0.20]; no significant change with Slower (+0.00)."
     )
+    said = answer.of_variants(tables | {"ablations": table[1:].assign(subjects=3)})
+    assert said == "Mean Dice compared with Dice: too few scans to test a change with Slower (+0.00)."
 
 
 def test_the_change_to_an_unseen_centre_is_an_answer():

@@ -186,7 +186,9 @@ def of_variants(tables: dict[str, pd.DataFrame]) -> str:
             names = (
                 in_words([title(name) for name in others.loss], "or") if len(others) < 4 else f"{len(others)} variants"
             )
-            parts.append(f"no significant change with {names} ({_range(others.difference, '+.2f')})")
+            known = attainable(rows.loss.nunique(), int(of_base.subjects.max()))
+            what = "no significant change with" if known else "too few scans to test a change with"
+            parts.append(f"{what} {names} ({_range(others.difference, '+.2f')})")
         sentences.append(f"Mean Dice compared with {title(base)}: {'; '.join(parts)}.")
     return " ".join(sentences)
 
@@ -326,7 +328,7 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
         f"{_range(of_size.detected, '.0%')} of those of {of_size['size'].iloc[0].replace(' to ', '–')}"
         for _, of_size in rows[rows.from_mm3 >= SMALL_MM3].groupby("from_mm3")
     ]
-    several = ", from the loss with the lowest to that with the highest" if len(asked["all"][0]) > 1 else ""
+    several = ", lowest to highest loss" if len(asked["all"][0]) > 1 else ""
     rates, text = in_words([str(rate) for rate in RATES]), ""
     if "small" in asked:
         small, pairs = asked["small"]
@@ -336,7 +338,7 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
             len(small) > 1 and small.max() * count < FEW_DETECTED and not any(holds(row) for row in pairs.itertuples())
         )
         if few:
-            text = f" At most {small.max() * count:.0f} of {count} {SMALL} is too few to compare losses on them."
+            text = f" Too few of the {count} {SMALL} are detected to compare losses on them."
         at_half = small_rate(tables["detection_by_size"], split).reindex(small.index)
         if at_half.notna().any():
             half = f"{_range(at_half, '.0%')} of those below {SMALL_MM3:g} mm³"
