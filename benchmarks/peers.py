@@ -1,8 +1,8 @@
 """What you would otherwise use: other networks, trained on the same scans for the same time on the same cores.
 
-Every network but nnU-Net gets the same augmented batches, as many steps as fit in the time, and a learning rate that decays to
-0 along a half cosine; then all segment the study's unseen scans on the scans' grids and are scored with the same metrics. MONAI's
-BasicUNet and DiceCELoss keep their defaults. nnU-Net gets the same training scans as files, with
+Every network starts from random weights. All but nnU-Net get the same augmented batches, as many steps as fit in the time, and a
+learning rate that decays to 0 along a half cosine; then all segment the study's unseen scans on the scans' grids and are scored
+with the same metrics. MONAI's BasicUNet and DiceCELoss keep their defaults. nnU-Net gets the same training scans as files, with
 preparation, batches and schedule of its own (`in_nnunet.py`). Run one network at a time, on a machine that does nothing else:
 
     .venv/bin/pip install torch monai
@@ -53,7 +53,8 @@ class Ours:
     """A network of `wmhlib.generator`, trained as a study trains it."""
 
     def __init__(self, study: Study, loss: str, network: str, steps: int):
-        changed = study.changed(generator={"network": network}, training={"epochs": 1, "steps_per_epoch": steps})
+        schedule = {"epochs": 1, "steps_per_epoch": steps, "start": None}  # random weights, as the others
+        changed = study.changed(generator={"network": network}, training=schedule)
         recipe = changed.recipe(loss)
         learner = make_learner(recipe, study.config.preprocessing.size_px, 1, make_features(study, recipe))
         self.step, self.model, self.weights = learner.step, learner.generator, learner.generator.count_params()

@@ -33,6 +33,16 @@ def test_without_pytorch_the_comparison_ends_in_one_sentence(counting):
         counting["InTorch"](sys.executable, generator, 32, 2)
 
 
+def test_peers_start_from_random_weights_although_their_study_starts_from_the_bundled_network():
+    """That network has other layers than eight filters, so starting from it would be refused."""
+    peers = runpy.run_path(str(ROOT / "benchmarks" / "peers.py"))
+    study = open_study(ROOT / "config" / "candidates.yaml").changed(
+        generator={"filters": 8}, preprocessing={"size_px": 32}
+    )
+    ours = peers["Ours"](study, "dice", "plain_unet", 3)
+    assert ours.weights < 300_000 and study.config.training.start == "bundled"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")
 @pytest.mark.parametrize("network", ["dense_unet", "plain_unet"])
