@@ -107,7 +107,7 @@ def test_a_configuration_may_build_on_another_and_vary_its_losses(settings, writ
     found = open_study(variant)
     assert found.kinds == {"siamese": "siamese", "siamese_1_tap": "siamese"} and not found.has_game
     assert found.pretrained_taps == {"vgg19": ["block1_pool", "block2_pool"]}
-    assert found.config.split.model_dump(exclude={"external"}) == settings["split"] | {"training": None}
+    assert found.config.split.model_dump(exclude={"external", "drawn_from"}) == settings["split"] | {"training": None}
     assert found.name == "variant" and found.path == variant
     recipe = found.recipe("siamese_1_tap")
     assert recipe.loss == "siamese" and recipe.labels == "hard" and recipe.features["taps"] == ["block1_pool"]
