@@ -64,11 +64,10 @@ def read_points(study: Study, unseen: pd.DataFrame) -> pd.DataFrame:
     FileNotFoundError
         A training has no operating points, or those of other scans; the message says what to run.
     """
-    tables = []
+    tables, columns = [], {name for _, *names in (LESIONS | OF_SIZE).values() for name in names} | {"overlap_voxels"}
     for loss, seed in study.trainings:
         path = study.model(loss, seed) / "operating_points.csv"
         table = read_table(path) if path.is_file() else None
-        columns = {column for _, *names in (LESIONS | OF_SIZE).values() for column in names} | {"overlap_voxels"}
         complete = table is not None and len(table) == len(THRESHOLDS) * len(unseen) and columns <= set(table)
         if not complete or set(table.subject) != set(unseen.subject):
             what = "No operating points found" if table is None else "Operating points of other scans or columns"

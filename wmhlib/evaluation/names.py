@@ -79,6 +79,11 @@ def with_interval(text: Callable[[float], str], mean: float, low: float, high: f
     return text(mean), interval  # a narrow table breaks before the bracket, not in it
 
 
+def in_brackets(text: Callable[[float], str], mean: float, low: float, high: float) -> str:
+    """`with_interval` in one piece, with plain spaces."""
+    return "".join(with_interval(text, mean, low, high)).replace("\u00a0", " ")
+
+
 def shown(metric: str, value: float) -> str:
     """A metric's value as text, rounded to its number of digits."""
     return f"{value:.{METRICS[metric].digits}f}"

@@ -11,11 +11,11 @@ import pandas as pd
 
 from wmhlib.evaluation.froc import RATES
 from wmhlib.evaluation.lesions import SMALL_MM3
-from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, in_words, of_losses, shown, title, with_interval
+from wmhlib.evaluation.names import ALL_SPLITS, UNTRAINED, in_brackets, in_words, of_losses, shown, title
 from wmhlib.evaluation.published import DATASETS, paper_tables
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
-from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_words, small_rate
+from wmhlib.report.findings import attainable, holds, name_in_sentence, p_in_words, significant, small_rate
 from wmhlib.settings import Training
 from wmhlib.study import Study
 
@@ -139,8 +139,7 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
             against = _listed([tested.against.iloc[0]])
             parts = [
                 f"{title(row.loss)} {row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], {p_in_words(row.p_holm)}"
-                for _, row in tested.iterrows()
-                if holds(row)
+                for row in significant(tested).itertuples()
             ]
             what = (
                 f"significantly different from {against}: {'; '.join(parts)}"
@@ -179,8 +178,8 @@ def of_variants(tables: dict[str, pd.DataFrame]) -> str:
     ablations, sentences = tables["ablations"], []
     rows = ablations[(ablations.split == unseen_split(tables["summary"])) & (ablations.metric == "dice")]
     for base, of_base in rows.dropna(subset="difference").groupby("against", sort=False):
-        shown_to_differ = np.array([holds(row) for row in of_base.itertuples()])
-        clear, others = of_base[shown_to_differ], of_base[~shown_to_differ]
+        clear = significant(of_base)
+        others = of_base.drop(clear.index)
         parts = [f"{title(row.loss)} {_change(row)}" for row in clear.itertuples()]
         if len(others):
             names = (
@@ -201,7 +200,7 @@ def _by(row) -> str:
 def _change(row) -> str:
     """A difference with its interval."""
     text = f"{{:+.{METRICS[row.metric].digits}f}}".format
-    return "".join(with_interval(text, row.difference, row.low, row.high)).replace("\u00a0", " ")
+    return in_brackets(text, row.difference, row.low, row.high)
 
 
 def carries_over(tables: dict[str, pd.DataFrame]) -> str:
@@ -261,8 +260,8 @@ def headline(tables: dict[str, pd.DataFrame], scans: str) -> str:
         if not len(tested) or len(values) < 2:
             continue
         against = _listed([tested.against.iloc[0]])
-        significant = tested[tested.apply(holds, axis=1)]
-        better, worse = (list(significant.loss[sign * significant.difference > 0]) for sign in (1, -1))
+        clear = significant(tested)
+        better, worse = (list(clear.loss[sign * clear.difference > 0]) for sign in (1, -1))
         if better:
             differences.append(f"{_listed(better)} {does if len(better) > 1 else _singular(does)} than {against}")
         if worse:
@@ -334,9 +333,7 @@ def on_which_lesions(tables: dict[str, pd.DataFrame]) -> str:
         small, pairs = asked["small"]
         ranges.insert(0, f"{_range(small, '.0%')} of {SMALL}")
         count = rows[rows.from_mm3 < SMALL_MM3].drop_duplicates("from_mm3").lesions.sum()
-        few = (
-            len(small) > 1 and small.max() * count < FEW_DETECTED and not any(holds(row) for row in pairs.itertuples())
-        )
+        few = len(small) > 1 and small.max() * count < FEW_DETECTED and significant(pairs).empty
         if few:
             text = f" Too few of the {count} {SMALL} are detected to compare losses on them."
         at_half = small_rate(tables["detection_by_size"], split).reindex(small.index)
@@ -357,8 +354,7 @@ def at_one_half(tables: dict[str, pd.DataFrame]) -> str:
     split, pairs = unseen_split(tables["summary"]), _metric_pairs(tables)
     means, sentences = of_losses(tables["summary"], split).set_index("loss"), []
     for metric in (name for name in METRICS if name != "dice"):
-        rows = pairs[pairs.metric == metric]
-        rows = rows[[holds(row) for row in rows.itertuples()]]
+        rows = significant(pairs[pairs.metric == metric])
         if not len(rows):
             continue
         ahead = (rows.difference > 0) == METRICS[metric].higher_is_better

@@ -22,6 +22,11 @@ def holds(row: pd.Series) -> bool:
     return bool((row.low > 0 or row.high < 0) and row.p_holm < LEVEL)
 
 
+def significant(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons that `holds` calls significant."""
+    return pairs[np.array([holds(row) for row in pairs.itertuples()], dtype=bool)]
+
+
 def name_in_sentence(metric: str) -> str:
     """A metric's title as it stands within a sentence."""
     return METRICS[metric].title.replace("Lesion", "lesion")
@@ -84,7 +89,7 @@ def against_siamese(comparison: pd.DataFrame, split: str) -> list[str]:
     if compared.p.isna().all():
         return [f"On {WHERE[split]}, {compared.subjects.max():.0f} subject(s) are too few to compare losses."]
     sentences = []
-    for rival, rows in compared[compared.apply(holds, axis=1)].groupby("loss", sort=False):
+    for rival, rows in significant(compared).groupby("loss", sort=False):
         ahead = (rows.difference < 0) == rows.metric.map(lambda metric: METRICS[metric].higher_is_better)
         parts = [
             f"{how} than the {title(rival)} loss in {'; in '.join(_by(row) for row in side.itertuples())}"

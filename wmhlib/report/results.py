@@ -10,14 +10,13 @@ from wmhlib.running import light  # noqa: F401, I001  Keras without TensorFlow
 import argparse
 import datetime
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from wmhlib.cohort import load_cohort
 from wmhlib.evaluation import scoring
-from wmhlib.evaluation.names import of_losses, shown, title, with_interval
+from wmhlib.evaluation.names import in_brackets, of_losses, shown, title
 from wmhlib.intake.phantom import cohort_recipe
 from wmhlib.metrics import METRICS
 from wmhlib.report import answer
@@ -78,7 +77,9 @@ def results_page(studies: list[Study], name: str = "") -> str:
             datetime.date.fromtimestamp((study.folder / "run.json").stat().st_mtime) for study in studies
         ).isoformat(),
         recipes=sorted({cohort_recipe(study.data) for study in studies if study.config.data.phantom}),
-        abouts=[answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True)],
+        abouts=list(
+            dict.fromkeys(answer.about(cohort, drawn, seeds) for cohort, drawn in zip(cohorts, synthetic, strict=True))
+        ),
         headline=answer.headline(tables, answer.unseen_scans(tables, cohorts, only_synthetic)),
         answers=answer.answers(tables, seeds, own_trainings, alike),
         verdicts=[*answer.verdicts(tables), *answer.variants(tables)],
@@ -125,11 +126,6 @@ def shared(study: Study) -> dict:
     return settings | {name: recipe.model_dump(exclude={"without"}) for name, recipe in study.recipes.items()}
 
 
-def _cell(text: Callable[[float], str], *values: float) -> str:
-    """A mean with its interval, for Markdown."""
-    return "".join(with_interval(text, *values)).replace("\u00a0", " ")
-
-
 def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """The mean of every metric with its 95 % interval, and `better` or `worse` for a significant difference; one row per loss."""
     rows, pairs = of_losses(tables["summary"], split), tables["comparisons"].query("split == @split")
@@ -138,7 +134,7 @@ def metrics(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
         differs = differing(pairs[pairs.metric == name], metric.higher_is_better)
         ends = rows[[f"{name}_{end}" for end in ("mean", "low", "high")]].to_numpy(float)
         cells[metric.title] = [
-            f"{_cell(functools.partial(shown, name), *values)} {differs.get(loss, '')}".rstrip()
+            f"{in_brackets(functools.partial(shown, name), *values)} {differs.get(loss, '')}".rstrip()
             for loss, values in zip(rows.loss, ends, strict=True)
         ]
     return pd.DataFrame(cells)
@@ -149,7 +145,8 @@ def at_equal_rates(scores: pd.DataFrame, split: str) -> pd.DataFrame:
     loss."""
     rows = of_losses(scores, split)
     cells = [
-        _cell("{:.0f}".format, *(100 * value for value in (row.score, row.low, row.high))) for row in rows.itertuples()
+        in_brackets("{:.0f}".format, *(100 * value for value in (row.score, row.low, row.high)))
+        for row in rows.itertuples()
     ]
     table = rows.assign(cell=cells, lesions=rows.lesions.map({"all": "all lesions", "small": answer.SMALL}))
     return table.pivot_table("cell", "loss", "lesions", aggfunc="first", sort=False).rename(index=title).reset_index()

@@ -16,7 +16,7 @@ from wmhlib.evaluation.names import colour, in_words, of_losses, shown, title, w
 from wmhlib.losses import LOSSES
 from wmhlib.metrics import METRICS
 from wmhlib.report.answer import unseen_split
-from wmhlib.report.findings import holds
+from wmhlib.report.findings import significant
 
 COLUMNS = ("dice", "lesion_recall", "lesion_f1", "hd95_mm", "avd_pct")
 """Metrics of the scoreboard, to the left of those at other thresholds."""
@@ -102,8 +102,7 @@ def differing(pairs: pd.DataFrame, higher_is_better: bool = True) -> dict[str, s
     """`better` or `worse` for every loss that differs significantly in these comparisons."""
     return {
         row.loss: "better" if (row.difference > 0) == higher_is_better else "worse"
-        for row in pairs.itertuples()
-        if holds(row)
+        for row in significant(pairs).itertuples()
     }
 
 
